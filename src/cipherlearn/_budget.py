@@ -1,0 +1,138 @@
+"""How many non-zero weights a neuron may have, and how wide its sum can get."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+__all__ = ["fan_in", "max_active_neurons", "neuron_budget"]
+
+
+def max_active_neurons(n_max: int, n_weights: int, n_inputs: int) -> int:
+    r"""Number of products that fit an accumulator, whatever their values.
+
+    .. math:: \Omega = \left\lfloor
+        \frac{2^{n_{max}} - 1}{(2^{n_{weights}} - 1)(2^{n_{inputs}} - 1)} \right\rfloor
+
+    A product of an ``n_weights``-bit and an ``n_inputs``-bit integer is at most
+    ``(2**n_weights - 1) * (2**n_inputs - 1)``, so the sum of Ω of them is below
+    ``2**n_max``. The same number bounds a convolution, where one filter sums
+    :func:`fan_in` products.
+
+    Parameters
+    ----------
+    n_max : int
+        Accumulator width, in bits.
+    n_weights : int
+        Weight width, in bits.
+    n_inputs : int
+        Width of the neuron's inputs, in bits.
+
+    Returns
+    -------
+    int
+        Ω, which is 0 when not even one product fits.
+
+    Raises
+    ------
+    ValueError
+        If a width is not a positive integer.
+
+    References
+    ----------
+    Concrete-ML's documentation, "Pruning" and "Quantization-aware training",
+    derives the same count.
+
+    Examples
+    --------
+    >>> from cipherlearn import max_active_neurons
+    >>> max_active_neurons(8, 2, 2)
+    28
+    """
+    for name, value in (("n_max", n_max), ("n_weights", n_weights), ("n_inputs", n_inputs)):
+        _check_positive_int(name, value)
+    return (2**n_max - 1) // ((2**n_weights - 1) * (2**n_inputs - 1))
+
+
+def neuron_budget(n_max: int, n_weights: int, n_inputs: int, multiplier: float = 1.0) -> int:
+    """Largest number of non-zero weights of one neuron or convolutional filter.
+
+    Parameters
+    ----------
+    n_max, n_weights, n_inputs : int
+        As in :func:`max_active_neurons`, in bits.
+    multiplier : float
+        Factor on Ω. Ω assumes that every weight has the largest magnitude;
+        trained weights do not, so a factor above 1 often still fits.
+        ``compile`` checks whether it does.
+
+    Returns
+    -------
+    int
+        ``floor(multiplier * max_active_neurons(n_max, n_weights, n_inputs))``.
+
+    Raises
+    ------
+    ValueError
+        If the budget is 0: such a neuron could not see any input.
+
+    Examples
+    --------
+    >>> from cipherlearn._budget import neuron_budget
+    >>> neuron_budget(8, 2, 2, multiplier=0.5)
+    14
+    """
+    omega = max_active_neurons(n_max, n_weights, n_inputs)
+    if not (isinstance(multiplier, (int, float)) and math.isfinite(multiplier) and multiplier > 0):
+        raise ValueError(
+            "n_hidden_neurons_multiplier must be a positive finite number. "
+            f"Got {multiplier!r}. Pass a number above 0, such as 1.0."
+        )
+    budget = math.floor(multiplier * omega)
+    if budget == 0:
+        raise ValueError(
+            "The budget of non-zero weights per neuron, floor(n_hidden_neurons_multiplier * Ω), "
+            f"must be at least 1. Got floor({multiplier} * {omega}) = 0 with {n_max} accumulator "
+            f"bits, {n_weights} weight bits and {n_inputs} input bits. Raise n_accum_bits or "
+            "n_hidden_neurons_multiplier, or lower n_w_bits or n_a_bits."
+        )
+    return budget
+
+
+def fan_in(weight_shape: Sequence[int]) -> int:
+    """Number of weights that one output sums over.
+
+    Parameters
+    ----------
+    weight_shape : sequence of int
+        Shape of a weight tensor as torch stores it: ``(outputs, inputs)`` for a
+        linear layer, ``(filters, channels, kernel height, kernel width)`` for a
+        convolution.
+
+    Returns
+    -------
+    int
+        ``inputs``, or channels × kernel height × kernel width.
+
+    Raises
+    ------
+    ValueError
+        If the shape has fewer than two dimensions.
+
+    Examples
+    --------
+    >>> from cipherlearn._budget import fan_in
+    >>> fan_in((16, 30)), fan_in((8, 3, 5, 5))
+    (30, 75)
+    """
+    if len(weight_shape) < 2:
+        raise ValueError(
+            "A weight tensor needs an output and at least one input dimension. "
+            f"Got shape {tuple(weight_shape)}."
+        )
+    return math.prod(weight_shape[1:])
+
+
+def _check_positive_int(name: str, value: int) -> None:
+    if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+        raise ValueError(f"{name} must be a positive integer number of bits. Got {value!r}.")

@@ -1,0 +1,101 @@
+"""Torch module in, integer program out."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+
+from cipherlearn._module import SparseQuantNeuralNetImpl
+from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+
+__all__ = ["lower"]
+
+
+@torch.no_grad()
+def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
+    """Express a quantized module in integers, with proven ranges.
+
+    Bias, gain, activation and re-quantization of a neuron depend on its
+    accumulator alone, so they fold into one table, filled by evaluating the
+    module's own element-wise operations on every reachable accumulator.
+
+    Parameters
+    ----------
+    module : SparseQuantNeuralNetImpl
+        A module after ``calibrate``. It is not changed.
+
+    Returns
+    -------
+    IntegerProgram
+
+    Raises
+    ------
+    ValueError
+        If the module is not quantized, or its parameters or its activation function
+        give values that are not finite.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cipherlearn import SparseQuantNeuralNetImpl
+    >>> from cipherlearn._lowering import lower
+    >>> _ = torch.manual_seed(0)
+    >>> X = torch.randn(50, 4)
+    >>> module = SparseQuantNeuralNetImpl(input_dim=4, n_outputs=3)
+    >>> module.calibrate(X)
+    >>> program = lower(module)
+    >>> bool((program(X.numpy()) == module(X).numpy()).all())
+    True
+    """
+    if not module.quantized:
+        raise ValueError("Only a quantized module has an integer form. Call calibrate(X) first.")
+    module = copy.deepcopy(module).cpu().eval()
+    _check_finite(module)
+    first = module.quantizers[0]
+    quantizer = InputQuantizer(
+        offset=first.offset.numpy(),
+        step=first.step.numpy(),
+        n_bits=int(first.max_code).bit_length(),
+    )
+    low = np.zeros(len(first.offset), dtype=np.int64)
+    high = np.full(len(first.offset), first.max_code, dtype=np.int64)
+
+    layers = []
+    for i, linear in enumerate(module.linears):
+        weights = linear.effective_weight().to(torch.int64).numpy()
+        layer = IntegerLayer(weights, low, high)
+        if i < len(module.activations):
+            layer = IntegerLayer(weights, low, high, tables=_tabulate(module, i, layer))
+            low = np.array([r.low for r in layer.table_ranges], dtype=np.int64)
+            high = np.array([r.high for r in layer.table_ranges], dtype=np.int64)
+        layers.append(layer)
+
+    last = module.linears[-1]
+    scaler = OutputScaler(gain=last.log_gain.exp().numpy(), bias=last.bias.numpy())
+    return IntegerProgram(quantizer, tuple(layers), scaler)
+
+
+def _tabulate(module: SparseQuantNeuralNetImpl, i: int, layer: IntegerLayer) -> np.ndarray:
+    """Code of each neuron (row) at each offset of its accumulator from ``layer.low``."""
+    size = int((layer.high - layer.low).max()) + 1
+    grid = torch.from_numpy(layer.low + np.arange(size)[:, None]).to(torch.float32)
+    activated = module.activations[i](module.linears[i].from_accumulator(grid))
+    if activated.isnan().any():
+        raise ValueError(
+            f"The activation function must be finite for every accumulator. "
+            f"{type(module.activations[i]).__name__} gives NaN in layer {i}. "
+            "Choose another activation function."
+        )
+    codes = module.quantizers[i + 1](activated)
+    return codes.to(torch.int64).numpy().T
+
+
+def _check_finite(module: SparseQuantNeuralNetImpl) -> None:
+    for name, parameter in module.named_parameters():
+        if not parameter.isfinite().all():
+            raise ValueError(
+                f"Trained parameters must be finite. {name} is not: training diverged. "
+                "Lower lr, or scale the data."
+            )

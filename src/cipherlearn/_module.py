@@ -1,0 +1,384 @@
+"""The torch module: Brevitas layers whose eval-mode arithmetic is exact on integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from brevitas.function.ops_ste import round_ste, scalar_clamp_ste
+from brevitas.inject.enum import ScalingImplType
+from brevitas.nn import QuantIdentity, QuantLinear
+from brevitas.quant import Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
+from torch import Tensor, nn
+
+from cipherlearn._budget import neuron_budget
+
+__all__ = ["AffineQuantizer", "SparseQuantLinear", "SparseQuantNeuralNetImpl"]
+
+MAX_BITS = 8
+
+
+class _UnitScaleWeight(Int8WeightPerTensorFloat):
+    """Integer levels {-m, ..., m} with scale 1: a layer's gain holds the scale."""
+
+    scaling_impl_type = ScalingImplType.CONST
+    narrow_range = True
+
+
+class _UnitScaleCode(Uint8ActPerTensorFloat):
+    """Integer levels {0, ..., 2**bits - 1} with scale 1."""
+
+    scaling_impl_type = ScalingImplType.CONST
+
+
+class AffineQuantizer(QuantIdentity):
+    """Map each feature to an integer code by an affine rule, or to real units.
+
+    Until :meth:`calibrate` is called the output is ``(x - offset) / step``,
+    a plain normalization. Afterwards it is
+    ``clip(round((x - offset) / step), 0, 2**n_bits - 1)``.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of features, each with its own offset and step.
+    n_bits : int
+        Width of a code, in bits.
+    dtype : torch.dtype
+        Precision of the affine rule. The input quantizer uses float64 so that raw
+        data with a large mean keeps its information.
+    """
+
+    quantized: Tensor
+    offset: Tensor
+
+    def __init__(self, n_features: int, n_bits: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(
+            act_quant=_UnitScaleCode, bit_width=n_bits, scaling_init=float(2**n_bits - 1)
+        )
+        self.max_code = 2**n_bits - 1
+        self.register_buffer("quantized", torch.tensor(False))
+        self.register_buffer("offset", torch.zeros(n_features, dtype=dtype))
+        self.log_step = nn.Parameter(torch.zeros(n_features, dtype=dtype))
+
+    @property
+    def step(self) -> Tensor:
+        """Width of one code, per feature, in units of the input."""
+        return self.log_step.exp()
+
+    def forward(self, x: Tensor) -> Tensor:
+        units = (x.to(self.offset.dtype) - self.offset) / self.step
+        if self.quantized:
+            # The same integers as Brevitas's proxy, without its run-time overhead.
+            units = round_ste(units.clamp(0, self.max_code))
+        return units
+
+    @torch.no_grad()
+    def calibrate(self, low: Tensor, high: Tensor) -> None:
+        """Spread the codes over ``[low, high]``, per feature, and start quantizing."""
+        # A constant feature has no width. Any step keeps its code at 0.
+        width = torch.where(high > low, high - low, torch.ones_like(high))
+        self.offset.copy_(low)
+        self.log_step.copy_((width / self.max_code).log())
+        self.quantized.fill_(True)
+
+
+class SparseQuantLinear(QuantLinear):
+    """Fully connected Brevitas layer with a mask, integer weights and a gain per neuron.
+
+    The output is ``gain * accumulator + bias`` where, once quantized, the
+    accumulator is a sum of integer weights times integer codes. It is computed as
+    such: float32 holds integers up to 2**24 exactly, so the accumulator is the very
+    integer that the encrypted circuit computes.
+
+    Parameters
+    ----------
+    in_features, out_features : int
+        Shape of the layer.
+    n_bits : int
+        Width of a weight, in bits. Levels are symmetric: 2 bits give {-1, 0, 1}.
+    """
+
+    quantized: Tensor
+    mask: Tensor
+
+    def __init__(self, in_features: int, out_features: int, n_bits: int) -> None:
+        max_level = 2 ** (n_bits - 1) - 1
+        super().__init__(
+            in_features,
+            out_features,
+            bias=True,
+            weight_quant=_UnitScaleWeight,
+            weight_bit_width=n_bits,
+            weight_scaling_init=float(max_level),
+        )
+        self.max_level = max_level
+        self.register_buffer("quantized", torch.tensor(False))
+        self.register_buffer("mask", torch.ones(out_features, in_features))
+        self.log_gain = nn.Parameter(torch.zeros(out_features))
+
+    def effective_weight(self) -> Tensor:
+        """The weights that the layer multiplies by: masked and, once quantized, integers."""
+        weight = self.weight * self.mask
+        if self.quantized:
+            # The same integers as Brevitas's proxy, without its run-time overhead.
+            weight = scalar_clamp_ste(round_ste(weight), -self.max_level, self.max_level)
+        return weight
+
+    def from_accumulator(self, accumulator: Tensor) -> Tensor:
+        """Turn accumulators into real units. Element-wise, so lowering can tabulate it."""
+        return accumulator * self.log_gain.exp() + self.bias
+
+    def forward(self, codes: Tensor) -> Tensor:
+        return self.from_accumulator(nn.functional.linear(codes, self.effective_weight()))
+
+    @torch.no_grad()
+    def keep_largest(self, n_weights: int) -> None:
+        """Mask all but each neuron's ``n_weights`` weights of the largest magnitude."""
+        kept = self.weight.abs().topk(min(n_weights, self.in_features), dim=1).indices
+        self.mask.zero_().scatter_(1, kept, 1.0)
+
+    @torch.no_grad()
+    def substitute_input(self, offset: Tensor, step: Tensor) -> None:
+        """Rewrite the layer for inputs ``v`` with ``x = offset + step * v``: same function."""
+        self.bias.add_(self.log_gain.exp() * (self.effective_weight() @ offset))
+        self.weight.mul_(step)
+
+    @torch.no_grad()
+    def calibrate(self) -> None:
+        """Choose each neuron's scale by least squares, move it to the gain, and quantize."""
+        weight = self.weight * self.mask
+        largest = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
+        candidates = torch.linspace(0.3, 1.0, 29, device=weight.device)[:, None, None]
+        scales = largest * candidates / self.max_level
+        levels = (weight / scales).round().clamp(-self.max_level, self.max_level)
+        errors = ((levels * scales - weight) ** 2).sum(dim=2)
+        scale = scales.squeeze(2).gather(0, errors.argmin(dim=0, keepdim=True)).squeeze(0)
+        self.weight.div_(scale[:, None])
+        self.log_gain.add_(scale.log())
+        self.quantized.fill_(True)
+
+
+class SparseQuantNeuralNetImpl(nn.Module):
+    """Sparse, quantized, fully connected network.
+
+    The module starts as a plain float network. :meth:`calibrate` turns it, in
+    place, into a quantized one that computes nearly the same function, to be
+    fine-tuned. The estimators call it; so can a training loop of your own.
+
+    Parameters
+    ----------
+    input_dim : int
+        Number of features.
+    n_outputs : int
+        Number of outputs: classes, or regression targets.
+    n_layers : int, default=2
+        Number of linear layers. 1 is a linear model, which needs no bootstrap.
+    n_hidden_neurons : int or sequence of int, default=16
+        Width of the hidden layers, or one width per hidden layer.
+    n_w_bits : int, default=2
+        Width of a weight, in bits, from 2 to 8.
+    n_a_bits : int, default=2
+        Width of an input or activation, in bits, from 1 to 8.
+    n_accum_bits : int, default=8
+        Width of an accumulator, in bits, from 1 to 16.
+    n_hidden_accum_bits : int or None, default=None
+        The same for hidden layers alone, whose accumulators are bootstrapped. None
+        takes ``n_accum_bits``.
+    n_hidden_neurons_multiplier : float, default=1.0
+        A neuron may have ``floor(n_hidden_neurons_multiplier * Ω)`` non-zero weights.
+    activation_function : callable returning a torch.nn.Module, default=torch.nn.ReLU
+        Class of an element-wise activation. It becomes a lookup table.
+    pruning : bool, default=True
+        Whether to keep each neuron within its budget of non-zero weights. Without
+        it ``compile`` succeeds only if the trained weights happen to fit.
+
+    Attributes
+    ----------
+    accum_bits : list of int
+        Width of the accumulators of each layer, in bits.
+    budgets : list of int
+        Largest number of non-zero weights of a neuron of each layer.
+
+    Raises
+    ------
+    ValueError
+        If a parameter is out of range, or leaves a neuron without any weight.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from cipherlearn import SparseQuantNeuralNetImpl
+    >>> module = SparseQuantNeuralNetImpl(input_dim=30, n_outputs=2, n_layers=3)
+    >>> module(torch.zeros(5, 30)).shape
+    torch.Size([5, 2])
+    >>> module.budgets
+    [28, 28, 28]
+    """
+
+    def __init__(
+        self,
+        input_dim: int,
+        n_outputs: int,
+        n_layers: int = 2,
+        n_hidden_neurons: int | Sequence[int] = 16,
+        n_w_bits: int = 2,
+        n_a_bits: int = 2,
+        n_accum_bits: int = 8,
+        n_hidden_accum_bits: int | None = None,
+        n_hidden_neurons_multiplier: float = 1.0,
+        activation_function: Callable[[], nn.Module] = nn.ReLU,
+        pruning: bool = True,
+    ) -> None:
+        super().__init__()
+        check_int("input_dim", input_dim, 1)
+        check_int("n_outputs", n_outputs, 1)
+        check_int("n_layers", n_layers, 1)
+        check_int("n_w_bits", n_w_bits, 2, MAX_BITS)
+        check_int("n_a_bits", n_a_bits, 1, MAX_BITS)
+        check_int("n_accum_bits", n_accum_bits, 1, 16)
+        if n_hidden_accum_bits is not None:
+            check_int("n_hidden_accum_bits", n_hidden_accum_bits, 1, 16)
+        hidden = _hidden_widths(n_layers, n_hidden_neurons)
+
+        self._arguments = {
+            "input_dim": input_dim,
+            "n_outputs": n_outputs,
+            "n_layers": n_layers,
+            "n_hidden_neurons": n_hidden_neurons,
+            "n_w_bits": n_w_bits,
+            "n_a_bits": n_a_bits,
+            "n_accum_bits": n_accum_bits,
+            "n_hidden_accum_bits": n_hidden_accum_bits,
+            "n_hidden_neurons_multiplier": n_hidden_neurons_multiplier,
+            "activation_function": activation_function,
+            "pruning": pruning,
+        }
+        self.pruning = pruning
+        self.accum_bits = [n_hidden_accum_bits or n_accum_bits] * len(hidden) + [n_accum_bits]
+        self.budgets = [
+            neuron_budget(n_max, n_w_bits, n_a_bits, n_hidden_neurons_multiplier)
+            for n_max in self.accum_bits
+        ]
+
+        widths = [input_dim, *hidden, n_outputs]
+        self.quantizers = nn.ModuleList(
+            AffineQuantizer(width, n_a_bits, torch.float64 if i == 0 else torch.float32)
+            for i, width in enumerate(widths[:-1])
+        )
+        self.linears = nn.ModuleList(
+            SparseQuantLinear(n_in, n_out, n_w_bits)
+            for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.activations = nn.ModuleList(activation_function() for _ in hidden)
+
+    def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """Compute logits, or standardized regression outputs.
+
+        Parameters
+        ----------
+        X : torch.Tensor of shape (n_samples, input_dim)
+            Features, in the units of the training data.
+        sample_weight : torch.Tensor of shape (n_samples,), optional
+            Not used here. skorch passes on whatever the batch holds.
+
+        Returns
+        -------
+        torch.Tensor of shape (n_samples, n_outputs)
+        """
+        codes = self.quantizers[0](X).to(torch.float32)
+        for activation, quantizer, linear in zip(
+            self.activations, self.quantizers[1:], self.linears[:-1], strict=True
+        ):
+            codes = quantizer(activation(linear(codes)))
+        return self.linears[-1](codes)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether :meth:`calibrate` has been called."""
+        return bool(self.linears[0].quantized)
+
+    @torch.no_grad()
+    def normalize(self, X: Tensor) -> None:
+        """Centre and scale the features inside the float network, for conditioning."""
+        first = self.quantizers[0]
+        X = X.to(first.offset.dtype)
+        spread = X.std(dim=0, unbiased=False)
+        first.offset.copy_(X.mean(dim=0))
+        first.log_step.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)).log())
+
+    @torch.no_grad()
+    def calibrate(self, X: Tensor, percentile: float = 98.0) -> None:
+        """Quantize the network in place, with ranges learned from data.
+
+        Parameters
+        ----------
+        X : torch.Tensor of shape (n_samples, input_dim)
+            Representative features.
+        percentile : float, default=98.0
+            Codes span the data between percentiles ``100 - percentile`` and
+            ``percentile`` of each feature and neuron. Values beyond are clipped.
+        """
+        values = X
+        for i, (quantizer, linear) in enumerate(zip(self.quantizers, self.linears, strict=True)):
+            values = values.to(quantizer.offset.dtype)
+            old_offset, old_step = quantizer.offset.clone(), quantizer.step.clone()
+            low, high = _robust_range(values, percentile)
+            quantizer.calibrate(low, high)
+            linear.substitute_input(
+                ((quantizer.offset - old_offset) / old_step).to(torch.float32),
+                (quantizer.step / old_step).to(torch.float32),
+            )
+            linear.calibrate()
+            if i < len(self.activations):
+                codes = quantizer(values).to(torch.float32)
+                values = self.activations[i](linear(codes))
+
+    def __reduce__(self):
+        # Brevitas's injected quantizer classes do not pickle; the tensors do. The
+        # Parameter objects themselves travel, so an optimizer keeps pointing at them.
+        tensors = dict(self.named_parameters()) | dict(self.named_buffers())
+        return _rebuild, (type(self), self._arguments, tensors, self.training)
+
+
+def _rebuild(cls, arguments, tensors, training):
+    module = cls(**arguments)
+    for name, tensor in tensors.items():
+        path, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(path), leaf, tensor)
+    return module.train(training)
+
+
+def _robust_range(values: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
+    fraction = percentile / 100
+    low = torch.quantile(values, 1 - fraction, dim=0)
+    high = torch.quantile(values, fraction, dim=0)
+    # A feature that is nearly always the same value still needs its rare ones.
+    flat = high <= low
+    return (
+        torch.where(flat, values.amin(dim=0), low),
+        torch.where(flat, values.amax(dim=0), high),
+    )
+
+
+def _hidden_widths(n_layers: int, n_hidden_neurons: int | Sequence[int]) -> list[int]:
+    if isinstance(n_hidden_neurons, Sequence):
+        widths = list(n_hidden_neurons)
+    else:
+        widths = [n_hidden_neurons] * (n_layers - 1)
+    if len(widths) != n_layers - 1:
+        raise ValueError(
+            "n_hidden_neurons must be an int, or hold one width per hidden layer "
+            f"(n_layers - 1 = {n_layers - 1}). Got {n_hidden_neurons!r}."
+        )
+    for width in widths:
+        check_int("n_hidden_neurons", width, 1)
+    return widths
+
+
+def check_int(name: str, value: int, low: int, high: int | None = None) -> None:
+    """Raise ValueError unless ``value`` is an integer in ``[low, high]``."""
+    valid = hasattr(value, "__index__") and not isinstance(value, bool) and value >= low
+    if not valid or (high is not None and value > high):
+        bound = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be an integer {bound}. Got {value!r}.")

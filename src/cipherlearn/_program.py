@@ -1,0 +1,283 @@
+"""The exact integer form of a trained network: immutable, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["InputQuantizer", "IntegerLayer", "IntegerProgram", "IntegerRange", "OutputScaler"]
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+# Rows per block of the clear execution: bounds its memory whatever the input.
+_BLOCK_ROWS = 8192
+
+
+@dataclass(frozen=True)
+class IntegerRange:
+    """Every integer from ``low`` to ``high``, both included.
+
+    Examples
+    --------
+    >>> from cipherlearn._program import IntegerRange
+    >>> IntegerRange(-30, 33).n_bits
+    6
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"An integer range needs low <= high. Got {self.low} > {self.high}.")
+
+    @property
+    def n_bits(self) -> int:
+        """Bits that hold the range once a clear constant has moved ``low`` to 0."""
+        return max(1, (self.high - self.low).bit_length())
+
+
+@dataclass(frozen=True, eq=False)
+class InputQuantizer:
+    """Per-feature affine quantizer, evaluated by the client in the clear.
+
+    Parameters
+    ----------
+    offset, step : ndarray of shape (n_features,), float64
+        ``code = clip(round((x - offset) / step), 0, 2**n_bits - 1)``.
+    n_bits : int
+        Width of a code, in bits.
+    """
+
+    offset: FloatArray
+    step: FloatArray
+    n_bits: int
+
+    def __post_init__(self) -> None:
+        _freeze(self, "offset", np.float64, 1)
+        _freeze(self, "step", np.float64, 1)
+        if not (np.isfinite(self.offset).all() and np.isfinite(self.step).all()):
+            raise ValueError("Quantizer offsets and steps must be finite.")
+        if self.offset.shape != self.step.shape or (self.step <= 0).any():
+            raise ValueError("A quantizer needs one positive step per offset.")
+
+    def __call__(self, X: FloatArray) -> IntArray:
+        units = (np.asarray(X, dtype=np.float64) - self.offset) / self.step
+        return np.rint(np.clip(units, 0, 2**self.n_bits - 1)).astype(np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerLayer:
+    """Integer matrix product, followed by one lookup table per neuron.
+
+    Parameters
+    ----------
+    weights : ndarray of shape (n_neurons, n_inputs), int64
+    input_low, input_high : ndarray of shape (n_inputs,), int64
+        Proven range of every input code.
+    tables : ndarray of shape (n_neurons, table_size), int64, or None
+        ``tables[j, a - low[j]]`` is the code of neuron ``j`` at accumulator ``a``.
+        None for the last layer, whose accumulators are the result.
+    """
+
+    weights: IntArray
+    input_low: IntArray
+    input_high: IntArray
+    tables: IntArray | None = None
+
+    def __post_init__(self) -> None:
+        _freeze(self, "weights", np.int64, 2)
+        _freeze(self, "input_low", np.int64, 1)
+        _freeze(self, "input_high", np.int64, 1)
+        if not self.input_low.shape == self.input_high.shape == (self.weights.shape[1],):
+            raise ValueError("A layer needs one input range per column of its weights.")
+        if (self.input_low > self.input_high).any():
+            raise ValueError("Input ranges need low <= high.")
+        if self.tables is not None:
+            _freeze(self, "tables", np.int64, 2)
+            needed = int((self.high - self.low).max()) + 1
+            if len(self.tables) != len(self.weights) or self.tables.shape[1] < needed:
+                raise ValueError(
+                    "Tables must cover every reachable accumulator: expected "
+                    f"({len(self.weights)}, >= {needed}). Got {self.tables.shape}."
+                )
+
+    @cached_property
+    def low(self) -> IntArray:
+        """Smallest accumulator of each neuron over every possible input."""
+        return self._extreme_sum(self.input_low, self.input_high)
+
+    @cached_property
+    def high(self) -> IntArray:
+        """Largest accumulator of each neuron over every possible input."""
+        return self._extreme_sum(self.input_high, self.input_low)
+
+    def _extreme_sum(self, for_positive: IntArray, for_negative: IntArray) -> IntArray:
+        return np.maximum(self.weights, 0) @ for_positive + np.minimum(self.weights, 0) @ for_negative
+
+    @property
+    def accumulators(self) -> list[IntegerRange]:
+        """Proven range of each neuron's accumulator."""
+        return [
+            IntegerRange(low, high)
+            for low, high in zip(self.low.tolist(), self.high.tolist(), strict=True)
+        ]
+
+    @property
+    def n_accum_bits(self) -> int:
+        """Bits that hold every accumulator of the layer."""
+        return max(r.n_bits for r in self.accumulators)
+
+    @property
+    def table_ranges(self) -> list[IntegerRange]:
+        """Range of each neuron's output codes, over its reachable accumulators."""
+        assert self.tables is not None
+        sizes = (self.high - self.low + 1).tolist()
+        rows = [row[:size] for row, size in zip(self.tables, sizes, strict=True)]
+        return [IntegerRange(int(row.min()), int(row.max())) for row in rows]
+
+    def __call__(self, codes: IntArray) -> IntArray:
+        accumulators = self._product(codes)
+        if self.tables is None:
+            return accumulators
+        columns = accumulators - self.low
+        rows = np.arange(len(self.weights)) * self.tables.shape[1]
+        return self.tables.ravel()[columns + rows]
+
+    def _product(self, codes: IntArray) -> IntArray:
+        # BLAS multiplies floats only; integers below 2**53 are exact in float64.
+        largest = max(np.abs(self.input_low).max(), np.abs(self.input_high).max())
+        if np.abs(self.weights).sum(axis=1).max() * int(largest) < 2**53:
+            return (codes.astype(np.float64) @ self.weights.T.astype(np.float64)).astype(np.int64)
+        return codes @ self.weights.T
+
+
+@dataclass(frozen=True, eq=False)
+class OutputScaler:
+    """Affine map from the last accumulators to real outputs, on the client.
+
+    Computed in float32, as the torch module computes it.
+
+    Parameters
+    ----------
+    gain, bias : ndarray of shape (n_outputs,), float32
+        ``output = accumulator * gain + bias``.
+    """
+
+    gain: NDArray[np.float32]
+    bias: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        _freeze(self, "gain", np.float32, 1)
+        _freeze(self, "bias", np.float32, 1)
+        if self.gain.shape != self.bias.shape:
+            raise ValueError("The output scaler needs one bias per gain.")
+
+    def __call__(self, accumulators: IntArray) -> NDArray[np.float32]:
+        return accumulators.astype(np.float32) * self.gain + self.bias
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerProgram:
+    """A network as the encrypted circuit computes it.
+
+    Parameters
+    ----------
+    quantizer : InputQuantizer
+        Client side: features to codes.
+    layers : tuple of IntegerLayer
+        Server side. All but the last have tables.
+    scaler : OutputScaler
+        Client side: accumulators to real outputs.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cipherlearn import NeuralNetClassifier
+    >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
+    >>> clf = NeuralNetClassifier(max_epochs=10).fit(X, [0, 0, 1, 1])
+    >>> codes = clf.program_.quantize(X)
+    >>> codes.min(), codes.max()
+    (0, 3)
+    """
+
+    quantizer: InputQuantizer
+    layers: tuple[IntegerLayer, ...]
+    scaler: OutputScaler
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        *hidden, last = self.layers
+        if last.tables is not None or any(layer.tables is None for layer in hidden):
+            raise ValueError("Every layer but the last needs tables, and the last has none.")
+        widths = [self.n_features, *(len(layer.weights) for layer in self.layers)]
+        if [layer.weights.shape[1] for layer in self.layers] != widths[:-1]:
+            raise ValueError("Each layer must take as many inputs as the one before it gives.")
+        if len(self.scaler.gain) != widths[-1]:
+            raise ValueError("The output scaler needs one gain per output.")
+        self._check_ranges(hidden)
+
+    def _check_ranges(self, hidden: Iterable[IntegerLayer]) -> None:
+        """Check that every range a layer assumes of its inputs is proven by what gives them."""
+        given = [IntegerRange(0, 2**self.quantizer.n_bits - 1)] * self.n_features
+        for layer, following in zip(self.layers, (*self.layers[1:], None), strict=True):
+            assumed = zip(layer.input_low.tolist(), layer.input_high.tolist(), strict=True)
+            for (low, high), proven in zip(assumed, given, strict=True):
+                if proven.low < low or proven.high > high:
+                    raise ValueError(
+                        f"A layer assumes inputs in [{low}, {high}] but may receive "
+                        f"[{proven.low}, {proven.high}]."
+                    )
+            if following is not None:
+                given = layer.table_ranges
+
+    @property
+    def n_features(self) -> int:
+        """Number of input features."""
+        return len(self.quantizer.offset)
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs."""
+        return len(self.layers[-1].weights)
+
+    @property
+    def n_bootstraps(self) -> int:
+        """Table lookups on ciphertexts per row: one per hidden neuron."""
+        return sum(len(layer.weights) for layer in self.layers[:-1])
+
+    def quantize(self, X: FloatArray) -> IntArray:
+        """Turn features of shape (n_samples, n_features) into integer codes."""
+        return self.quantizer(X)
+
+    def run(self, codes: IntArray) -> IntArray:
+        """Compute the last layer's accumulators, of shape (n_samples, n_outputs)."""
+        result = np.empty((len(codes), self.n_outputs), dtype=np.int64)
+        for start in range(0, len(codes), _BLOCK_ROWS):
+            block = codes[start : start + _BLOCK_ROWS]
+            for layer in self.layers:
+                block = layer(block)
+            result[start : start + _BLOCK_ROWS] = block
+        return result
+
+    def dequantize(self, accumulators: IntArray) -> NDArray[np.float32]:
+        """Turn accumulators into real outputs of shape (n_samples, n_outputs)."""
+        return self.scaler(accumulators)
+
+    def __call__(self, X: FloatArray) -> NDArray[np.float32]:
+        """Quantize, run and dequantize: the prediction in the clear."""
+        return self.dequantize(self.run(self.quantize(X)))
+
+
+def _freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:
+    """Replace an array field by an immutable copy of the right type and rank."""
+    array = np.array(getattr(instance, name), dtype=dtype)
+    if array.ndim != n_dimensions:
+        raise ValueError(f"{name} must have {n_dimensions} dimension(s). Got {array.ndim}.")
+    array.setflags(write=False)
+    object.__setattr__(instance, name, array)

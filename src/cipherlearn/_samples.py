@@ -1,0 +1,50 @@
+"""Sample weights with exact meaning: a weight of 2 is the same as a row given twice."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["merge_duplicates"]
+
+
+def merge_duplicates(
+    X: NDArray, y: NDArray, sample_weight: NDArray
+) -> tuple[NDArray, NDArray, NDArray]:
+    """Drop rows of weight 0 and merge equal rows, adding their weights.
+
+    Repeating a row and weighting it then give the very same training data, in the same
+    order, so that stochastic training treats them identically. Data without weights and
+    without duplicates come back as they are.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n_samples, n_features)
+    y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
+    sample_weight : ndarray of shape (n_samples,)
+        Weights of at least 0.
+
+    Returns
+    -------
+    X, y, sample_weight : ndarray
+        The distinct rows, and weights with mean 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cipherlearn._samples import merge_duplicates
+    >>> X, y, w = merge_duplicates(np.array([[5.], [5.], [7.]]), np.array([1, 1, 0]), np.ones(3))
+    >>> X.ravel(), y, w
+    (array([5., 7.]), array([1, 0]), array([1.33333333, 0.66666667]))
+    """
+    kept = sample_weight > 0
+    X, y, sample_weight = X[kept], y[kept], sample_weight[kept]
+    rows = np.column_stack([X, y.reshape(len(y), -1).astype(np.float64)])
+    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    if len(first) < len(X) or np.ptp(sample_weight) > 0:
+        sample_weight = np.bincount(inverse.ravel(), weights=sample_weight)
+        # np.unique sorts, so a split without shuffling would be biased. The order must not
+        # depend on how often a row was repeated: shuffle by a fixed rule.
+        order = np.random.RandomState(0).permutation(len(first))
+        X, y, sample_weight = X[first][order], y[first][order], sample_weight[order]
+    return X, y, sample_weight / sample_weight.mean()

@@ -1,0 +1,188 @@
+"""Quantization-aware training as skorch callbacks.
+
+Training has two phases. In the *warm-up* the network is float and its sparsity grows
+to the budget. In the *fine-tuning* it is quantized and its mask is fixed. Quantizing and
+pruning from the first step instead loses many points of accuracy.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from skorch.callbacks import Callback
+from skorch.dataset import Dataset
+from torch.utils.data import Subset
+
+__all__ = ["CosineDecay", "Phase", "PruningCallback", "QuantizationCallback"]
+
+# Ranges and means are estimated on at most this many values per pass.
+_CALIBRATION_VALUES = 4_000_000
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A run of consecutive epochs of one fit.
+
+    Parameters
+    ----------
+    is_warmup : bool
+        Whether the network is still float.
+    first_epoch : int
+        Number of epochs in the history when the phase begins.
+    n_epochs : int
+        Planned length.
+    """
+
+    is_warmup: bool
+    first_epoch: int
+    n_epochs: int
+
+    def progress(self, epoch: int, fraction_of_epoch: float = 0.0) -> float:
+        """Part of the phase done, from 0 to 1, in the ``epoch``-th epoch of the history."""
+        done = epoch - 1 - self.first_epoch + fraction_of_epoch
+        return min(1.0, max(0.0, done / max(1, self.n_epochs)))
+
+
+class PruningCallback(Callback):
+    """Grow each neuron's sparsity along a cubic schedule, down to the budget.
+
+    The number of weights kept falls from the fan-in :math:`k_0` to the budget
+    :math:`k` as :math:`k + (k_0 - k)(1 - t)^3`. The weights kept are those of the largest
+    magnitude in each neuron.
+
+    Parameters
+    ----------
+    end : float, default=0.8
+        Fraction of the warm-up after which the budget is reached.
+
+    References
+    ----------
+    Zhu and Gupta, "To prune, or not to prune: exploring the efficacy of pruning for model
+    compression", 2017.
+    """
+
+    def __init__(self, end: float = 0.8) -> None:
+        self.end = end
+
+    def on_epoch_begin(self, net, **kwargs) -> None:
+        if net.phase_.is_warmup:
+            progress = net.phase_.progress(len(net.history))
+            prune(net.module_, min(1.0, progress / self.end) if self.end > 0 else 1.0)
+
+
+def prune(module, progress: float) -> None:
+    """Keep in each neuron as many weights as the cubic schedule allows at ``progress``."""
+    if not module.pruning:
+        return
+    for linear, budget in zip(module.linears, module.budgets, strict=True):
+        excess = max(0, linear.in_features - budget)
+        kept = linear.in_features - excess + math.floor(excess * (1 - progress) ** 3)
+        linear.keep_largest(kept)
+
+
+class QuantizationCallback(Callback):
+    """Normalize the float network, then quantize it when the warm-up ends.
+
+    Parameters
+    ----------
+    warmup : float, default=0.4
+        Fraction of the epochs of a first ``fit`` that train the float network.
+    percentile : float, default=98.0
+        Codes span each feature and each neuron's activation between percentiles
+        ``100 - percentile`` and ``percentile`` of the training data.
+    distillation : float, default=0.5
+        Share of the float network's outputs in the targets of the fine-tuning.
+
+    References
+    ----------
+    Polino, Pascanu and Alistarh, "Model compression via distillation and quantization", 2018.
+    """
+
+    def __init__(
+        self, warmup: float = 0.4, percentile: float = 98.0, distillation: float = 0.5
+    ) -> None:
+        self.warmup = warmup
+        self.percentile = percentile
+        self.distillation = distillation
+
+    def on_train_begin(self, net, **kwargs) -> None:
+        self.teacher_ = None
+
+    def warmup_epochs(self, n_epochs: int) -> int:
+        """Epochs of the float phase out of ``n_epochs``, leaving at least one to fine-tune."""
+        return min(n_epochs - 1, math.ceil(self.warmup * n_epochs))
+
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs) -> None:
+        module, phase = net.module_, net.phase_
+        if phase.is_warmup and len(net.history) == phase.first_epoch + 1:
+            module.normalize(_features(dataset_train, net.device))
+        if not phase.is_warmup and not module.quantized:
+            prune(module, progress=1.0)
+            if self.distillation > 0:
+                self.teacher_ = copy.deepcopy(module).eval()
+            module.calibrate(_features(dataset_train, net.device), self.percentile)
+            # The weights are in other units now, so momenta no longer fit.
+            net.initialize_optimizer()
+
+    def on_train_end(self, net, **kwargs) -> None:
+        self.teacher_ = None
+
+    @torch.no_grad()
+    def soften(self, net, X, y_true: torch.Tensor) -> torch.Tensor:
+        """Mix the float network's outputs for a batch into its targets."""
+        if self.teacher_ is None:
+            return y_true
+        outputs = self.teacher_(X["X"] if isinstance(X, dict) else X)
+        if isinstance(net.criterion_, torch.nn.CrossEntropyLoss):
+            outputs = outputs.softmax(dim=1)
+            y_true = torch.nn.functional.one_hot(y_true, outputs.shape[1])
+        elif outputs.shape != y_true.shape:
+            return y_true
+        return torch.lerp(y_true.to(outputs), outputs, self.distillation)
+
+
+class CosineDecay(Callback):
+    """Lower the learning rate to 0 along half a cosine, once per phase.
+
+    Remove it with ``callbacks__lr_decay=None`` to use a schedule of your own.
+
+    References
+    ----------
+    Loshchilov and Hutter, "SGDR: stochastic gradient descent with warm restarts", 2017.
+    """
+
+    def on_train_begin(self, net, **kwargs) -> None:
+        self.optimizer_ = None
+
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs) -> None:
+        if self.optimizer_ is not net.optimizer_:
+            self.optimizer_ = net.optimizer_
+            self.base_lrs_ = [group["lr"] for group in net.optimizer_.param_groups]
+        self._set(net, 0.5 * (1 + math.cos(math.pi * net.phase_.progress(len(net.history)))))
+
+    def on_train_end(self, net, **kwargs) -> None:
+        if self.optimizer_ is not None:
+            self._set(net, 1.0)
+        self.optimizer_ = None
+
+    def _set(self, net, factor: float) -> None:
+        for group, base_lr in zip(net.optimizer_.param_groups, self.base_lrs_, strict=True):
+            group["lr"] = base_lr * factor
+
+
+def _features(dataset, device) -> torch.Tensor:
+    """The features of a skorch dataset, thinned out if there are very many."""
+    if isinstance(dataset, Subset):
+        X, rows = _array(dataset.dataset), np.asarray(dataset.indices)
+    else:
+        X, rows = _array(dataset), np.arange(len(dataset))
+    stride = math.ceil(len(rows) * X.shape[1] / _CALIBRATION_VALUES)
+    return torch.as_tensor(X[rows[::stride]], device=device)
+
+
+def _array(dataset: Dataset) -> np.ndarray:
+    return dataset.X["X"] if isinstance(dataset.X, dict) else dataset.X

@@ -1,0 +1,39 @@
+"""Compilers from an integer program to a homomorphic circuit, one file each.
+
+A module here offers ``compile_program(program, error_probability)``, which returns an
+object with the methods of :class:`EngineCircuit`. No other file imports an FHE library.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from cipherlearn._program import IntArray
+
+__all__ = ["EngineCircuit"]
+
+
+class EngineCircuit(Protocol):
+    """What every engine's circuit can do, with one row of codes at a time."""
+
+    def generate_keys(self) -> None:
+        """Make fresh secret and evaluation keys."""
+
+    def encrypt(self, codes: IntArray) -> Any:
+        """Encrypt codes of shape (1, n_features)."""
+
+    def run(self, ciphertext: Any) -> Any:
+        """Evaluate the network on a ciphertext with the evaluation keys."""
+
+    def decrypt(self, ciphertext: Any) -> IntArray:
+        """Decrypt to the accumulators, of shape (1, n_outputs)."""
+
+    def simulate(self, codes: IntArray) -> IntArray:
+        """Run the circuit's noise model on clear codes."""
+
+    def evaluation_keys(self) -> bytes:
+        """Serialize the evaluation keys, which hold no secret."""
+
+    @property
+    def p_error(self) -> float:
+        """Error probability of one bootstrap, as the optimizer achieved it."""

@@ -1,0 +1,137 @@
+"""The concrete-python engine."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from cipherlearn._exceptions import CompilationError
+from cipherlearn._program import IntArray, IntegerLayer, IntegerProgram
+
+with warnings.catch_warnings():
+    # concrete declares its namespace through pkg_resources, which warns on every import.
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    from concrete import fhe
+    from concrete.fhe.extensions.tag import tag_context
+
+__all__ = ["ConcretePythonCircuit", "compile_program"]
+
+
+def compile_program(program: IntegerProgram, **error_probability: float | None) -> ConcretePythonCircuit:
+    """Compile a program for one row per call.
+
+    Parameters
+    ----------
+    program : IntegerProgram
+    **error_probability
+        ``p_error`` (per bootstrap) and ``global_p_error`` (per row), one of them None.
+
+    Raises
+    ------
+    CompilationError
+        If the compiler finds no cryptographic parameters.
+    """
+    if not hasattr(tag_context, "stack"):
+        # Concrete initializes this thread-local in the importing thread only.
+        tag_context.stack = []
+    configuration = fhe.Configuration(
+        **error_probability,
+        compress_evaluation_keys=True,
+        compress_input_ciphertexts=True,
+        fhe_simulation=True,
+        # The default writes the model's weights into the working directory.
+        dump_artifacts_on_unexpected_failures=False,
+    )
+    compiler = fhe.Compiler(_evaluator(program), {"codes": "encrypted"})
+    try:
+        circuit = compiler.compile(_corners(program), configuration)
+    except RuntimeError as error:
+        bits = [layer.n_accum_bits for layer in program.layers]
+        raise CompilationError(
+            f"No cryptographic parameters fit accumulators of {bits} bits with "
+            f"{_describe(error_probability)}. Lower module__n_accum_bits, "
+            "module__n_hidden_neurons_multiplier or the bit-widths, or accept a larger error "
+            f"probability. The compiler says: {error}"
+        ) from error
+    return ConcretePythonCircuit(circuit, program.layers[-1].low)
+
+
+class ConcretePythonCircuit:
+    """A compiled circuit and, once generated, its keys."""
+
+    def __init__(self, circuit: fhe.Circuit, output_low: IntArray) -> None:
+        self._circuit = circuit
+        self._output_low = output_low
+
+    def generate_keys(self) -> None:
+        self._circuit.keygen(force=True)
+
+    def encrypt(self, codes: IntArray) -> Any:
+        return self._circuit.encrypt(codes)
+
+    def run(self, ciphertext: Any) -> Any:
+        return self._circuit.run(ciphertext)
+
+    def decrypt(self, ciphertext: Any) -> IntArray:
+        return np.asarray(self._circuit.decrypt(ciphertext), dtype=np.int64) + self._output_low
+
+    def simulate(self, codes: IntArray) -> IntArray:
+        return np.asarray(self._circuit.simulate(codes), dtype=np.int64) + self._output_low
+
+    def evaluation_keys(self) -> bytes:
+        return self._circuit.client.evaluation_keys.serialize()
+
+    @property
+    def p_error(self) -> float:
+        # Circuit.p_error is not to be trusted in concrete-python 2.11; the server's is.
+        return float(self._circuit.server.p_error)
+
+
+def _evaluator(program: IntegerProgram):
+    """Write the program's layers in Concrete's tracing language."""
+    *hidden, last = program.layers
+    tables = [_lookup_table(layer) for layer in hidden]
+
+    def evaluate(codes):
+        for layer, table in zip(hidden, tables, strict=True):
+            codes = table[_accumulate(layer, codes)]
+            codes = fhe.hint(codes, bit_width=_n_bits(int(layer.tables.max())))
+        return _accumulate(last, codes)
+
+    return evaluate
+
+
+def _accumulate(layer: IntegerLayer, codes):
+    """Sum, moved by a clear constant to start at 0, with its proven width declared."""
+    shifted = codes @ layer.weights.T - layer.low
+    return fhe.hint(shifted, bit_width=layer.n_accum_bits)
+
+
+def _lookup_table(layer: IntegerLayer) -> fhe.LookupTable:
+    """One table per neuron, padded to the common power of two."""
+    padding = 2**layer.n_accum_bits - layer.tables.shape[1]
+    rows = np.pad(layer.tables, ((0, 0), (0, padding)), mode="edge")
+    return fhe.LookupTable(np.array([fhe.LookupTable(row.tolist()) for row in rows]))
+
+
+def _corners(program: IntegerProgram) -> list[IntArray]:
+    """Inputs that drive every first-layer accumulator to both ends of its range.
+
+    The compiler measures ranges on them. Deeper layers have theirs from the hints.
+    """
+    first = program.layers[0]
+    ends = [first.input_low, first.input_high]
+    for weights in first.weights:
+        ends.append(np.where(weights > 0, first.input_high, first.input_low))
+        ends.append(np.where(weights < 0, first.input_high, first.input_low))
+    return [corner[None, :] for corner in ends]
+
+
+def _n_bits(largest: int) -> int:
+    return max(1, largest.bit_length())
+
+
+def _describe(error_probability: dict[str, float | None]) -> str:
+    return ", ".join(f"{k}={v:.3g}" for k, v in error_probability.items() if v is not None)

@@ -24,11 +24,14 @@ from torch.utils.data import DataLoader
 from cipherlearn._circuit import Circuit
 from cipherlearn._exceptions import NotCompiledError
 from cipherlearn._lowering import lower
-from cipherlearn._module import SparseQuantNeuralNetImpl
+from cipherlearn._module import SparseQuantNeuralNetImpl, check_int
 from cipherlearn._samples import merge_duplicates
 from cipherlearn._training import CosineDecay, Phase, PruningCallback, QuantizationCallback
 
 __all__ = ["NeuralNetClassifier", "NeuralNetRegressor"]
+
+# Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
+_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 5000, 20, 500
 
 _PARAMETERS_DOC = """
     Parameters
@@ -63,8 +66,9 @@ _PARAMETERS_DOC = """
         Optimizer. ``optimizer__*`` are its arguments.
     lr : float, default=0.01
         Learning rate at the start of each phase.
-    max_epochs : int, default={max_epochs}
-        Epochs of one ``fit``, or of one ``partial_fit``.
+    max_epochs : int or None, default=None
+        Epochs of one ``fit``, or of one ``partial_fit``. None chooses between 20 and
+        500, to make about 5000 steps.
     batch_size : int, default=32
         Rows of a training batch. -1 takes all rows at once.
     iterator_train, iterator_valid : data loader class, default=torch.utils.data.DataLoader
@@ -230,7 +234,7 @@ class _EncryptedPredictionMixin:
 
         Early stopping, or an interrupt from the keyboard, ends the phase it occurs in.
         """
-        n_epochs = self.max_epochs if epochs is None else epochs
+        n_epochs = self._choose_epochs(len(y)) if epochs is None else epochs
         n_warmup = 0
         if not self.module_.quantized:
             n_warmup = dict(self.callbacks_)["quantization"].warmup_epochs(n_epochs)
@@ -243,6 +247,13 @@ class _EncryptedPredictionMixin:
                         callback.on_train_begin(self)
         self.phase_ = Phase(False, len(self.history), n_epochs - n_warmup)
         return super().fit_loop(X, y, epochs=n_epochs - n_warmup, **fit_params)
+
+    def _choose_epochs(self, n_samples: int) -> int:
+        if self.max_epochs is not None:
+            check_int("max_epochs", self.max_epochs, 1)
+            return self.max_epochs
+        n_batches = math.ceil(n_samples / self.batch_size) if self.batch_size > 0 else 1
+        return min(_MAX_EPOCHS, max(_MIN_EPOCHS, math.ceil(_STEPS / n_batches)))
 
     def _train(self, X: NDArray, y: NDArray, sample_weight: ArrayLike | None, cold: bool):
         """Run skorch on validated data, then lower the result."""
@@ -365,7 +376,6 @@ class NeuralNetClassifier(_EncryptedPredictionMixin, skorch.NeuralNetClassifier)
         n_w_bits=2,
         multiplier=3.0,
         criterion="torch.nn.CrossEntropyLoss",
-        max_epochs=100,
     )}
     Attributes
     ----------
@@ -425,7 +435,7 @@ class NeuralNetClassifier(_EncryptedPredictionMixin, skorch.NeuralNetClassifier)
         criterion=torch.nn.CrossEntropyLoss,
         optimizer=torch.optim.Adam,
         lr=0.01,
-        max_epochs=100,
+        max_epochs=None,
         batch_size=32,
         iterator_train=DataLoader,
         iterator_train__shuffle=True,
@@ -619,7 +629,6 @@ class NeuralNetRegressor(_EncryptedPredictionMixin, skorch.NeuralNetRegressor):
         n_w_bits=2,
         multiplier=3.0,
         criterion="torch.nn.MSELoss",
-        max_epochs=100,
     )}
     Attributes
     ----------
@@ -668,7 +677,7 @@ class NeuralNetRegressor(_EncryptedPredictionMixin, skorch.NeuralNetRegressor):
         criterion=torch.nn.MSELoss,
         optimizer=torch.optim.Adam,
         lr=0.01,
-        max_epochs=100,
+        max_epochs=None,
         batch_size=32,
         iterator_train=DataLoader,
         iterator_train__shuffle=True,

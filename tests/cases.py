@@ -1,0 +1,38 @@
+"""Networks, data and settings that several test files share."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from cipherlearn import SparseQuantNeuralNetImpl
+
+
+def random_module(seed: int, n_features: int = 4, n_outputs: int = 3, **kwargs):
+    """A quantized module with random weights, and the data that calibrated it."""
+    generator = torch.Generator().manual_seed(seed)
+    X = torch.randn(64, n_features, generator=generator, dtype=torch.float64) * 5 + 100
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = SparseQuantNeuralNetImpl(n_features, n_outputs, **kwargs)
+        module.normalize(X)
+        for linear, budget in zip(module.linears, module.budgets, strict=True):
+            linear.keep_largest(budget)
+        module.calibrate(X)
+    return module.eval(), X.numpy()
+
+
+def far_and_near(X: np.ndarray, n_rows: int, seed: int) -> np.ndarray:
+    """Rows inside the range of the data, and some far beyond it."""
+    rng = np.random.default_rng(seed)
+    rows = rng.normal(X.mean(axis=0), 2 * X.std(axis=0), size=(n_rows, X.shape[1]))
+    rows[::5] *= 1e6
+    return rows
+
+
+def blobs(n_classes: int = 3, n_rows: int = 60, seed: int = 0):
+    """Well separated classes."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n_rows) % n_classes
+    centres = 4 * rng.normal(size=(n_classes, 4))
+    return rng.normal(size=(n_rows, 4)) + centres[y], y

@@ -1,0 +1,98 @@
+"""Torch module in eval mode = program in NumPy = simulated circuit = circuit on ciphertexts."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import torch
+from cases import far_and_near, random_module
+
+from cipherlearn import Circuit
+from cipherlearn._lowering import lower
+
+ACTIVATIONS = [
+    torch.nn.ReLU,
+    torch.nn.Tanh,
+    torch.nn.Sigmoid,
+    torch.nn.GELU,
+    torch.nn.SiLU,
+    torch.nn.LeakyReLU,
+    functools.partial(torch.nn.Hardtanh, -2.0, 0.5),
+]
+
+# Every new kind of layer joins here. Narrow, so that keys take seconds.
+ENCRYPTED = [
+    pytest.param({"n_layers": 1, "n_a_bits": 4, "n_w_bits": 3}, id="linear"),
+    pytest.param({"n_layers": 1, "n_a_bits": 1}, id="linear-1-bit"),
+    pytest.param({"n_layers": 2}, id="relu"),
+    pytest.param({"n_layers": 2, "activation_function": torch.nn.Tanh}, id="tanh"),
+    pytest.param({"n_layers": 3, "n_hidden_neurons": [3, 2]}, id="three-layers"),
+    pytest.param({"n_layers": 4, "n_a_bits": 1, "n_hidden_neurons": 3}, id="four-layers-1-bit"),
+    pytest.param({"n_layers": 2, "n_w_bits": 3, "n_a_bits": 1}, id="3-bit-weights"),
+]
+
+
+def module_result(module, X):
+    with torch.no_grad():
+        return module(torch.from_numpy(X)).numpy()
+
+
+def module_accumulators(module, X):
+    """The last layer's sums, computed by torch."""
+    with torch.no_grad():
+        codes = module.quantizers[0](torch.from_numpy(X)).to(torch.float32)
+        for i, activation in enumerate(module.activations):
+            codes = module.quantizers[i + 1](activation(module.linears[i](codes)))
+        last = module.linears[-1]
+        return torch.nn.functional.linear(codes, last.effective_weight()).numpy()
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
+@pytest.mark.parametrize("n_w_bits", range(2, 9))
+@pytest.mark.parametrize("n_a_bits", range(1, 9))
+def test_program_equals_module_integer_for_integer(n_layers, n_w_bits, n_a_bits):
+    seed = 100 * n_layers + 10 * n_w_bits + n_a_bits
+    module, X = random_module(
+        seed,
+        n_layers=n_layers,
+        n_hidden_neurons=5,
+        n_w_bits=n_w_bits,
+        n_a_bits=n_a_bits,
+        n_accum_bits=16,
+        activation_function=ACTIVATIONS[seed % len(ACTIVATIONS)],
+    )
+    program = lower(module)
+    rows = far_and_near(X, 200, seed)
+    accumulators = program.run(program.quantize(rows))
+    np.testing.assert_array_equal(accumulators, module_accumulators(module, rows))
+    np.testing.assert_array_equal(program(rows), module_result(module, rows))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_tables_equal_the_activation_at_every_reachable_accumulator(activation):
+    module, X = random_module(
+        3, n_features=2, n_hidden_neurons=6, n_a_bits=3, activation_function=activation
+    )
+    program = lower(module)
+    # Every pair of codes, so every accumulator that any input reaches.
+    codes = np.stack(np.meshgrid(np.arange(8), np.arange(8)), axis=-1).reshape(-1, 2)
+    rows = program.quantizer.offset + codes * program.quantizer.step
+    np.testing.assert_array_equal(program.quantize(rows), codes)
+    np.testing.assert_array_equal(program(rows), module_result(module, rows))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("options", ENCRYPTED)
+def test_ciphertexts_give_the_clear_result(options, seed):
+    """21 networks, 10 rows each: with the trained ones elsewhere, over 200 encrypted rows."""
+    options = {"n_hidden_neurons": 3, "n_accum_bits": 8, "n_hidden_accum_bits": 4, **options}
+    options.setdefault("n_hidden_neurons_multiplier", 3.0)
+    module, X = random_module(seed, **options)
+    program = lower(module)
+    circuit = Circuit(program, module.accum_bits)
+    codes = program.quantize(far_and_near(X, 10, seed))
+    clear = program.run(codes)
+    np.testing.assert_array_equal(circuit.simulate(codes), clear)
+    np.testing.assert_array_equal(circuit.execute(codes), clear)

@@ -88,7 +88,9 @@ def main() -> None:
     ]
     print("\n".join(lines))
     for name, load in DATASETS.items():
-        lines.append("| " + " | ".join([name, *measure(load, arguments.rows, arguments.seeds)]) + " |")
+        lines.append(
+            "| " + " | ".join([name, *measure(load, arguments.rows, arguments.seeds)]) + " |"
+        )
         print(lines[-1], flush=True)
     if arguments.output:
         with open(arguments.output, "w") as file:

@@ -2,7 +2,7 @@
 
 from cipherlearn._budget import max_active_neurons
 from cipherlearn._circuit import Circuit
-from cipherlearn._estimators import NeuralNetClassifier, NeuralNetRegressor
+from cipherlearn._classifier import NeuralNetClassifier
 from cipherlearn._exceptions import (
     AccumulatorOverflowError,
     CipherlearnError,
@@ -11,6 +11,7 @@ from cipherlearn._exceptions import (
 )
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._program import IntegerProgram
+from cipherlearn._regressor import NeuralNetRegressor
 from cipherlearn._version import __version__
 
 __all__ = [
@@ -26,5 +27,3 @@ __all__ = [
     "__version__",
     "max_active_neurons",
 ]
-
-

@@ -9,7 +9,7 @@ __all__ = ["fan_in", "max_active_neurons", "neuron_budget"]
 
 
 def max_active_neurons(n_max: int, n_weights: int, n_inputs: int) -> int:
-    r"""Number of products that fit an accumulator, whatever their values.
+    r"""Count the products that fit an accumulator, whatever their values.
 
     .. math:: \Omega = \left\lfloor
         \frac{2^{n_{max}} - 1}{(2^{n_{weights}} - 1)(2^{n_{inputs}} - 1)} \right\rfloor
@@ -55,7 +55,7 @@ def max_active_neurons(n_max: int, n_weights: int, n_inputs: int) -> int:
 
 
 def neuron_budget(n_max: int, n_weights: int, n_inputs: int, multiplier: float = 1.0) -> int:
-    """Largest number of non-zero weights of one neuron or convolutional filter.
+    """Bound the number of non-zero weights of one neuron or convolutional filter.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def neuron_budget(n_max: int, n_weights: int, n_inputs: int, multiplier: float =
 
 
 def fan_in(weight_shape: Sequence[int]) -> int:
-    """Number of weights that one output sums over.
+    """Count the weights that one output sums over.
 
     Parameters
     ----------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from brevitas.function.ops_ste import round_ste, scalar_clamp_ste
@@ -118,7 +120,7 @@ class SparseQuantLinear(QuantLinear):
         self.log_gain = nn.Parameter(torch.zeros(out_features))
 
     def effective_weight(self) -> Tensor:
-        """The weights that the layer multiplies by: masked and, once quantized, integers."""
+        """Return the weights to multiply by: masked and, once quantized, integers."""
         weight = self.weight * self.mask
         if self.quantized:
             # The same integers as Brevitas's proxy, without its run-time overhead.
@@ -262,15 +264,16 @@ class SparseQuantNeuralNetImpl(nn.Module):
         ]
 
         widths = [input_dim, *hidden, n_outputs]
-        self.quantizers = nn.ModuleList(
+        self.quantizers: Sequence[AffineQuantizer] = _module_list(
             AffineQuantizer(width, n_a_bits, torch.float64 if i == 0 else torch.float32)
             for i, width in enumerate(widths[:-1])
         )
-        self.linears = nn.ModuleList(
-            SparseQuantLinear(n_in, n_out, n_w_bits)
-            for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+        self.linears: Sequence[SparseQuantLinear] = _module_list(
+            SparseQuantLinear(n_in, n_out, n_w_bits) for n_in, n_out in itertools.pairwise(widths)
         )
-        self.activations = nn.ModuleList(activation_function() for _ in hidden)
+        self.activations: Sequence[nn.Module] = _module_list(
+            _element_wise(activation_function) for _ in hidden
+        )
 
     def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Compute logits, or standardized regression outputs.
@@ -339,6 +342,30 @@ class SparseQuantNeuralNetImpl(nn.Module):
         # Parameter objects themselves travel, so an optimizer keeps pointing at them.
         tensors = dict(self.named_parameters()) | dict(self.named_buffers())
         return _rebuild, (type(self), self._arguments, tensors, self.training)
+
+
+def _module_list(modules: Iterable[nn.Module]) -> Any:
+    """Make a ModuleList, which its type does not let say what it holds."""
+    return nn.ModuleList(modules)
+
+
+def _element_wise(activation_function: Callable[[], nn.Module]) -> nn.Module:
+    """Create the activation, and check that a lookup table per neuron can stand for it."""
+    activation = activation_function()
+    rows = torch.linspace(-2, 2, 12).reshape(3, 4)
+    with torch.no_grad():
+        whole = activation.eval()(rows)
+        element_wise = whole.shape == rows.shape and all(
+            torch.equal(activation(rows[i : i + 1, j : j + 1]), whole[i : i + 1, j : j + 1])
+            for i in range(3)
+            for j in range(4)
+        )
+    if not element_wise:
+        raise ValueError(
+            "activation_function must be element-wise, since it becomes a lookup table. "
+            f"{activation} mixes its inputs. Use one such as torch.nn.ReLU."
+        )
+    return activation.train()
 
 
 def _rebuild(cls, arguments, tensors, training):

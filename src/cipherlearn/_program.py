@@ -118,7 +118,9 @@ class IntegerLayer:
         return self._extreme_sum(self.input_high, self.input_low)
 
     def _extreme_sum(self, for_positive: IntArray, for_negative: IntArray) -> IntArray:
-        return np.maximum(self.weights, 0) @ for_positive + np.minimum(self.weights, 0) @ for_negative
+        return (
+            np.maximum(self.weights, 0) @ for_positive + np.minimum(self.weights, 0) @ for_negative
+        )
 
     @property
     def accumulators(self) -> list[IntegerRange]:
@@ -276,7 +278,7 @@ class IntegerProgram:
 
 def _freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:
     """Replace an array field by an immutable copy of the right type and rank."""
-    array = np.array(getattr(instance, name), dtype=dtype)
+    array: NDArray = np.array(getattr(instance, name), dtype=dtype)
     if array.ndim != n_dimensions:
         raise ValueError(f"{name} must have {n_dimensions} dimension(s). Got {array.ndim}.")
     array.setflags(write=False)

@@ -175,7 +175,7 @@ class CosineDecay(Callback):
 
 
 def _features(dataset, device) -> torch.Tensor:
-    """The features of a skorch dataset, thinned out if there are very many."""
+    """Return the features of a skorch dataset, thinned out if there are very many."""
     if isinstance(dataset, Subset):
         X, rows = _array(dataset.dataset), np.asarray(dataset.indices)
     else:

@@ -19,7 +19,9 @@ with warnings.catch_warnings():
 __all__ = ["ConcretePythonCircuit", "compile_program"]
 
 
-def compile_program(program: IntegerProgram, **error_probability: float | None) -> ConcretePythonCircuit:
+def compile_program(
+    program: IntegerProgram, **error_probability: float | None
+) -> ConcretePythonCircuit:
     """Compile a program for one row per call.
 
     Parameters
@@ -66,25 +68,32 @@ class ConcretePythonCircuit:
         self._output_low = output_low
 
     def generate_keys(self) -> None:
+        """Make fresh secret and evaluation keys."""
         self._circuit.keygen(force=True)
 
     def encrypt(self, codes: IntArray) -> Any:
+        """Encrypt codes of shape (1, n_features)."""
         return self._circuit.encrypt(codes)
 
     def run(self, ciphertext: Any) -> Any:
+        """Evaluate the network on a ciphertext."""
         return self._circuit.run(ciphertext)
 
     def decrypt(self, ciphertext: Any) -> IntArray:
+        """Decrypt to the accumulators."""
         return np.asarray(self._circuit.decrypt(ciphertext), dtype=np.int64) + self._output_low
 
     def simulate(self, codes: IntArray) -> IntArray:
+        """Run the circuit's noise model on clear codes."""
         return np.asarray(self._circuit.simulate(codes), dtype=np.int64) + self._output_low
 
     def evaluation_keys(self) -> bytes:
+        """Serialize the evaluation keys, which hold no secret."""
         return self._circuit.client.evaluation_keys.serialize()
 
     @property
     def p_error(self) -> float:
+        """Error probability of one bootstrap."""
         # Circuit.p_error is not to be trusted in concrete-python 2.11; the server's is.
         return float(self._circuit.server.p_error)
 
@@ -111,13 +120,14 @@ def _accumulate(layer: IntegerLayer, codes):
 
 def _lookup_table(layer: IntegerLayer) -> fhe.LookupTable:
     """One table per neuron, padded to the common power of two."""
+    assert layer.tables is not None
     padding = 2**layer.n_accum_bits - layer.tables.shape[1]
     rows = np.pad(layer.tables, ((0, 0), (0, padding)), mode="edge")
     return fhe.LookupTable(np.array([fhe.LookupTable(row.tolist()) for row in rows]))
 
 
 def _corners(program: IntegerProgram) -> list[IntArray]:
-    """Inputs that drive every first-layer accumulator to both ends of its range.
+    """List inputs that drive each first-layer accumulator to both ends of its range.
 
     The compiler measures ranges on them. Deeper layers have theirs from the hints.
     """

@@ -1,0 +1,209 @@
+"""The classifier."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import skorch
+import torch
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import column_or_1d, validate_data
+
+from cipherlearn._net import PARAMETERS_DOC, EncryptedPredictionNet
+from cipherlearn._samples import merge_duplicates
+
+__all__ = ["NeuralNetClassifier"]
+
+
+class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
+    __doc__ = f"""Sparse quantized neural network that classifies encrypted rows.
+
+    A scikit-learn classifier and a skorch net. It trains in the clear. After
+    :meth:`compile` it also predicts on ciphertexts, with the same integers.
+    {PARAMETERS_DOC.format(criterion="torch.nn.CrossEntropyLoss")}
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels.
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if ``X`` had names that are all strings.
+    module_ : SparseQuantNeuralNetImpl
+        The trained network.
+    program_ : IntegerProgram
+        Its exact integer form, which makes every prediction.
+    circuit_ : Circuit
+        The encrypted form. Exists once :meth:`compile` was called.
+    history_ : skorch.history.History
+        Losses and times per epoch.
+
+    See Also
+    --------
+    NeuralNetRegressor : The same for continuous targets.
+
+    Notes
+    -----
+    ``criterion__weight`` is the weight of each class, in the order of the sorted labels, or
+    ``"balanced"`` for weights inversely proportional to the class frequencies.
+
+    During training skorch's own callbacks see labels as indices into ``classes_``.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from cipherlearn import NeuralNetClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = NeuralNetClassifier(module__n_hidden_neurons=4, random_state=0).fit(X, y)
+    >>> clf.score(X, y) > 0.9
+    True
+    >>> circuit = clf.compile()
+    >>> encrypted = clf.predict(X[:2], execute_in_fhe=True)
+    >>> bool((encrypted == clf.predict(X[:2])).all())
+    True
+    """
+
+    _default_criterion = torch.nn.CrossEntropyLoss
+
+    @property
+    def classes_(self):
+        """The labels, sorted."""
+        return self.classes_inferred_
+
+    def fit(self, X, y, sample_weight=None):
+        """Train on clear data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features, in any units.
+        y : array-like of shape (n_samples,)
+            Labels: strings, integers or booleans.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row. An integer weight is the same as repeating the row.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data or a parameter is invalid.
+        """
+        cold = not (self.warm_start and hasattr(self, "program_"))
+        return self._fit(X, y, None, sample_weight, cold)
+
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
+        """Train ``max_epochs`` further epochs, from the present weights.
+
+        The first call runs the whole schedule and learns the ranges of the quantizers.
+        Later calls fine-tune the quantized network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,)
+            Labels.
+        classes : array-like of shape (n_classes,), default=None
+            All labels that any call will see. None takes those of the first ``y``.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, classes, sample_weight, cold=not hasattr(self, "program_"))
+
+    def _fit(self, X, y, classes, sample_weight, cold):
+        X, y = validate_data(self, X, y, reset=cold, dtype=np.float64, multi_output=True)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        if cold:
+            self.classes_inferred_ = np.unique(y if classes is None else classes)
+        unknown = np.setdiff1d(y, self.classes_)
+        if len(unknown):
+            raise ValueError(
+                f"y must hold only the classes known since the first fit, {self.classes_}. Got "
+                f"also {unknown}. Pass all of them as classes to the first partial_fit."
+            )
+        indices = np.searchsorted(self.classes_, y)
+        weights = self._check_weights(X, sample_weight)
+        X, indices, weights = merge_duplicates(X, indices, weights)
+        self._class_counts = np.bincount(indices, weights, minlength=len(self.classes_))
+        return self._train(X, indices, weights, cold)
+
+    def _n_outputs(self) -> int:
+        return len(self.classes_)
+
+    def _criterion_arguments(self) -> dict[str, Any]:
+        kwargs = super()._criterion_arguments()
+        weight = kwargs.get("weight")
+        if weight is None:
+            return kwargs
+        n_classes = len(self.classes_)
+        if isinstance(weight, str):
+            if weight != "balanced":
+                raise ValueError(
+                    f'criterion__weight must be an array, "balanced" or None. Got {weight!r}.'
+                )
+            weight = self._class_counts.sum() / (n_classes * np.maximum(self._class_counts, 1e-12))
+            weight[self._class_counts == 0] = 1.0
+        weight = torch.as_tensor(np.asarray(weight), dtype=torch.float32)
+        if weight.shape != (n_classes,):
+            raise ValueError(
+                f"criterion__weight needs one weight for each of the {n_classes} classes "
+                f"{self.classes_}. Got shape {tuple(weight.shape)}."
+            )
+        return {**kwargs, "weight": weight}
+
+    def predict(self, X, execute_in_fhe=False):
+        """Predict the label of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features, in the clear: this call plays the client and the server.
+        execute_in_fhe : bool or "simulate", default=False
+            False computes in the clear, True encrypts each row and computes on
+            ciphertexts, "simulate" runs the circuit's noise model without encryption.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,)
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted, or not compiled when it has to be.
+        ValueError
+            If ``X`` is invalid.
+        """
+        if skorch.utils.is_dataset(X):
+            # skorch's scoring callbacks pass the dataset, whose targets are indices.
+            return super().predict(X)
+        winners = self._decide(X, execute_in_fhe).argmax(axis=1)
+        return self.classes_[winners]
+
+    def predict_proba(self, X, execute_in_fhe=False):
+        """Predict the probability of each class for each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        execute_in_fhe : bool or "simulate", default=False
+            As in :meth:`predict`. The client computes the softmax.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Columns in the order of ``classes_``.
+        """
+        if skorch.utils.is_dataset(X):
+            return super().predict_proba(X)
+        outputs = torch.from_numpy(self._decide(X, execute_in_fhe).astype(np.float64))
+        return self._get_predict_nonlinearity()(outputs).numpy()

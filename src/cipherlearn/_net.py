@@ -1,0 +1,415 @@
+"""What a classifier and a regressor share: a skorch net that validates and predicts encrypted."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import skorch
+import torch
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from skorch.callbacks import EarlyStopping
+from torch.utils.data import DataLoader
+
+from cipherlearn._circuit import Circuit
+from cipherlearn._exceptions import NotCompiledError
+from cipherlearn._lowering import lower
+from cipherlearn._module import SparseQuantNeuralNetImpl, check_int
+from cipherlearn._training import CosineDecay, Phase, PruningCallback, QuantizationCallback
+
+__all__ = ["PARAMETERS_DOC", "EncryptedPredictionNet"]
+
+# Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
+_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 5000, 20, 500
+
+PARAMETERS_DOC = """
+    Parameters
+    ----------
+    module : torch module class, default=SparseQuantNeuralNetImpl
+        The network. A subclass of the default may be given.
+    module__n_layers : int, default=2
+        Number of linear layers. 1 is a linear model, which needs no bootstrap at all.
+    module__n_hidden_neurons : int or sequence of int, default=32
+        Width of the hidden layers, or one width per hidden layer. Each hidden neuron
+        costs one bootstrap per encrypted row.
+    module__n_w_bits : int, default=2
+        Width of a weight, in bits, from 2 to 8.
+    module__n_a_bits : int, default=2
+        Width of an input or activation, in bits, from 1 to 8.
+    module__n_accum_bits : int, default=8
+        Width of an accumulator, in bits. ``compile`` refuses a network that some
+        input could drive beyond it.
+    module__n_hidden_accum_bits : int or None, default=5
+        The same for the accumulators of hidden layers alone. The cost of a bootstrap
+        doubles with each of these bits or more. None takes ``module__n_accum_bits``.
+    module__n_hidden_neurons_multiplier : float, default=3.0
+        A neuron keeps at most ``floor(multiplier * Ω)`` non-zero weights, with Ω from
+        :func:`~cipherlearn.max_active_neurons`.
+    module__activation_function : callable, default=torch.nn.ReLU
+        Class of an element-wise torch activation. It becomes a lookup table.
+    module__pruning : bool, default=True
+        Whether to enforce that budget.
+    criterion : torch loss class or None, default=None
+        Loss. None takes {criterion}. ``criterion__*`` are its arguments.
+    optimizer : torch optimizer class, default=torch.optim.Adam
+        Optimizer. ``optimizer__*`` are its arguments.
+    lr : float, default=0.01
+        Learning rate at the start of each phase.
+    max_epochs : int or None, default=None
+        Epochs of one ``fit``, or of one ``partial_fit``. None chooses between 20 and
+        500, to make about 5000 steps.
+    batch_size : int, default=32
+        Rows of a training batch. -1 takes all rows at once.
+    iterator_train, iterator_valid : data loader class, default=torch.utils.data.DataLoader
+        ``iterator_train__*`` and ``iterator_valid__*`` are their arguments.
+    train_split : callable or None, default=None
+        How skorch sets rows aside for validation, such as ``skorch.dataset.ValidSplit(5)``.
+        None trains on all rows. Early stopping needs a split.
+    callbacks : list or None, default=None
+        More skorch callbacks. ``callbacks__pruning__*``,
+        ``callbacks__quantization__*`` and ``callbacks__lr_decay`` configure or, with None,
+        remove those of this library.
+    warm_start : bool, default=False
+        Whether ``fit`` goes on from the present weights.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights and of the order of the batches.
+    device : str, default="cpu"
+        Torch device to train on. Prediction always runs on the CPU.
+    verbose : int, default=0
+        Whether to print a line per epoch, the time of each stage of compilation and a
+        progress bar over encrypted rows.
+    **kwargs
+        Further parameters with skorch's prefixes, such as ``optimizer__weight_decay``.
+"""
+
+
+class EncryptedPredictionNet(skorch.NeuralNet):
+    """What both estimators add to a skorch net."""
+
+    _default_criterion: type[torch.nn.Module]
+
+    # skorch collects these while it initializes; here they are known beforehand, which keeps
+    # ``__init__`` free of anything but parameters. There is no ``compile`` prefix, since that
+    # name is a method here and not skorch's flag for torch.compile.
+    prefixes_ = [
+        "module",
+        "criterion",
+        "optimizer",
+        "iterator_train",
+        "iterator_valid",
+        "callbacks",
+        "dataset",
+    ]
+    _modules = ["module"]
+    _criteria = ["criterion"]
+    _optimizers = ["optimizer"]
+    cuda_dependent_attributes_ = ["module_", "criterion_", "optimizer_"]
+    history_ = None
+    initialized_ = False
+    virtual_params_: dict[str, Any] = {}
+
+    # skorch arguments that have one sensible value here.
+    dataset = skorch.dataset.Dataset
+    use_caching = "auto"
+    torch_load_kwargs = None
+    predict_nonlinearity = "auto"
+
+    __repr__ = BaseEstimator.__repr__
+
+    def __init__(
+        self,
+        module=SparseQuantNeuralNetImpl,
+        *,
+        module__n_layers=2,
+        module__n_hidden_neurons=32,
+        module__n_w_bits=2,
+        module__n_a_bits=2,
+        module__n_accum_bits=8,
+        module__n_hidden_accum_bits=5,
+        module__n_hidden_neurons_multiplier=3.0,
+        module__activation_function=torch.nn.ReLU,
+        module__pruning=True,
+        criterion=None,
+        optimizer=torch.optim.Adam,
+        lr=0.01,
+        max_epochs=None,
+        batch_size=32,
+        iterator_train=DataLoader,
+        iterator_train__shuffle=True,
+        iterator_valid=DataLoader,
+        train_split=None,
+        callbacks=None,
+        warm_start=False,
+        random_state=None,
+        device="cpu",
+        verbose=0,
+        **kwargs,
+    ):
+        self.module = module
+        self.module__n_layers = module__n_layers
+        self.module__n_hidden_neurons = module__n_hidden_neurons
+        self.module__n_w_bits = module__n_w_bits
+        self.module__n_a_bits = module__n_a_bits
+        self.module__n_accum_bits = module__n_accum_bits
+        self.module__n_hidden_accum_bits = module__n_hidden_accum_bits
+        self.module__n_hidden_neurons_multiplier = module__n_hidden_neurons_multiplier
+        self.module__activation_function = module__activation_function
+        self.module__pruning = module__pruning
+        self.criterion = criterion
+        self.optimizer = optimizer
+        self.lr = lr
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.iterator_train = iterator_train
+        self.iterator_train__shuffle = iterator_train__shuffle
+        self.iterator_valid = iterator_valid
+        self.train_split = train_split
+        self.callbacks = callbacks
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.device = device
+        self.verbose = verbose
+        vars(self).update(kwargs)
+
+    @property
+    def _default_callbacks(self):
+        return [
+            ("quantization", QuantizationCallback()),
+            ("pruning", PruningCallback()),
+            ("lr_decay", CosineDecay()),
+            *super()._default_callbacks,
+        ]
+
+    # ------------------------------------------------------------------ parameters
+
+    def _get_param_names(self) -> list[str]:
+        # skorch counts every attribute; only constructor arguments are parameters.
+        return sorted({*self._signature_parameters(), *self._params_to_validate})
+
+    @classmethod
+    def _signature_parameters(cls) -> list[str]:
+        return BaseEstimator._get_param_names.__func__(cls)
+
+    @property
+    def _params_to_validate(self) -> set[str]:
+        """Arguments given as ``**kwargs``, whose names skorch checks in ``initialize``."""
+        given = {k for k in vars(self) if not (k.startswith("_") or k.endswith("_"))}
+        return given.difference(self._signature_parameters())
+
+    def set_params(self, **params):
+        """Set parameters, which take effect at the next ``fit``.
+
+        Parameters
+        ----------
+        **params
+            Parameters by name, with skorch's prefixes.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter.
+        """
+        # skorch would re-create a trained module as soon as one of its parameters is set.
+        known = self._get_param_names()
+        for name, value in params.items():
+            prefix, delimiter, _ = name.partition("__")
+            if name not in known and not (delimiter and prefix in self.prefixes_):
+                raise ValueError(
+                    f"Invalid parameter {name!r} for estimator {self}. "
+                    f"Valid parameters are: {known!r}."
+                )
+            setattr(self, name, value)
+        # The learning rate and its kin also change a live optimizer, for partial_fit.
+        self._apply_virtual_params({k: v for k, v in params.items() if self._is_virtual_param(k)})
+        return self
+
+    def torch_compile(self, module, name):
+        """Leave modules as they are: ``compile`` here means compilation to a circuit."""
+        return module
+
+    # ------------------------------------------------------------------ training
+
+    def initialize_module(self):
+        """Create the module for the number of features and outputs seen in ``fit``."""
+        if not hasattr(self, "n_features_in_"):
+            raise skorch.exceptions.NotInitializedError(
+                f"The shape of a {type(self).__name__}'s network follows from the training "
+                "data. Call fit or partial_fit instead of initialize."
+            )
+        kwargs = self.get_params_for("module")
+        self.module_ = self.module(
+            input_dim=self.n_features_in_, n_outputs=self._n_outputs(), **kwargs
+        )
+        return self
+
+    def initialize_criterion(self):
+        """Create the loss, per sample so that samples can be weighted."""
+        kwargs = {"reduction": "none", **self._criterion_arguments()}
+        criterion = self._default_criterion if self.criterion is None else self.criterion
+        self.criterion_ = criterion(**kwargs)
+        return self
+
+    def _criterion_arguments(self) -> dict[str, Any]:
+        return self.get_params_for("criterion")
+
+    def check_data(self, X, y=None) -> None:
+        """Do nothing: ``fit`` has validated its arguments."""
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        """Average the losses of a batch, weighted if its samples are."""
+        if training and not self.phase_.is_warmup:
+            y_true = dict(self.callbacks_)["quantization"].soften(self, X, y_true)
+        losses = super().get_loss(y_pred, y_true, X=X, training=training)
+        if losses.ndim > 1:
+            losses = losses.flatten(start_dim=1).mean(dim=1)
+        if not isinstance(X, dict):
+            return losses.mean()
+        if losses.ndim == 0:
+            raise ValueError(
+                "Sample weights need a loss per sample. "
+                f"{type(self.criterion_).__name__} gives one number per batch. "
+                "Use a criterion that takes reduction='none', or fit without weights."
+            )
+        return (losses * X["sample_weight"].to(losses)).mean()
+
+    def fit_loop(self, X, y=None, epochs=None, **fit_params):
+        """Train the float network, then fine-tune the quantized one.
+
+        Early stopping, or an interrupt from the keyboard, ends the phase it occurs in.
+        """
+        n_epochs = self._choose_epochs(len(y)) if epochs is None else epochs
+        n_warmup = 0
+        if not self.module_.quantized:
+            n_warmup = dict(self.callbacks_)["quantization"].warmup_epochs(n_epochs)
+            self.phase_ = Phase(True, len(self.history), n_warmup)
+            try:
+                super().fit_loop(X, y, epochs=n_warmup, **fit_params)
+            except KeyboardInterrupt:
+                for _, callback in self.callbacks_:
+                    if isinstance(callback, EarlyStopping):
+                        callback.on_train_begin(self)
+        self.phase_ = Phase(False, len(self.history), n_epochs - n_warmup)
+        return super().fit_loop(X, y, epochs=n_epochs - n_warmup, **fit_params)
+
+    def _choose_epochs(self, n_samples: int) -> int:
+        if self.max_epochs is not None:
+            check_int("max_epochs", self.max_epochs, 1)
+            return self.max_epochs
+        n_batches = math.ceil(n_samples / self.batch_size) if self.batch_size > 0 else 1
+        return min(_MAX_EPOCHS, max(_MIN_EPOCHS, math.ceil(_STEPS / n_batches)))
+
+    def _train(self, X: NDArray, y: NDArray, sample_weight: NDArray, cold: bool):
+        """Run skorch on validated data, then lower the result."""
+        for stale in ("program_", "circuit_"):
+            if hasattr(self, stale):
+                delattr(self, stale)
+        if cold:
+            self.random_state_ = check_random_state(self.random_state)
+        devices = [torch.device(self.device)] if torch.device(self.device).type == "cuda" else []
+        with torch.random.fork_rng(devices):
+            torch.manual_seed(self.random_state_.randint(2**31 - 1))
+            if cold:
+                self.initialize()
+            weighted = np.ptp(sample_weight) > 0
+            data = {"X": X, "sample_weight": sample_weight} if weighted else X
+            skorch.NeuralNet.partial_fit(self, data, y)
+        self._check_budget()
+        self.program_ = lower(self.module_)
+        return self
+
+    def _check_budget(self) -> None:
+        module = self.module_
+        if not module.pruning:
+            return
+        for i, (linear, budget) in enumerate(zip(module.linears, module.budgets, strict=True)):
+            counts = linear.effective_weight().count_nonzero(dim=1)
+            if (counts > budget).any():
+                raise RuntimeError(
+                    f"Neuron {int(counts.argmax())} of layer {i} has {int(counts.max())} non-zero "
+                    f"weights, more than its budget of {budget}. The callback 'pruning' "
+                    "was removed or replaced: restore it, or set module__pruning=False."
+                )
+
+    def _check_weights(self, X: NDArray, sample_weight: ArrayLike | None) -> NDArray:
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        if not weights.any():
+            raise ValueError("At least one sample weight must be positive. Got only zeros.")
+        return weights
+
+    # ------------------------------------------------------------------ prediction
+
+    def compile(
+        self,
+        p_error: float | None = None,
+        global_p_error: float | None = None,
+        verbose: int | None = None,
+    ) -> Circuit:
+        """Compile the trained network to a circuit on encrypted data.
+
+        No data is needed: the range of every sum is proven from the integer weights,
+        for every possible input.
+
+        Parameters
+        ----------
+        p_error : float or None, default=None
+            Probability that one bootstrap gives a wrong result. When neither probability
+            is given it is 2**-40.
+        global_p_error : float or None, default=None
+            Probability that the prediction of a row has any wrong bootstrap. Give at most
+            one of the two.
+        verbose : int or None, default=None
+            Whether to print the time of each stage. None takes the estimator's own.
+
+        Returns
+        -------
+        Circuit
+            The circuit, which is also kept as ``circuit_``.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        AccumulatorOverflowError
+            If some input could make a sum exceed ``module__n_accum_bits``. It is a
+            ``ValueError`` that names the layer, the neuron and the bits.
+        CompilationError
+            If no cryptographic parameters fit.
+        """
+        check_is_fitted(self)
+        self.circuit_ = Circuit(
+            self.program_,
+            n_accum_bits=self.module_.accum_bits,
+            p_error=p_error,
+            global_p_error=global_p_error,
+            verbose=self.verbose if verbose is None else verbose,
+        )
+        return self.circuit_
+
+    def _decide(self, X: ArrayLike, execute_in_fhe: bool | str) -> NDArray[np.float32]:
+        """Network outputs of shape (n_samples, n_outputs), in the clear or encrypted."""
+        if execute_in_fhe not in (False, True, "simulate"):
+            raise ValueError(
+                f'execute_in_fhe must be False, True or "simulate". Got {execute_in_fhe!r}.'
+            )
+        check_is_fitted(self)
+        codes = self.program_.quantize(validate_data(self, X, reset=False, dtype=np.float64))
+        if execute_in_fhe is False:
+            return self.program_.dequantize(self.program_.run(codes))
+        if not hasattr(self, "circuit_"):
+            raise NotCompiledError(
+                f"This {type(self).__name__} instance is not compiled yet. Call compile() "
+                f"before predicting with execute_in_fhe={execute_in_fhe!r}."
+            )
+        execute = self.circuit_.simulate if execute_in_fhe == "simulate" else self.circuit_.execute
+        return self.program_.dequantize(execute(codes, verbose=self.verbose))
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "program_")

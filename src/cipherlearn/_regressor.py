@@ -1,0 +1,164 @@
+"""The regressor."""
+
+from __future__ import annotations
+
+import numpy as np
+import skorch
+import torch
+from sklearn.utils.validation import column_or_1d, validate_data
+
+from cipherlearn._net import PARAMETERS_DOC, EncryptedPredictionNet
+from cipherlearn._samples import merge_duplicates
+
+__all__ = ["NeuralNetRegressor"]
+
+
+class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
+    __doc__ = f"""Sparse quantized neural network that predicts continuous targets.
+
+    A scikit-learn regressor and a skorch net, for one target or several. It trains in the
+    clear and scales its targets itself. After :meth:`compile` it also predicts on
+    ciphertexts, with the same integers.
+    {PARAMETERS_DOC.format(criterion="torch.nn.MSELoss")}
+    Attributes
+    ----------
+    n_features_in_ : int
+        Number of features seen in ``fit``.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the features, if ``X`` had names that are all strings.
+    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
+        Mean and standard deviation of the training targets.
+    module_ : SparseQuantNeuralNetImpl
+        The trained network.
+    program_ : IntegerProgram
+        Its exact integer form, which makes every prediction.
+    circuit_ : Circuit
+        The encrypted form. Exists once :meth:`compile` was called.
+    history_ : skorch.history.History
+        Losses and times per epoch.
+
+    See Also
+    --------
+    NeuralNetClassifier : The same for labels.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import make_regression
+    >>> from cipherlearn import NeuralNetRegressor
+    >>> X, y = make_regression(200, 3, random_state=0)
+    >>> reg = NeuralNetRegressor(module__n_hidden_neurons=8, random_state=0).fit(X, y)
+    >>> reg.score(X, y) > 0.5
+    True
+    """
+
+    _default_criterion = torch.nn.MSELoss
+
+    def fit(self, X, y, sample_weight=None):
+        """Train on clear data.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features, in any units.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets, in any units.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row. An integer weight is the same as repeating the row.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data or a parameter is invalid.
+        """
+        cold = not (self.warm_start and hasattr(self, "program_"))
+        return self._fit(X, y, sample_weight, cold)
+
+    def partial_fit(self, X, y, sample_weight=None):
+        """Train ``max_epochs`` further epochs, from the present weights.
+
+        The first call runs the whole schedule and learns the ranges of the quantizers and
+        the scale of the targets. Later calls fine-tune the quantized network.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Targets.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row.
+
+        Returns
+        -------
+        self
+        """
+        return self._fit(X, y, sample_weight, cold=not hasattr(self, "program_"))
+
+    def _fit(self, X, y, sample_weight, cold):
+        X, y = validate_data(
+            self, X, y, reset=cold, dtype=np.float64, multi_output=True, y_numeric=True
+        )
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        targets = y.reshape(len(y), -1).astype(np.float64)
+        weights = self._check_weights(X, sample_weight)
+        X, targets, weights = merge_duplicates(X, targets, weights)
+        if cold:
+            self.target_mean_ = np.average(targets, axis=0, weights=weights)
+            variance = np.average((targets - self.target_mean_) ** 2, axis=0, weights=weights)
+            self.target_scale_ = np.where(variance > 0, np.sqrt(variance), 1.0)
+            self._target_is_1d = y.ndim == 1
+        elif targets.shape[1] != len(self.target_mean_):
+            raise ValueError(
+                f"y must have the {len(self.target_mean_)} target(s) of the first fit. "
+                f"Got {targets.shape[1]}."
+            )
+        standardized = ((targets - self.target_mean_) / self.target_scale_).astype(np.float32)
+        return self._train(X, standardized, weights, cold)
+
+    def _n_outputs(self) -> int:
+        return len(self.target_mean_)
+
+    def predict(self, X, execute_in_fhe=False):
+        """Predict the target of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features, in the clear: this call plays the client and the server.
+        execute_in_fhe : bool or "simulate", default=False
+            False computes in the clear, True encrypts each row and computes on
+            ciphertexts, "simulate" runs the circuit's noise model without encryption.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            In the units of the training targets.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted, or not compiled when it has to be.
+        ValueError
+            If ``X`` is invalid.
+        """
+        if skorch.utils.is_dataset(X):
+            # skorch's scoring callbacks pass the dataset, whose targets are standardized.
+            return self.forward(X).numpy()
+        outputs = self._decide(X, execute_in_fhe).astype(np.float64)
+        predictions = outputs * self.target_scale_ + self.target_mean_
+        return predictions.ravel() if self._target_is_1d else predictions
+
+    @property
+    def predict_proba(self):
+        """Absent: skorch gives every net this method, but a regressor has no classes."""
+        raise AttributeError("NeuralNetRegressor has no predict_proba.")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

@@ -8,9 +8,11 @@ from cipherlearn._exceptions import (
     CipherlearnError,
     CompilationError,
     NotCompiledError,
+    ProgramFormatError,
 )
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._program import IntegerProgram
+from cipherlearn._program_io import load_program, save_program
 from cipherlearn._regressor import NeuralNetRegressor
 from cipherlearn._version import __version__
 
@@ -23,7 +25,10 @@ __all__ = [
     "NeuralNetClassifier",
     "NeuralNetRegressor",
     "NotCompiledError",
+    "ProgramFormatError",
     "SparseQuantNeuralNetImpl",
     "__version__",
+    "load_program",
     "max_active_neurons",
+    "save_program",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-__all__ = ["fan_in", "max_active_neurons", "neuron_budget"]
+__all__ = ["fan_in", "l1_limit", "max_active_neurons", "neuron_budget"]
 
 
 def max_active_neurons(n_max: int, n_weights: int, n_inputs: int) -> int:
@@ -97,6 +97,54 @@ def neuron_budget(n_max: int, n_weights: int, n_inputs: int, multiplier: float =
             "n_hidden_neurons_multiplier, or lower n_w_bits or n_a_bits."
         )
     return budget
+
+
+def l1_limit(n_max: int, n_inputs: int) -> int:
+    r"""Bound the sum of the magnitudes of one neuron's integer weights.
+
+    Inputs are codes from 0 to :math:`2^{n_{inputs}} - 1`, so the accumulator of weights
+    :math:`w` takes values in a range of width :math:`\|w\|_1 (2^{n_{inputs}} - 1)`. A clear
+    constant moves the range to start at 0, so it fits ``n_max`` bits if
+
+    .. math:: \|w\|_1 \le \left\lfloor \frac{2^{n_{max}} - 1}{2^{n_{inputs}} - 1} \right\rfloor
+
+    Parameters
+    ----------
+    n_max : int
+        Accumulator width, in bits.
+    n_inputs : int
+        Width of the neuron's inputs, in bits.
+
+    Returns
+    -------
+    int
+        The bound.
+
+    Raises
+    ------
+    ValueError
+        If a width is not a positive integer, or the bound is 0.
+
+    References
+    ----------
+    Colbert, Pappalardo and Petri-Koenig, "A2Q: Accumulator-aware quantization with guaranteed
+    overflow avoidance", 2023, section 3, for signed accumulators.
+
+    Examples
+    --------
+    >>> from cipherlearn._budget import l1_limit
+    >>> [l1_limit(n_max, 2) for n_max in (4, 5, 6)]
+    [5, 10, 21]
+    """
+    for name, value in (("n_max", n_max), ("n_inputs", n_inputs)):
+        _check_positive_int(name, value)
+    limit = (2**n_max - 1) // (2**n_inputs - 1)
+    if limit == 0:
+        raise ValueError(
+            f"An accumulator must hold at least one {n_inputs}-bit input. Got {n_max} bits. Raise "
+            "n_accum_bits or n_hidden_accum_bits, or lower n_a_bits."
+        )
+    return limit
 
 
 def fan_in(weight_shape: Sequence[int]) -> int:

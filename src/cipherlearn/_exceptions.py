@@ -2,7 +2,13 @@
 
 from sklearn.exceptions import NotFittedError
 
-__all__ = ["AccumulatorOverflowError", "CipherlearnError", "CompilationError", "NotCompiledError"]
+__all__ = [
+    "AccumulatorOverflowError",
+    "CipherlearnError",
+    "CompilationError",
+    "NotCompiledError",
+    "ProgramFormatError",
+]
 
 
 class CipherlearnError(Exception):
@@ -19,3 +25,7 @@ class AccumulatorOverflowError(CipherlearnError, ValueError):
 
 class CompilationError(CipherlearnError, ValueError):
     """The engine found no cryptographic parameters for the program."""
+
+
+class ProgramFormatError(CipherlearnError, ValueError):
+    """A file is not an integer program that this version can read."""

@@ -13,7 +13,7 @@ from brevitas.nn import QuantIdentity, QuantLinear
 from brevitas.quant import Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
 from torch import Tensor, nn
 
-from cipherlearn._budget import neuron_budget
+from cipherlearn._budget import l1_limit, neuron_budget
 
 __all__ = ["AffineQuantizer", "SparseQuantLinear", "SparseQuantNeuralNetImpl"]
 
@@ -99,12 +99,16 @@ class SparseQuantLinear(QuantLinear):
         Shape of the layer.
     n_bits : int
         Width of a weight, in bits. Levels are symmetric: 2 bits give {-1, 0, 1}.
+    l1_limit : int or None
+        Largest sum of the magnitudes of a neuron's integer weights.
     """
 
     quantized: Tensor
     mask: Tensor
 
-    def __init__(self, in_features: int, out_features: int, n_bits: int) -> None:
+    def __init__(
+        self, in_features: int, out_features: int, n_bits: int, l1_limit: int | None = None
+    ) -> None:
         max_level = 2 ** (n_bits - 1) - 1
         super().__init__(
             in_features,
@@ -115,6 +119,7 @@ class SparseQuantLinear(QuantLinear):
             weight_scaling_init=float(max_level),
         )
         self.max_level = max_level
+        self.l1_limit = l1_limit
         self.register_buffer("quantized", torch.tensor(False))
         self.register_buffer("mask", torch.ones(out_features, in_features))
         self.log_gain = nn.Parameter(torch.zeros(out_features))
@@ -151,14 +156,44 @@ class SparseQuantLinear(QuantLinear):
         """Choose each neuron's scale by least squares, move it to the gain, and quantize."""
         weight = self.weight * self.mask
         largest = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
-        candidates = torch.linspace(0.3, 1.0, 29, device=weight.device)[:, None, None]
-        scales = largest * candidates / self.max_level
+        # From a clipped largest weight to one that rounds to a single level.
+        candidates = torch.linspace(0.3, 1.2 * self.max_level, 60, device=weight.device)
+        scales = largest * candidates[:, None, None] / self.max_level
         levels = (weight / scales).round().clamp(-self.max_level, self.max_level)
         errors = ((levels * scales - weight) ** 2).sum(dim=2)
+        if self.l1_limit is not None:
+            errors = errors.masked_fill(levels.abs().sum(dim=2) > self.l1_limit, torch.inf)
         scale = scales.squeeze(2).gather(0, errors.argmin(dim=0, keepdim=True)).squeeze(0)
         self.weight.div_(scale[:, None])
         self.log_gain.add_(scale.log())
         self.quantized.fill_(True)
+        self.project()
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Bring every neuron back within ``l1_limit``, by the smallest changes of weights.
+
+        A neuron that exceeds the limit by ``e`` has the ``e`` weights closest above a rounding
+        threshold moved just below it, each to the next smaller level.
+
+        References
+        ----------
+        Colbert, Pappalardo and Petri-Koenig, "A2Q: Accumulator-aware quantization with guaranteed
+        overflow avoidance", 2023, and "A2Q+", 2024, bound the same norm, by reparametrization.
+        """
+        if self.l1_limit is None or not self.quantized:
+            return
+        while True:
+            levels = self.effective_weight()
+            excess = levels.abs().sum(dim=1) - self.l1_limit
+            if not (excess > 0).any():
+                return
+            margin = self.weight.abs().clamp_max(self.max_level + 0.5) - (levels.abs() - 0.5)
+            margin = margin.masked_fill(levels == 0, torch.inf)
+            rank = margin.argsort(dim=1).argsort(dim=1)
+            moved = (rank < excess[:, None]) & (levels != 0)
+            below = levels.sign() * (levels.abs() - 0.5 - 1e-3)
+            self.weight.copy_(torch.where(moved, below, self.weight))
 
 
 class SparseQuantNeuralNetImpl(nn.Module):
@@ -185,10 +220,16 @@ class SparseQuantNeuralNetImpl(nn.Module):
     n_accum_bits : int, default=8
         Width of an accumulator, in bits, from 1 to 16.
     n_hidden_accum_bits : int or None, default=None
-        The same for hidden layers alone, whose accumulators are bootstrapped. None
-        takes ``n_accum_bits``.
+        Width of the accumulators of hidden layers, in bits: the precision, hence the cost,
+        of their bootstraps. It is guaranteed by a bound on the sum of the magnitudes of each
+        neuron's weights. With None, or without ``pruning``, ``n_accum_bits`` applies.
     n_hidden_neurons_multiplier : float, default=1.0
-        A neuron may have ``floor(n_hidden_neurons_multiplier * Ω)`` non-zero weights.
+        A neuron may have ``floor(n_hidden_neurons_multiplier * Ω)`` non-zero weights,
+        with Ω for ``n_accum_bits``.
+    budget : {"omega", "l1"}, default="omega"
+        How ``n_accum_bits`` is enforced. "omega" bounds the number of a neuron's non-zero
+        weights, as if all were maximal. "l1" bounds the sum of their magnitudes instead,
+        which is what the accumulator needs, and guarantees that it fits.
     activation_function : callable returning a torch.nn.Module, default=torch.nn.ReLU
         Class of an element-wise activation. It becomes a lookup table.
     pruning : bool, default=True
@@ -201,6 +242,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
         Width of the accumulators of each layer, in bits.
     budgets : list of int
         Largest number of non-zero weights of a neuron of each layer.
+    l1_limits : list of int or None
+        Largest sum of the magnitudes of a neuron's integer weights, of each layer.
 
     Raises
     ------
@@ -229,6 +272,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
         n_accum_bits: int = 8,
         n_hidden_accum_bits: int | None = None,
         n_hidden_neurons_multiplier: float = 1.0,
+        budget: str = "omega",
         activation_function: Callable[[], nn.Module] = nn.ReLU,
         pruning: bool = True,
     ) -> None:
@@ -253,15 +297,31 @@ class SparseQuantNeuralNetImpl(nn.Module):
             "n_accum_bits": n_accum_bits,
             "n_hidden_accum_bits": n_hidden_accum_bits,
             "n_hidden_neurons_multiplier": n_hidden_neurons_multiplier,
+            "budget": budget,
             "activation_function": activation_function,
             "pruning": pruning,
         }
+        if budget not in ("omega", "l1"):
+            raise ValueError(f'budget must be "omega" or "l1". Got {budget!r}.')
         self.pruning = pruning
-        self.accum_bits = [n_hidden_accum_bits or n_accum_bits] * len(hidden) + [n_accum_bits]
-        self.budgets = [
-            neuron_budget(n_max, n_w_bits, n_a_bits, n_hidden_neurons_multiplier)
+        hidden_bits = n_accum_bits
+        if pruning and n_hidden_accum_bits is not None:
+            hidden_bits = min(hidden_bits, n_hidden_accum_bits)
+        self.accum_bits = [hidden_bits] * len(hidden) + [n_accum_bits]
+        # A count alone does not make hidden sums as narrow as asked, nor those of "l1".
+        self.l1_limits = [
+            l1_limit(n_max, n_a_bits)
+            if pruning and (budget == "l1" or n_max < n_accum_bits)
+            else None
             for n_max in self.accum_bits
         ]
+        # A neuron cannot have more non-zero weights than their magnitudes add up to.
+        count_limit = max([input_dim, *hidden])
+        if budget == "omega":
+            count_limit = neuron_budget(
+                n_accum_bits, n_w_bits, n_a_bits, n_hidden_neurons_multiplier
+            )
+        self.budgets = [min(count_limit, limit or count_limit) for limit in self.l1_limits]
 
         widths = [input_dim, *hidden, n_outputs]
         self.quantizers: Sequence[AffineQuantizer] = _module_list(
@@ -269,7 +329,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
             for i, width in enumerate(widths[:-1])
         )
         self.linears: Sequence[SparseQuantLinear] = _module_list(
-            SparseQuantLinear(n_in, n_out, n_w_bits) for n_in, n_out in itertools.pairwise(widths)
+            SparseQuantLinear(n_in, n_out, n_w_bits, limit)
+            for (n_in, n_out), limit in zip(itertools.pairwise(widths), self.l1_limits, strict=True)
         )
         self.activations: Sequence[nn.Module] = _module_list(
             _element_wise(activation_function) for _ in hidden

@@ -36,7 +36,7 @@ PARAMETERS_DOC = """
     module__n_hidden_neurons : int or sequence of int, default=32
         Width of the hidden layers, or one width per hidden layer. Each hidden neuron
         costs one bootstrap per encrypted row.
-    module__n_w_bits : int, default=2
+    module__n_w_bits : int, default=3
         Width of a weight, in bits, from 2 to 8.
     module__n_a_bits : int, default=2
         Width of an input or activation, in bits, from 1 to 8.
@@ -44,11 +44,16 @@ PARAMETERS_DOC = """
         Width of an accumulator, in bits. ``compile`` refuses a network that some
         input could drive beyond it.
     module__n_hidden_accum_bits : int or None, default=5
-        The same for the accumulators of hidden layers alone. The cost of a bootstrap
-        doubles with each of these bits or more. None takes ``module__n_accum_bits``.
-    module__n_hidden_neurons_multiplier : float, default=3.0
+        Width of the accumulators of hidden layers, in bits. The cost of a bootstrap
+        about doubles with each. It is guaranteed by a bound on the sum of the magnitudes of
+        each neuron's weights. With None, or without pruning, ``module__n_accum_bits`` applies.
+    module__n_hidden_neurons_multiplier : float, default=2.3
         A neuron keeps at most ``floor(multiplier * Ω)`` non-zero weights, with Ω from
-        :func:`~cipherlearn.max_active_neurons`.
+        :func:`~cipherlearn.max_active_neurons`. Weights are signed, so 2.3 is safe for widths of
+        2 and 3 bits.
+    module__budget : {{"omega", "l1"}}, default="omega"
+        Whether ``module__n_accum_bits`` bounds the number of each neuron's non-zero weights, or
+        the sum of their magnitudes.
     module__activation_function : callable, default=torch.nn.ReLU
         Class of an element-wise torch activation. It becomes a lookup table.
     module__pruning : bool, default=True
@@ -126,11 +131,12 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         *,
         module__n_layers=2,
         module__n_hidden_neurons=32,
-        module__n_w_bits=2,
+        module__n_w_bits=3,
         module__n_a_bits=2,
         module__n_accum_bits=8,
         module__n_hidden_accum_bits=5,
-        module__n_hidden_neurons_multiplier=3.0,
+        module__n_hidden_neurons_multiplier=2.3,
+        module__budget="omega",
         module__activation_function=torch.nn.ReLU,
         module__pruning=True,
         criterion=None,
@@ -157,6 +163,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         self.module__n_accum_bits = module__n_accum_bits
         self.module__n_hidden_accum_bits = module__n_hidden_accum_bits
         self.module__n_hidden_neurons_multiplier = module__n_hidden_neurons_multiplier
+        self.module__budget = module__budget
         self.module__activation_function = module__activation_function
         self.module__pruning = module__pruning
         self.criterion = criterion
@@ -330,13 +337,19 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         if not module.pruning:
             return
         for i, (linear, budget) in enumerate(zip(module.linears, module.budgets, strict=True)):
-            counts = linear.effective_weight().count_nonzero(dim=1)
-            if (counts > budget).any():
-                raise RuntimeError(
-                    f"Neuron {int(counts.argmax())} of layer {i} has {int(counts.max())} non-zero "
-                    f"weights, more than its budget of {budget}. The callback 'pruning' "
-                    "was removed or replaced: restore it, or set module__pruning=False."
-                )
+            levels = linear.effective_weight().abs()
+            self._check_limit(i, "non-zero weights", levels.count_nonzero(dim=1), budget)
+            if linear.l1_limit is not None:
+                self._check_limit(i, "as its sum of magnitudes", levels.sum(dim=1), linear.l1_limit)
+
+    @staticmethod
+    def _check_limit(i_layer: int, what: str, values: torch.Tensor, limit: int) -> None:
+        if (values > limit).any():
+            raise RuntimeError(
+                f"Neuron {int(values.argmax())} of layer {i_layer} has {int(values.max())} {what}, "
+                f"more than its budget of {limit}. The callback 'pruning' was removed or "
+                "replaced: restore it, or set module__pruning=False."
+            )
 
     def _check_weights(self, X: NDArray, sample_weight: ArrayLike | None) -> NDArray:
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)

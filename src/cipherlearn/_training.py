@@ -48,11 +48,12 @@ class Phase:
 
 
 class PruningCallback(Callback):
-    """Grow each neuron's sparsity along a cubic schedule, down to the budget.
+    """Grow each neuron's sparsity along a cubic schedule, and hold it to its budget.
 
     The number of weights kept falls from the fan-in :math:`k_0` to the budget
     :math:`k` as :math:`k + (k_0 - k)(1 - t)^3`. The weights kept are those of the largest
-    magnitude in each neuron.
+    magnitude in each neuron. Once the weights are integers, the sum of their magnitudes is kept
+    within its limit after every step, in layers that have one.
 
     Parameters
     ----------
@@ -72,6 +73,11 @@ class PruningCallback(Callback):
         if net.phase_.is_warmup:
             progress = net.phase_.progress(len(net.history))
             prune(net.module_, min(1.0, progress / self.end) if self.end > 0 else 1.0)
+
+    def on_batch_end(self, net, training=False, **kwargs) -> None:
+        if training:
+            for linear in net.module_.linears:
+                linear.project()
 
 
 def prune(module, progress: float) -> None:

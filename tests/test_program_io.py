@@ -1,0 +1,96 @@
+"""Programs survive the way to a file and back, and nothing else is taken for one."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cases import far_and_near, random_module
+
+from cipherlearn import ProgramFormatError, load_program, save_program
+from cipherlearn._lowering import lower
+
+DATA = Path(__file__).parent / "data"
+
+
+def saved(**kwargs) -> tuple:
+    module, X = random_module(0, **kwargs)
+    program = lower(module)
+    file = io.BytesIO()
+    save_program(program, file)
+    return program, X, file.getvalue()
+
+
+def rewritten(content: bytes, **changes) -> io.BytesIO:
+    """The archive with members replaced, or dropped where the new value is None."""
+    result = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(result, "w") as new:
+        for name in old.namelist():
+            member = changes.get(name.partition(".")[0], old.read(name))
+            if member is not None:
+                new.writestr(name, member)
+    return result
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+def test_a_loaded_program_computes_the_same(n_layers, tmp_path):
+    program, X, _ = saved(n_layers=n_layers, n_a_bits=3)
+    save_program(program, tmp_path / "model.zip")
+    rows = far_and_near(X, 100, seed=1)
+    np.testing.assert_array_equal(load_program(tmp_path / "model.zip")(rows), program(rows))
+
+
+def test_a_file_of_format_version_1_stays_readable():
+    """Written once, by the version that introduced the format. Never regenerate it."""
+    program = load_program(DATA / "program_v1.zip")
+    with np.load(DATA / "program_v1_cases.npz", allow_pickle=False) as cases:
+        np.testing.assert_array_equal(program(cases["X"]), cases["outputs"])
+
+
+def test_no_pickled_array_is_loaded():
+    buffer = io.BytesIO()
+    np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    with pytest.raises(ProgramFormatError, match="undamaged"):
+        load_program(rewritten(saved()[2], input_offset=buffer.getvalue()))
+
+
+@pytest.mark.parametrize("length", [0, 10, 500, -1])
+def test_a_truncated_file_is_refused(length):
+    with pytest.raises(ProgramFormatError, match="Write it again with save_program"):
+        load_program(io.BytesIO(saved()[2][:length]))
+
+
+def test_a_missing_array_is_named():
+    with pytest.raises(ProgramFormatError, match=r"layer_0_tables\.npy"):
+        load_program(rewritten(saved()[2], layer_0_tables=None))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"format": "cipherlearn-program", "version": 2}, "Got version 2"),
+        ({"format": "something-else", "version": 1}, "something-else"),
+        ([], "must name its format"),
+    ],
+)
+def test_another_format_or_version_is_refused(header, message):
+    with pytest.raises(ProgramFormatError, match=message):
+        load_program(rewritten(saved()[2], program=json.dumps(header)))
+
+
+def test_a_range_that_is_not_proven_is_refused():
+    """Codes reach 3, so a file that promises the second layer nothing above 0 is false."""
+    _, _, content = saved(n_hidden_neurons=4)
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(4, dtype=np.int64))
+    with pytest.raises(ProgramFormatError, match="assumes inputs"):
+        load_program(rewritten(content, layer_1_input_high=buffer.getvalue()))
+
+
+def test_a_missing_file_is_reported_as_such(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load_program(tmp_path / "absent.zip")

@@ -357,6 +357,10 @@ class SparseQuantNeuralNetImpl(nn.Module):
             codes = quantizer(activation(linear(codes)))
         return self.linears[-1](codes)
 
+    def train(self, mode: bool = True) -> SparseQuantNeuralNetImpl:
+        """Set the mode, without walking through Brevitas's many modules for nothing."""
+        return self if mode == self.training else super().train(mode)
+
     @property
     def quantized(self) -> bool:
         """Whether :meth:`calibrate` has been called."""

@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from skorch.callbacks import EarlyStopping
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from cipherlearn._circuit import Circuit
 from cipherlearn._exceptions import NotCompiledError
@@ -266,6 +266,25 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
     def _criterion_arguments(self) -> dict[str, Any]:
         return self.get_params_for("criterion")
+
+    def get_iterator(self, dataset, training=False):
+        """Index whole batches at once, where the loader's options allow it.
+
+        torch's loader fetches and stacks single rows, which takes longer than a training
+        step of a small network.
+        """
+        loader = self.iterator_train if training else self.iterator_valid
+        options = self.get_params_for("iterator_train" if training else "iterator_valid")
+        if loader is not DataLoader or not options.keys() <= {"batch_size", "shuffle", "drop_last"}:
+            return super().get_iterator(dataset, training=training)
+        batch_size = options.get("batch_size", self.batch_size)
+        order = RandomSampler(dataset) if options.get("shuffle") else SequentialSampler(dataset)
+        batches = BatchSampler(
+            order,
+            batch_size=len(dataset) if batch_size == -1 else batch_size,
+            drop_last=options.get("drop_last", False),
+        )
+        return DataLoader(dataset, sampler=batches, batch_size=None)
 
     def check_data(self, X, y=None) -> None:
         """Do nothing: ``fit`` has validated its arguments."""

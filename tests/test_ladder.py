@@ -72,7 +72,7 @@ def test_program_equals_module_integer_for_integer(n_layers, n_w_bits, n_a_bits)
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_tables_equal_the_activation_at_every_reachable_accumulator(activation):
-    module, X = random_module(
+    module, _ = random_module(
         3, n_features=2, n_hidden_neurons=6, n_a_bits=3, activation_function=activation
     )
     program = lower(module)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 
 __all__ = ["fan_in", "l1_limit", "max_active_neurons", "neuron_budget"]
@@ -83,7 +84,7 @@ def neuron_budget(n_max: int, n_weights: int, n_inputs: int, multiplier: float =
     14
     """
     omega = max_active_neurons(n_max, n_weights, n_inputs)
-    if not (isinstance(multiplier, (int, float)) and math.isfinite(multiplier) and multiplier > 0):
+    if not (isinstance(multiplier, numbers.Real) and math.isfinite(multiplier) and multiplier > 0):
         raise ValueError(
             "n_hidden_neurons_multiplier must be a positive finite number. "
             f"Got {multiplier!r}. Pass a number above 0, such as 1.0."

@@ -99,7 +99,7 @@ class Circuit:
         ValueError
             If the shape is wrong or a code is outside the quantizer's range.
         """
-        self._check_codes(codes)
+        codes = self.program.check_codes(codes)
         if codes.shape[0] != 1:
             raise ValueError(f"A ciphertext holds one row. Got {codes.shape[0]} rows.")
         self.keygen()
@@ -115,7 +115,7 @@ class Circuit:
 
     def execute(self, codes: IntArray, verbose: bool | int = False) -> IntArray:
         """Encrypt, run and decrypt every row of codes, with a progress bar if asked."""
-        self._check_codes(codes)
+        codes = self.program.check_codes(codes)
         self.keygen()
         return self._map_rows(
             lambda row: self.decrypt(self.run(self.encrypt(row))), codes, "Encrypted rows", verbose
@@ -123,7 +123,7 @@ class Circuit:
 
     def simulate(self, codes: IntArray, verbose: bool | int = False) -> IntArray:
         """Run the circuit's noise model, without encryption, on every row of codes."""
-        self._check_codes(codes)
+        codes = self.program.check_codes(codes)
         return self._map_rows(self._compiled().simulate, codes, "Simulated rows", verbose)
 
     def evaluation_keys(self) -> bytes:
@@ -136,18 +136,6 @@ class Circuit:
         for i in tqdm(range(len(codes)), desc=title, unit="row", disable=not verbose):
             results[i] = function(codes[i : i + 1])[0]
         return results
-
-    def _check_codes(self, codes: IntArray) -> None:
-        largest = 2**self.program.quantizer.n_bits - 1
-        if codes.ndim != 2 or codes.shape[1] != self.program.n_features:
-            raise ValueError(
-                f"Codes must have shape (n_rows, {self.program.n_features}). Got {codes.shape}."
-            )
-        if codes.size and (codes.min() < 0 or codes.max() > largest):
-            raise ValueError(
-                f"Codes must be between 0 and {largest}. Got {codes.min()} to {codes.max()}. "
-                "Make them with program.quantize(X)."
-            )
 
     def _compiled(self) -> EngineCircuit:
         if self._engine_circuit is None:

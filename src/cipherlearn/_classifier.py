@@ -158,13 +158,13 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
                 )
             weight = self._class_counts.sum() / (n_classes * np.maximum(self._class_counts, 1e-12))
             weight[self._class_counts == 0] = 1.0
-        weight = torch.as_tensor(np.asarray(weight), dtype=torch.float32)
-        if weight.shape != (n_classes,):
+        weight = np.asarray(weight)
+        if weight.shape != (n_classes,) or weight.dtype.kind not in "iuf":
             raise ValueError(
-                f"criterion__weight needs one weight for each of the {n_classes} classes "
-                f"{self.classes_}. Got shape {tuple(weight.shape)}."
+                f"criterion__weight needs one number for each of the {n_classes} classes "
+                f"{self.classes_}. Got {kwargs['weight']!r}."
             )
-        return {**kwargs, "weight": weight}
+        return {**kwargs, "weight": torch.as_tensor(weight, dtype=torch.float32)}
 
     def predict(self, X, execute_in_fhe=False):
         """Predict the label of each row.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from brevitas.function.ops_ste import round_ste, scalar_clamp_ste
 from brevitas.inject.enum import ScalingImplType
@@ -157,7 +159,12 @@ class SparseQuantLinear(QuantLinear):
         weight = self.weight * self.mask
         largest = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
         # From a clipped largest weight to one that rounds to a single level.
-        candidates = torch.linspace(0.3, 1.2 * self.max_level, 60, device=weight.device)
+        candidates = torch.cat(
+            [
+                torch.linspace(0.3, 1.2, 46),
+                torch.logspace(0.1, math.log10(1.2 * self.max_level), 15),
+            ]
+        ).to(weight.device)
         scales = largest * candidates[:, None, None] / self.max_level
         levels = (weight / scales).round().clamp(-self.max_level, self.max_level)
         errors = ((levels * scales - weight) ** 2).sum(dim=2)
@@ -277,14 +284,14 @@ class SparseQuantNeuralNetImpl(nn.Module):
         pruning: bool = True,
     ) -> None:
         super().__init__()
-        check_int("input_dim", input_dim, 1)
-        check_int("n_outputs", n_outputs, 1)
-        check_int("n_layers", n_layers, 1)
-        check_int("n_w_bits", n_w_bits, 2, MAX_BITS)
-        check_int("n_a_bits", n_a_bits, 1, MAX_BITS)
-        check_int("n_accum_bits", n_accum_bits, 1, 16)
+        input_dim = check_int("input_dim", input_dim, 1)
+        n_outputs = check_int("n_outputs", n_outputs, 1)
+        n_layers = check_int("n_layers", n_layers, 1)
+        n_w_bits = check_int("n_w_bits", n_w_bits, 2, MAX_BITS)
+        n_a_bits = check_int("n_a_bits", n_a_bits, 1, MAX_BITS)
+        n_accum_bits = check_int("n_accum_bits", n_accum_bits, 1, 16)
         if n_hidden_accum_bits is not None:
-            check_int("n_hidden_accum_bits", n_hidden_accum_bits, 1, 16)
+            n_hidden_accum_bits = check_int("n_hidden_accum_bits", n_hidden_accum_bits, 1, 16)
         hidden = _hidden_widths(n_layers, n_hidden_neurons)
 
         self._arguments = {
@@ -420,11 +427,15 @@ def _element_wise(activation_function: Callable[[], nn.Module]) -> nn.Module:
     rows = torch.linspace(-2, 2, 12).reshape(3, 4)
     with torch.no_grad():
         whole = activation.eval()(rows)
-        element_wise = whole.shape == rows.shape and all(
-            torch.equal(activation(rows[i : i + 1, j : j + 1]), whole[i : i + 1, j : j + 1])
-            for i in range(3)
-            for j in range(4)
+        apart = [activation(value.reshape(1, 1)) for value in rows.flatten()]
+    if not whole.isfinite().all():
+        raise ValueError(
+            "activation_function must be finite for every number, since any sum can occur. "
+            f"{activation} is not, between -2 and 2. Use one such as torch.nn.ReLU."
         )
+    element_wise = whole.shape == rows.shape and torch.allclose(
+        torch.cat(apart).reshape(rows.shape), whole
+    )
     if not element_wise:
         raise ValueError(
             "activation_function must be element-wise, since it becomes a lookup table. "
@@ -434,7 +445,9 @@ def _element_wise(activation_function: Callable[[], nn.Module]) -> nn.Module:
 
 
 def _rebuild(cls, arguments, tensors, training):
-    module = cls(**arguments)
+    # Initial weights are drawn and then replaced: leave the global generator alone.
+    with torch.random.fork_rng(devices=[]):
+        module = cls(**arguments)
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(path), leaf, tensor)
@@ -454,7 +467,7 @@ def _robust_range(values: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
 
 
 def _hidden_widths(n_layers: int, n_hidden_neurons: int | Sequence[int]) -> list[int]:
-    if isinstance(n_hidden_neurons, Sequence):
+    if isinstance(n_hidden_neurons, Sequence | np.ndarray):
         widths = list(n_hidden_neurons)
     else:
         widths = [n_hidden_neurons] * (n_layers - 1)
@@ -463,14 +476,13 @@ def _hidden_widths(n_layers: int, n_hidden_neurons: int | Sequence[int]) -> list
             "n_hidden_neurons must be an int, or hold one width per hidden layer "
             f"(n_layers - 1 = {n_layers - 1}). Got {n_hidden_neurons!r}."
         )
-    for width in widths:
-        check_int("n_hidden_neurons", width, 1)
-    return widths
+    return [check_int("n_hidden_neurons", width, 1) for width in widths]
 
 
-def check_int(name: str, value: int, low: int, high: int | None = None) -> None:
-    """Raise ValueError unless ``value`` is an integer in ``[low, high]``."""
+def check_int(name: str, value: int, low: int, high: int | None = None) -> int:
+    """Return ``value`` as an int, or raise ValueError unless it is one in ``[low, high]``."""
     valid = hasattr(value, "__index__") and not isinstance(value, bool) and value >= low
     if not valid or (high is not None and value > high):
         bound = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be an integer {bound}. Got {value!r}.")
+    return int(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
-from skorch.callbacks import EarlyStopping
+from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler
 
 from cipherlearn._circuit import Circuit
@@ -292,7 +293,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Average the losses of a batch, weighted if its samples are."""
         if training and not self.phase_.is_warmup:
-            y_true = dict(self.callbacks_)["quantization"].soften(self, X, y_true)
+            y_true = self._quantization_callback().soften(self, X, y_true)
         losses = super().get_loss(y_pred, y_true, X=X, training=training)
         if losses.ndim > 1:
             losses = losses.flatten(start_dim=1).mean(dim=1)
@@ -314,16 +315,31 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         n_epochs = self._choose_epochs(len(y)) if epochs is None else epochs
         n_warmup = 0
         if not self.module_.quantized:
-            n_warmup = dict(self.callbacks_)["quantization"].warmup_epochs(n_epochs)
+            n_warmup = self._quantization_callback().warmup_epochs(n_epochs)
             self.phase_ = Phase(True, len(self.history), n_warmup)
-            try:
+            with contextlib.suppress(KeyboardInterrupt):
                 super().fit_loop(X, y, epochs=n_warmup, **fit_params)
-            except KeyboardInterrupt:
-                for _, callback in self.callbacks_:
-                    if isinstance(callback, EarlyStopping):
-                        callback.on_train_begin(self)
+            self._forget_best_scores()
         self.phase_ = Phase(False, len(self.history), n_epochs - n_warmup)
         return super().fit_loop(X, y, epochs=n_epochs - n_warmup, **fit_params)
+
+    def _quantization_callback(self) -> QuantizationCallback:
+        callback = dict(self.callbacks_).get("quantization")
+        if not isinstance(callback, QuantizationCallback):
+            raise ValueError(
+                "The callback 'quantization' must be a QuantizationCallback, since only a "
+                f"quantized network can be encrypted. Got {callback!r}. Configure it with "
+                "callbacks__quantization__warmup and the like instead of removing it."
+            )
+        return callback
+
+    def _forget_best_scores(self) -> None:
+        """Let callbacks judge the quantized network by its own scores, not the float one's."""
+        for _, callback in self.callbacks_:
+            if isinstance(callback, EarlyStopping):
+                callback.on_train_begin(self)
+            elif isinstance(callback, EpochScoring | PassthroughScoring):
+                callback.initialize()
 
     def _choose_epochs(self, n_samples: int) -> int:
         if self.max_epochs is not None:
@@ -366,8 +382,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         if (values > limit).any():
             raise RuntimeError(
                 f"Neuron {int(values.argmax())} of layer {i_layer} has {int(values.max())} {what}, "
-                f"more than its budget of {limit}. The callback 'pruning' was removed or "
-                "replaced: restore it, or set module__pruning=False."
+                f"more than its budget of {limit}. Some callback undid the pruning: remove it, or "
+                "set module__pruning=False."
             )
 
     def _check_weights(self, X: NDArray, sample_weight: ArrayLike | None) -> NDArray:
@@ -427,7 +443,9 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
     def _decide(self, X: ArrayLike, execute_in_fhe: bool | str) -> NDArray[np.float32]:
         """Network outputs of shape (n_samples, n_outputs), in the clear or encrypted."""
-        if execute_in_fhe not in (False, True, "simulate"):
+        if isinstance(execute_in_fhe, np.bool_):
+            execute_in_fhe = bool(execute_in_fhe)
+        if not (isinstance(execute_in_fhe, bool) or execute_in_fhe == "simulate"):
             raise ValueError(
                 f'execute_in_fhe must be False, True or "simulate". Got {execute_in_fhe!r}.'
             )

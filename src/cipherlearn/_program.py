@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 
 import numpy as np
@@ -42,8 +42,15 @@ class IntegerRange:
         return max(1, (self.high - self.low).bit_length())
 
 
+class _Immutable:
+    """Copies and pickles are built, so that their arrays are checked and read-only too."""
+
+    def __reduce__(self):
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+
 @dataclass(frozen=True, eq=False)
-class InputQuantizer:
+class InputQuantizer(_Immutable):
     """Per-feature affine quantizer, evaluated by the client in the clear.
 
     Parameters
@@ -67,12 +74,13 @@ class InputQuantizer:
             raise ValueError("A quantizer needs one positive step per offset.")
 
     def __call__(self, X: FloatArray) -> IntArray:
-        units = (np.asarray(X, dtype=np.float64) - self.offset) / self.step
+        with np.errstate(over="ignore"):  # what overflows is clipped
+            units = (np.asarray(X, dtype=np.float64) - self.offset) / self.step
         return np.rint(np.clip(units, 0, 2**self.n_bits - 1)).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerLayer:
+class IntegerLayer(_Immutable):
     """Integer matrix product, followed by one lookup table per neuron.
 
     Parameters
@@ -118,9 +126,10 @@ class IntegerLayer:
         return self._extreme_sum(self.input_high, self.input_low)
 
     def _extreme_sum(self, for_positive: IntArray, for_negative: IntArray) -> IntArray:
-        return (
-            np.maximum(self.weights, 0) @ for_positive + np.minimum(self.weights, 0) @ for_negative
-        )
+        extreme = np.maximum(self.weights, 0) @ for_positive
+        extreme += np.minimum(self.weights, 0) @ for_negative
+        extreme.setflags(write=False)
+        return extreme
 
     @property
     def accumulators(self) -> list[IntegerRange]:
@@ -160,7 +169,7 @@ class IntegerLayer:
 
 
 @dataclass(frozen=True, eq=False)
-class OutputScaler:
+class OutputScaler(_Immutable):
     """Affine map from the last accumulators to real outputs, on the client.
 
     Computed in float32, as the torch module computes it.
@@ -185,7 +194,7 @@ class OutputScaler:
 
 
 @dataclass(frozen=True, eq=False)
-class IntegerProgram:
+class IntegerProgram(_Immutable):
     """A network as the encrypted circuit computes it.
 
     Parameters
@@ -259,6 +268,7 @@ class IntegerProgram:
 
     def run(self, codes: IntArray) -> IntArray:
         """Compute the last layer's accumulators, of shape (n_samples, n_outputs)."""
+        codes = self.check_codes(codes)
         result = np.empty((len(codes), self.n_outputs), dtype=np.int64)
         for start in range(0, len(codes), _BLOCK_ROWS):
             block = codes[start : start + _BLOCK_ROWS]
@@ -266,6 +276,22 @@ class IntegerProgram:
                 block = layer(block)
             result[start : start + _BLOCK_ROWS] = block
         return result
+
+    def check_codes(self, codes: IntArray) -> IntArray:
+        """Return codes as an array, or raise ValueError unless the quantizer could make them."""
+        codes = np.asarray(codes)
+        if codes.ndim != 2 or codes.shape[1] != self.n_features or codes.dtype.kind not in "iu":
+            raise ValueError(
+                f"Codes must be integers of shape (n_rows, {self.n_features}). "
+                f"Got {codes.dtype} of shape {codes.shape}. Make them with program.quantize(X)."
+            )
+        largest = 2**self.quantizer.n_bits - 1
+        if codes.size and (codes.min() < 0 or codes.max() > largest):
+            raise ValueError(
+                f"Codes must be between 0 and {largest}. Got {codes.min()} to {codes.max()}. "
+                "Make them with program.quantize(X)."
+            )
+        return codes
 
     def dequantize(self, accumulators: IntArray) -> NDArray[np.float32]:
         """Turn accumulators into real outputs of shape (n_samples, n_outputs)."""
@@ -278,6 +304,9 @@ class IntegerProgram:
 
 def _freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:
     """Replace an array field by an immutable copy of the right type and rank."""
+    given = np.asarray(getattr(instance, name))
+    if np.issubdtype(dtype, np.integer) and given.dtype.kind not in "iu":
+        raise ValueError(f"{name} must hold integers. Got {given.dtype}.")
     array: NDArray = np.array(getattr(instance, name), dtype=dtype)
     if array.ndim != n_dimensions:
         raise ValueError(f"{name} must have {n_dimensions} dimension(s). Got {array.ndim}.")

@@ -14,8 +14,8 @@ def merge_duplicates(
     """Drop rows of weight 0 and merge equal rows, adding their weights.
 
     Repeating a row and weighting it then give the very same training data, in the same
-    order, so that stochastic training treats them identically. Data without weights and
-    without duplicates come back as they are.
+    order, so that stochastic training treats them identically. Rows of equal weight keep their
+    order; others are put in an order that does not depend on how often each was repeated.
 
     Parameters
     ----------
@@ -41,10 +41,11 @@ def merge_duplicates(
     X, y, sample_weight = X[kept], y[kept], sample_weight[kept]
     rows = np.column_stack([X, y.reshape(len(y), -1).astype(np.float64)])
     _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
-    if len(first) < len(X) or np.ptp(sample_weight) > 0:
-        sample_weight = np.bincount(inverse.ravel(), weights=sample_weight)
-        # np.unique sorts, so a split without shuffling would be biased. The order must not
-        # depend on how often a row was repeated: shuffle by a fixed rule.
+    sample_weight = np.bincount(inverse.ravel(), weights=sample_weight)
+    if np.ptp(sample_weight) == 0:
+        order = np.argsort(first)
+    else:
+        # np.unique sorts, so a split without shuffling would be biased: shuffle by a fixed rule.
         order = np.random.RandomState(0).permutation(len(first))
-        X, y, sample_weight = X[first][order], y[first][order], sample_weight[order]
-    return X, y, sample_weight / sample_weight.mean()
+    sample_weight = sample_weight[order]
+    return X[first][order], y[first][order], sample_weight / sample_weight.mean()

@@ -19,7 +19,7 @@ from torch.utils.data import Subset
 
 __all__ = ["CosineDecay", "Phase", "PruningCallback", "QuantizationCallback"]
 
-# Ranges and means are estimated on at most this many values per pass.
+# Ranges and means are estimated on at most this many values per layer.
 _CALIBRATION_VALUES = 4_000_000
 
 
@@ -125,12 +125,12 @@ class QuantizationCallback(Callback):
     def on_epoch_begin(self, net, dataset_train=None, **kwargs) -> None:
         module, phase = net.module_, net.phase_
         if phase.is_warmup and len(net.history) == phase.first_epoch + 1:
-            module.normalize(_features(dataset_train, net.device))
+            module.normalize(_features(net, dataset_train))
         if not phase.is_warmup and not module.quantized:
             prune(module, progress=1.0)
             if self.distillation > 0:
                 self.teacher_ = copy.deepcopy(module).eval()
-            module.calibrate(_features(dataset_train, net.device), self.percentile)
+            module.calibrate(_features(net, dataset_train), self.percentile)
             # The weights are in other units now, so momenta no longer fit.
             net.initialize_optimizer()
 
@@ -180,14 +180,15 @@ class CosineDecay(Callback):
             group["lr"] = base_lr * factor
 
 
-def _features(dataset, device) -> torch.Tensor:
+def _features(net, dataset) -> torch.Tensor:
     """Return the features of a skorch dataset, thinned out if there are very many."""
     if isinstance(dataset, Subset):
         X, rows = _array(dataset.dataset), np.asarray(dataset.indices)
     else:
         X, rows = _array(dataset), np.arange(len(dataset))
-    stride = math.ceil(len(rows) * X.shape[1] / _CALIBRATION_VALUES)
-    return torch.as_tensor(X[rows[::stride]], device=device)
+    widest = max(quantizer.offset.numel() for quantizer in net.module_.quantizers)
+    stride = math.ceil(len(rows) * widest / _CALIBRATION_VALUES)
+    return torch.as_tensor(X[rows[::stride]], device=net.device)
 
 
 def _array(dataset: Dataset) -> np.ndarray:

@@ -1,0 +1,405 @@
+"""The integer program: proven ranges, exactness, immutability."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from cases import random_module
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from cipherlearn import IntegerProgram, SparseQuantNeuralNetImpl
+from cipherlearn._lowering import lower
+from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerRange, OutputScaler
+
+
+def linear_layer(weights, low=0, high=3):
+    weights = np.atleast_2d(weights)
+    n_inputs = weights.shape[1]
+    return IntegerLayer(weights, np.full(n_inputs, low), np.full(n_inputs, high))
+
+
+def small_program():
+    """Two features of 2 bits, a hidden neuron ``max(a, 0)`` and one ``3 - a``, two outputs."""
+    hidden = IntegerLayer(
+        [[1, -1], [1, 0]],
+        [0, 0],
+        [3, 3],
+        tables=[[0, 0, 0, 0, 1, 2, 3], [3, 2, 1, 0, 9, 9, 9]],
+    )
+    last = IntegerLayer([[1, 1], [-2, 0]], [0, 0], [3, 3])
+    quantizer = InputQuantizer([0.0, 10.0], [1.0, 0.5], 2)
+    return IntegerProgram(quantizer, (hidden, last), OutputScaler([0.5, 1.0], [0.0, 1.0]))
+
+
+@st.composite
+def layers_and_all_inputs(draw):
+    """A small layer, maybe with tables, and every input in its ranges."""
+    n_inputs = draw(st.integers(1, 4))
+    n_neurons = draw(st.integers(1, 3))
+    weights = draw(npst.arrays(np.int64, (n_neurons, n_inputs), elements=st.integers(-7, 7)))
+    low = draw(npst.arrays(np.int64, n_inputs, elements=st.integers(-3, 3)))
+    width = draw(npst.arrays(np.int64, n_inputs, elements=st.integers(0, 3)))
+    inputs = itertools.product(*(range(a, a + w + 1) for a, w in zip(low, width, strict=True)))
+    return IntegerLayer(weights, low, low + width), np.array(list(inputs), dtype=np.int64)
+
+
+# ---------------------------------------------------------------------- ranges
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "n_bits"),
+    [
+        (0, 0, 1),
+        (5, 5, 1),
+        (0, 1, 1),
+        (-1, 0, 1),
+        (0, 2, 2),
+        (-1, 2, 2),
+        (-2, 2, 3),
+        (-30, 33, 6),
+        (0, 63, 6),
+        (0, 64, 7),
+        (100, 163, 6),
+        (-(2**40), 2**40, 42),
+    ],
+)
+def test_bits_hold_the_width_of_a_range(low, high, n_bits):
+    assert IntegerRange(low, high).n_bits == n_bits
+
+
+@given(low=st.integers(-(2**40), 2**40), width=st.integers(0, 2**40))
+def test_no_fewer_bits_hold_a_range(low, width):
+    n_bits = IntegerRange(low, low + width).n_bits
+    assert width < 2**n_bits
+    assert n_bits == 1 or width >= 2 ** (n_bits - 1)
+
+
+def test_an_empty_range_is_refused():
+    with pytest.raises(ValueError, match=r"needs low <= high. Got 2 > 1"):
+        IntegerRange(2, 1)
+
+
+@given(layers_and_all_inputs())
+def test_accumulator_ranges_are_attained_and_never_exceeded(layer_and_inputs):
+    layer, inputs = layer_and_inputs
+    sums = np.array([[sum(int(w) * int(x) for w, x in zip(neuron, row, strict=True))
+                      for neuron in layer.weights] for row in inputs])  # fmt: skip
+    assert layer.low.tolist() == sums.min(axis=0).tolist()
+    assert layer.high.tolist() == sums.max(axis=0).tolist()
+    np.testing.assert_array_equal(layer(inputs), sums)
+    expected_bits = max(int(width).bit_length() for width in np.ptp(sums, axis=0))
+    assert layer.n_accum_bits == max(1, expected_bits)
+
+
+@given(layers_and_all_inputs(), st.integers(0, 2**32 - 1))
+def test_table_ranges_are_attained_and_never_exceeded(layer_and_inputs, seed):
+    layer, inputs = layer_and_inputs
+    size = int((layer.high - layer.low).max()) + 1
+    tables = np.random.default_rng(seed).integers(0, 16, (len(layer.weights), size))
+    tabulated = IntegerLayer(layer.weights, layer.input_low, layer.input_high, tables=tables)
+    sums = layer(inputs)
+    expected = [
+        [int(tables[j, a - layer.low[j]]) for j, a in enumerate(row)] for row in sums.tolist()
+    ]
+    codes = tabulated(inputs)
+    assert codes.tolist() == expected
+    for j, proven in enumerate(tabulated.table_ranges):
+        # A sum between the extremes may be unreachable, so the range may be wider.
+        assert proven.low <= codes[:, j].min()
+        assert proven.high >= codes[:, j].max()
+
+
+def test_table_entries_beyond_a_neurons_accumulators_do_not_widen_its_range():
+    ranges = small_program().layers[0].table_ranges
+    assert ranges == [IntegerRange(0, 3), IntegerRange(0, 3)]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_deep_programs_stay_in_their_proven_ranges(seed):
+    module, _ = random_module(seed % 1000, n_features=2, n_layers=3, n_hidden_neurons=4)
+    program = lower(module)
+    codes = np.array(list(itertools.product(range(4), repeat=2)))
+    for layer in program.layers:
+        sums = codes @ layer.weights.T
+        assert (sums >= layer.low).all()
+        assert (sums <= layer.high).all()
+        codes = layer(codes)
+
+
+def test_integer_outputs_of_a_program_worked_by_hand():
+    program = small_program()
+    # Codes (3, 0): hidden sums 3 and 3, codes 3 and 0. Codes (0, 3): -3 and 0, codes 0 and 3.
+    # Codes (2, 1): 1 and 2, codes 1 and 1.
+    accumulators = program.run(np.array([[3, 0], [0, 3], [2, 1]]))
+    assert accumulators.tolist() == [[3, -6], [3, 0], [2, -2]]
+    assert program.dequantize(accumulators).tolist() == [[1.5, -5.0], [1.5, 1.0], [1.0, -1.0]]
+    assert program(np.array([[2.1, 10.4]])).tolist() == [[1.0, -1.0]]
+    assert (program.n_features, program.n_outputs, program.n_bootstraps) == (2, 2, 2)
+
+
+# ---------------------------------------------------------------------- exactness
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_inputs=st.integers(1, 300),
+    largest=st.sampled_from([1, 127, 2**20]),
+)
+def test_floating_point_products_equal_integer_ones(seed, n_inputs, largest):
+    rng = np.random.default_rng(seed)
+    weights = rng.integers(-largest, largest, (5, n_inputs), endpoint=True)
+    codes = rng.integers(0, 255, (20, n_inputs), endpoint=True)
+    layer = linear_layer(weights, high=255)
+    result = layer(codes)
+    assert result.dtype == np.int64
+    np.testing.assert_array_equal(result, codes @ weights.T)
+
+
+def test_products_too_large_for_floats_are_exact():
+    # 2**53 + 1 is the first integer that float64 cannot hold.
+    layer = linear_layer([[2**53, 1, 1], [2**53 + 1, -1, 0]], low=-1, high=1)
+    codes = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [-1, -1, 0]])
+    assert layer(codes).tolist() == [
+        [2**53 + 1, 2**53],
+        [2**53, 2**53 + 1],
+        [2**53 + 2, 2**53],
+        [-(2**53) - 1, -(2**53)],
+    ]
+    assert layer.high.tolist() == [2**53 + 2, 2**53 + 2]
+
+
+def test_large_inputs_with_small_weights_are_exact():
+    layer = linear_layer([[1, 1]], low=0, high=2**53)
+    assert layer(np.array([[2**53, 1]])).tolist() == [[2**53 + 1]]
+
+
+def test_many_rows_give_the_results_of_single_blocks():
+    program = small_program()
+    codes = np.random.default_rng(0).integers(0, 4, (20_000, 2))
+    result = program.run(codes)
+    assert result.shape == (20_000, 2)
+    for start in (0, 8191, 8192, 16_384, 19_999):
+        np.testing.assert_array_equal(result[start : start + 1], program.run(codes[[start]]))
+
+
+def test_no_rows_give_no_results():
+    assert small_program().run(np.empty((0, 2), dtype=np.int64)).shape == (0, 2)
+
+
+# ---------------------------------------------------------------------- the quantizer
+
+
+def test_codes_are_rounded_and_clipped():
+    quantizer = InputQuantizer([10.0], [2.0], 2)
+    X = np.array([[9.0], [10.9], [11.1], [13.0], [14.9], [15.1], [16.0], [20.0]])
+    # 13.0 is code 1.5, which rounds to the even 2.
+    assert quantizer(X).ravel().tolist() == [0, 0, 1, 2, 2, 3, 3, 3]
+
+
+@pytest.mark.parametrize("value", [4.0, 1e6, 1e300, np.finfo(np.float64).max, np.inf])
+def test_inputs_beyond_the_range_saturate(value):
+    quantizer = InputQuantizer([0.0, -5.0], [1.0, 1e-3], 3)
+    largest = 7 if value > 7 else 4
+    assert quantizer(np.array([[value, value]])).tolist() == [[largest, 7]]
+    assert quantizer(np.array([[-value, -value - 5]])).tolist() == [[0, 0]]
+
+
+@given(npst.arrays(np.float64, (4, 2), elements=st.floats(allow_nan=False)))
+def test_no_input_leaves_the_range_of_the_codes(X):
+    program = small_program()
+    codes = program.quantize(X)
+    assert codes.dtype == np.int64
+    assert codes.min() >= 0
+    assert codes.max() <= 3
+    accumulators = program.run(codes)
+    for column, proven in zip(accumulators.T, program.layers[-1].accumulators, strict=True):
+        assert proven.low <= column.min()
+        assert column.max() <= proven.high
+
+
+# ---------------------------------------------------------------------- immutability
+
+
+def arrays_of(program):
+    yield "offset", program.quantizer.offset
+    yield "step", program.quantizer.step
+    yield "gain", program.scaler.gain
+    yield "bias", program.scaler.bias
+    for layer in program.layers:
+        for name in ("weights", "input_low", "input_high", "low", "high"):
+            yield name, getattr(layer, name)
+        if layer.tables is not None:
+            yield "tables", layer.tables
+
+
+def test_fields_cannot_be_assigned():
+    program = small_program()
+    for value, field in [
+        (program, "layers"),
+        (program.layers[0], "weights"),
+        (program.quantizer, "n_bits"),
+        (program.scaler, "gain"),
+        (IntegerRange(0, 1), "high"),
+    ]:
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(value, field, None)
+
+
+@pytest.mark.parametrize(
+    "duplicate",
+    [lambda program: program, copy.deepcopy, lambda program: pickle.loads(pickle.dumps(program))],
+    ids=["original", "deepcopy", "pickle"],
+)
+def test_no_array_of_a_program_can_be_written(duplicate):
+    writeable = [name for name, a in arrays_of(duplicate(small_program())) if a.flags.writeable]
+    assert writeable == []
+
+
+def test_later_changes_of_the_arguments_do_not_reach_the_program():
+    weights = np.array([[1, 2]])
+    layer = linear_layer(weights)
+    weights[0, 0] = 99
+    assert layer.weights.tolist() == [[1, 2]]
+    assert layer.high.tolist() == [9]
+
+
+def test_layers_given_as_a_list_become_a_tuple():
+    program = small_program()
+    assert type(dataclasses.replace(program, layers=list(program.layers)).layers) is tuple
+
+
+def test_a_pickled_program_gives_the_same_results():
+    program = small_program()
+    codes = np.array(list(itertools.product(range(4), repeat=2)))
+    twin = pickle.loads(pickle.dumps(program))
+    np.testing.assert_array_equal(twin.run(codes), program.run(codes))
+
+
+# ---------------------------------------------------------------------- construction errors
+
+
+def hidden_layer(low=(0, 0), high=(3, 3), tables=((0, 1, 2, 3),)):
+    return IntegerLayer([[1, 0]], low, high, tables=tables)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: IntegerLayer([1, 2], [0, 0], [3, 3]),
+            r"weights must have 2 dimension\(s\). Got 1",
+        ),
+        (lambda: IntegerLayer([[1, 2]], [0], [3]), "one input range per column"),
+        (lambda: IntegerLayer([[1, 2]], [0, 4], [3, 3]), "Input ranges need low <= high"),
+        (lambda: hidden_layer(tables=[[0, 1, 2]]), r"expected \(1, >= 4\). Got \(1, 3\)"),
+        (lambda: hidden_layer(tables=[[0] * 4] * 2), r"expected \(1, >= 4\). Got \(2, 4\)"),
+        (lambda: InputQuantizer([0.0, 1.0], [1.0], 2), "one positive step per offset"),
+        (lambda: InputQuantizer([0.0], [0.0], 2), "one positive step per offset"),
+        (lambda: InputQuantizer([np.nan], [1.0], 2), "must be finite"),
+        (lambda: InputQuantizer([0.0], [np.inf], 2), "must be finite"),
+        (lambda: OutputScaler([1.0, 2.0], [0.0]), "one bias per gain"),
+    ],
+)
+def test_an_invalid_part_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([hidden_layer()], "the last has none"),
+        ([linear_layer([1, 1]), linear_layer([1])], "Every layer but the last needs tables"),
+        ([hidden_layer(), linear_layer([1, 1])], "as many inputs as the one before it gives"),
+        ([linear_layer([[1, 1], [0, 1]])], "one gain per output"),
+        ([linear_layer([1, 1], high=2)], r"assumes inputs in \[0, 2\] but may receive \[0, 3\]"),
+        ([linear_layer([1, 1], low=1)], r"assumes inputs in \[1, 3\] but may receive \[0, 3\]"),
+        (
+            [hidden_layer(tables=[[0, 1, 9, 3]]), linear_layer([1])],
+            r"assumes inputs in \[0, 3\] but may receive \[0, 9\]",
+        ),
+    ],
+)
+def test_layers_that_do_not_fit_together_are_refused(layers, message):
+    quantizer = InputQuantizer([0.0, 0.0], [1.0, 1.0], 2)
+    with pytest.raises(ValueError, match=message):
+        IntegerProgram(quantizer, tuple(layers), OutputScaler([1.0], [0.0]))
+
+
+# ---------------------------------------------------------------------- lowering
+
+
+class Exp(torch.nn.Module):
+    """Infinite for large inputs."""
+
+    def forward(self, x):
+        return x.exp()
+
+
+class UndefinedFarBelowZero(torch.nn.Module):
+    """NaN below -50."""
+
+    def forward(self, x):
+        return torch.where(x < -50, torch.nan, x)
+
+
+def test_lowering_needs_a_quantized_module():
+    with pytest.raises(ValueError, match=r"Only a quantized module has an integer form"):
+        lower(SparseQuantNeuralNetImpl(2, 1))
+
+
+def test_lowering_does_not_change_the_module():
+    module, _ = random_module(0)
+    module.train()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    lower(module)
+    assert module.training
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_lowered_weights_are_the_modules_integers():
+    module, _ = random_module(2, n_layers=3, n_w_bits=4)
+    for linear, layer in zip(module.linears, lower(module).layers, strict=True):
+        with torch.no_grad():
+            np.testing.assert_array_equal(layer.weights, linear.effective_weight().numpy())
+        assert np.abs(layer.weights).max() == 7
+
+
+def test_an_activation_that_gives_nan_is_refused():
+    module, _ = random_module(0, activation_function=UndefinedFarBelowZero)
+    lower(module)
+    with torch.no_grad():
+        module.linears[0].log_gain.fill_(5.0)
+    with pytest.raises(ValueError, match=r"UndefinedFarBelowZero gives NaN in layer 0. Choose"):
+        lower(module)
+
+
+def test_an_infinite_activation_saturates():
+    module, X = random_module(0, activation_function=Exp)
+    with torch.no_grad():
+        module.linears[0].log_gain.fill_(5.0)
+        hidden = module.activations[0](
+            module.linears[0](module.quantizers[0](torch.tensor(X)).float())
+        )
+        expected = module(torch.from_numpy(X)).numpy()
+    assert hidden.isinf().any()
+    program = lower(module)
+    np.testing.assert_array_equal(program(X), expected)
+    assert program.layers[0].tables.max() == 3
+
+
+def test_diverged_parameters_are_refused_by_name():
+    module, _ = random_module(0)
+    with torch.no_grad():
+        module.linears[1].bias[0] = torch.nan
+    with pytest.raises(ValueError, match=r"linears.1.bias is not: training diverged. Lower lr"):
+        lower(module)

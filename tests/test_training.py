@@ -1,0 +1,470 @@
+"""The training schedule: budgets hold for every neuron, phases, learning rates, tiny data."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from cases import blobs
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from skorch.callbacks import Callback, EarlyStopping
+from skorch.dataset import ValidSplit
+
+from cipherlearn import (
+    NeuralNetClassifier,
+    NeuralNetRegressor,
+    SparseQuantNeuralNetImpl,
+    max_active_neurons,
+)
+from cipherlearn._training import Phase, prune
+
+# A budget of 3 weights in every layer, whatever the defaults.
+THREE_WEIGHTS = {
+    "module__n_w_bits": 2,
+    "module__n_a_bits": 2,
+    "module__n_accum_bits": 5,
+    "module__n_hidden_accum_bits": None,
+    "module__n_hidden_neurons_multiplier": 1.0,
+}
+
+
+class Recorder(Callback):
+    """Note the state of training in every epoch."""
+
+    def __init__(self):
+        self.warmup, self.quantized, self.lr, self.kept, self.teacher = [], [], [], [], []
+
+    def on_batch_begin(self, net, training=None, **kwargs):
+        if len(net.history[-1]["batches"]) > 1:
+            return
+        self.warmup.append(net.phase_.is_warmup)
+        self.quantized.append(net.module_.quantized)
+        self.lr.append(net.optimizer_.param_groups[0]["lr"])
+        self.kept.append([int(layer.mask.sum(dim=1).max()) for layer in net.module_.linears])
+        self.teacher.append(dict(net.callbacks_)["quantization"].teacher_ is not None)
+
+
+def recorded_fit(X, y, **parameters):
+    recorder = Recorder()
+    clf = NeuralNetClassifier(
+        random_state=0, callbacks=[recorder], module__n_hidden_neurons=4, **parameters
+    )
+    return clf.fit(X, y), recorder
+
+
+def random_fit(n_features, n_classes, seed, **parameters):
+    X = np.random.default_rng(seed).normal(size=(12, n_features))
+    y = np.arange(12) % n_classes
+    return NeuralNetClassifier(random_state=seed, **parameters).fit(X, y)
+
+
+def counts_per_neuron(clf):
+    """Non-zero integer weights of every neuron, by layer, from the program and from Brevitas."""
+    program = [np.count_nonzero(layer.weights, axis=1) for layer in clf.program_.layers]
+    with torch.no_grad():
+        module = [
+            (linear.quant_weight().int() * linear.mask).count_nonzero(dim=1).numpy()
+            for linear in clf.module_.linears
+        ]
+    for from_program, from_module in zip(program, module, strict=True):
+        np.testing.assert_array_equal(from_program, from_module)
+    return program
+
+
+# ---------------------------------------------------------------------- the budget
+
+
+@settings(max_examples=40)
+@given(
+    n_features=st.integers(1, 40),
+    hidden=st.lists(st.integers(1, 12), max_size=3),
+    n_classes=st.integers(2, 4),
+    n_w_bits=st.integers(2, 8),
+    n_a_bits=st.integers(1, 8),
+    n_accum_bits=st.integers(1, 16),
+    multiplier=st.sampled_from([0.5, 1.0, 1.7, 3.0]),
+    max_epochs=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_every_neuron_of_every_layer_keeps_its_budget(
+    n_features,
+    hidden,
+    n_classes,
+    n_w_bits,
+    n_a_bits,
+    n_accum_bits,
+    multiplier,
+    max_epochs,
+    seed,
+):
+    budget = math.floor(multiplier * max_active_neurons(n_accum_bits, n_w_bits, n_a_bits))
+    assume(budget >= 1)
+    clf = random_fit(
+        n_features,
+        n_classes,
+        seed,
+        module__n_layers=len(hidden) + 1,
+        module__n_hidden_neurons=hidden,
+        module__n_w_bits=n_w_bits,
+        module__n_a_bits=n_a_bits,
+        module__n_accum_bits=n_accum_bits,
+        module__n_hidden_accum_bits=None,
+        module__n_hidden_neurons_multiplier=multiplier,
+        max_epochs=max_epochs,
+    )
+    assert clf.module_.budgets == [budget] * (len(hidden) + 1)
+    for counts, layer in zip(counts_per_neuron(clf), clf.program_.layers, strict=True):
+        assert (counts <= budget).all()
+        if multiplier <= 1:
+            assert layer.n_accum_bits <= n_accum_bits
+
+
+@settings(max_examples=25)
+@given(
+    n_features=st.integers(1, 40),
+    hidden=st.lists(st.integers(1, 12), min_size=1, max_size=2),
+    n_w_bits=st.integers(2, 8),
+    n_a_bits=st.integers(1, 4),
+    n_hidden_accum_bits=st.integers(1, 8),
+    max_epochs=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_narrow_hidden_accumulators_are_guaranteed_by_training(
+    n_features, hidden, n_w_bits, n_a_bits, n_hidden_accum_bits, max_epochs, seed
+):
+    assume(n_hidden_accum_bits >= n_a_bits)
+    clf = random_fit(
+        n_features,
+        2,
+        seed,
+        module__n_layers=len(hidden) + 1,
+        module__n_hidden_neurons=hidden,
+        module__n_w_bits=n_w_bits,
+        module__n_a_bits=n_a_bits,
+        module__n_accum_bits=16,
+        module__n_hidden_accum_bits=n_hidden_accum_bits,
+        module__n_hidden_neurons_multiplier=1.0,
+        max_epochs=max_epochs,
+    )
+    *narrow, last = clf.program_.layers
+    budget = max_active_neurons(16, n_w_bits, n_a_bits)
+    for layer in narrow:
+        assert np.abs(layer.weights).sum(axis=1).max() * (2**n_a_bits - 1) < 2**n_hidden_accum_bits
+        assert layer.n_accum_bits <= n_hidden_accum_bits
+    assert last.n_accum_bits <= 16
+    for counts in counts_per_neuron(clf):
+        assert (counts <= budget).all()
+
+
+@settings(max_examples=25)
+@given(
+    n_features=st.integers(1, 40),
+    n_layers=st.integers(1, 3),
+    n_w_bits=st.integers(2, 8),
+    n_a_bits=st.integers(1, 4),
+    n_accum_bits=st.integers(1, 10),
+    max_epochs=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+def test_a_budget_of_magnitudes_guarantees_every_accumulator(
+    n_features, n_layers, n_w_bits, n_a_bits, n_accum_bits, max_epochs, seed
+):
+    assume(n_accum_bits >= n_a_bits)
+    clf = random_fit(
+        n_features,
+        3,
+        seed,
+        module__budget="l1",
+        module__n_layers=n_layers,
+        module__n_hidden_neurons=6,
+        module__n_w_bits=n_w_bits,
+        module__n_a_bits=n_a_bits,
+        module__n_accum_bits=n_accum_bits,
+        module__n_hidden_accum_bits=None,
+        max_epochs=max_epochs,
+    )
+    for layer in clf.program_.layers:
+        assert np.abs(layer.weights).sum(axis=1).max() * (2**n_a_bits - 1) < 2**n_accum_bits
+        assert layer.n_accum_bits <= n_accum_bits
+
+
+@pytest.mark.parametrize(("n_features", "kept"), [(2, 2), (3, 3), (4, 3), (60, 3)])
+def test_a_wide_neuron_uses_its_whole_budget(n_features, kept):
+    clf = random_fit(
+        n_features,
+        2,
+        seed=0,
+        module__n_w_bits=2,
+        module__n_a_bits=2,
+        module__n_accum_bits=4,
+        module__n_hidden_accum_bits=None,
+        module__n_hidden_neurons=9,
+        module__n_hidden_neurons_multiplier=3.0,
+        max_epochs=5,
+    )
+    assert clf.module_.budgets == [3, 3]
+    assert (clf.module_.linears[0].mask.sum(dim=1) == kept).all()
+    assert (clf.module_.linears[1].mask.sum(dim=1) == 3).all()
+
+
+def test_the_regressor_keeps_its_budget():
+    X = np.random.default_rng(0).normal(size=(30, 20))
+    reg = NeuralNetRegressor(max_epochs=3, random_state=0, **THREE_WEIGHTS).fit(X, X[:, :2])
+    hidden, last = counts_per_neuron(reg)
+    assert (len(hidden), len(last)) == (32, 2)
+    assert hidden.max() == 3
+    assert last.max() <= 3
+
+
+def test_further_fits_keep_the_budget():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 20)), np.arange(30) % 2
+    clf = NeuralNetClassifier(max_epochs=2, random_state=0, **THREE_WEIGHTS).fit(X, y)
+    for _ in range(3):
+        clf.partial_fit(rng.normal(size=(30, 20)), y)
+        assert counts_per_neuron(clf)[0].max() == 3
+
+
+def test_without_the_pruning_callback_the_budget_holds_from_the_fine_tuning_on():
+    X, y = np.random.default_rng(0).normal(size=(30, 20)), np.arange(30) % 2
+    clf, recorder = recorded_fit(X, y, max_epochs=5, callbacks__pruning=None, **THREE_WEIGHTS)
+    assert recorder.kept == [[20, 4]] * 2 + [[3, 3]] * 3
+    assert counts_per_neuron(clf)[0].max() <= 3
+
+
+class Unprune(Callback):
+    """Undo the pruning, as a callback of the user's might."""
+
+    def on_epoch_end(self, net, **kwargs):
+        net.module_.linears[0].mask.fill_(1.0)
+
+
+def test_a_neuron_over_its_budget_is_an_error_that_names_it():
+    X, y = np.random.default_rng(0).normal(size=(30, 20)), np.arange(30) % 2
+    clf = NeuralNetClassifier(max_epochs=5, callbacks=[Unprune()], random_state=0, **THREE_WEIGHTS)
+    with pytest.raises(RuntimeError, match=r"of layer 0 has \d+ non-zero weights") as error:
+        clf.fit(X, y)
+    assert error.match("more than its budget of 3")
+    assert error.match("Some callback undid the pruning")
+    assert not hasattr(clf, "program_")
+
+
+def test_pruning_can_be_disabled():
+    X, y = np.random.default_rng(0).normal(size=(30, 20)), np.arange(30) % 2
+    clf = NeuralNetClassifier(
+        max_epochs=5, module__pruning=False, random_state=0, **THREE_WEIGHTS
+    ).fit(X, y)
+    assert (clf.module_.linears[0].mask == 1).all()
+    assert counts_per_neuron(clf)[0].max() > 3
+
+
+# ---------------------------------------------------------------------- the schedule
+
+
+def test_sparsity_grows_monotonically_to_the_budget():
+    module = SparseQuantNeuralNetImpl(100, 2, n_hidden_neurons=5, n_accum_bits=8)
+    kept = []
+    for progress in np.linspace(0, 1, 51):
+        prune(module, progress)
+        counts = module.linears[0].mask.sum(dim=1)
+        assert (counts == counts[0]).all()
+        kept.append(int(counts[0]))
+    assert kept[0] == 100
+    assert kept[25] == 28 + 9  # 72 * 0.5**3
+    assert kept[-1] == 28
+    assert kept == sorted(kept, reverse=True)
+
+
+def test_a_layer_within_its_budget_is_never_pruned():
+    module = SparseQuantNeuralNetImpl(10, 2, n_hidden_neurons=5, n_accum_bits=8)
+    prune(module, 1.0)
+    assert all((linear.mask == 1).all() for linear in module.linears)
+
+
+def test_the_budget_is_reached_before_the_warm_up_ends():
+    X, y = np.random.default_rng(0).normal(size=(30, 50)), np.arange(30) % 2
+    _, recorder = recorded_fit(X, y, max_epochs=25, **THREE_WEIGHTS)
+    kept = [layers[0] for layers in recorder.kept]
+    # 10 epochs of warm-up, the budget of 3 after 8 of them: 3 + floor(47 * (1 - i / 8)**3).
+    assert kept[:10] == [50, 34, 22, 14, 8, 5, 3, 3, 3, 3]
+    assert kept[10:] == [3] * 15
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "n_warmup"), [(1, 0), (2, 1), (3, 2), (5, 2), (10, 4), (11, 5)]
+)
+def test_two_fifths_of_the_epochs_warm_up_and_at_least_one_fine_tunes(max_epochs, n_warmup):
+    X, y = blobs(2, 20)
+    clf, recorder = recorded_fit(X, y, max_epochs=max_epochs)
+    assert recorder.warmup == [True] * n_warmup + [False] * (max_epochs - n_warmup)
+    assert recorder.quantized == [not warmup for warmup in recorder.warmup]
+    assert len(clf.history) == max_epochs
+    assert clf.module_.quantized
+
+
+@pytest.mark.parametrize(("warmup", "n_warmup"), [(0.0, 0), (0.7, 7), (1.0, 9)])
+def test_the_length_of_the_warm_up_is_a_parameter(warmup, n_warmup):
+    X, y = blobs(2, 20)
+    _, recorder = recorded_fit(X, y, max_epochs=10, callbacks__quantization__warmup=warmup)
+    assert sum(recorder.warmup) == n_warmup
+
+
+def test_progress_of_a_phase_runs_from_0_to_1():
+    phase = Phase(is_warmup=False, first_epoch=4, n_epochs=5)
+    assert [phase.progress(epoch) for epoch in (3, 5, 6, 9, 10, 99)] == [0, 0, 0.2, 0.8, 1, 1]
+    assert phase.progress(6, fraction_of_epoch=0.5) == pytest.approx(0.3)
+
+
+def test_the_learning_rate_follows_a_cosine_in_each_phase_and_is_restored():
+    X, y = blobs(2, 20)
+    clf, recorder = recorded_fit(X, y, max_epochs=10, lr=0.02)
+    warmup = [1.0, 0.853553, 0.5, 0.146447]
+    fine_tuning = [1.0, 0.933013, 0.75, 0.5, 0.25, 0.066987]
+    assert recorder.lr == pytest.approx([0.02 * f for f in warmup + fine_tuning], rel=1e-4)
+    assert clf.optimizer_.param_groups[0]["lr"] == 0.02
+
+
+def test_the_learning_rate_is_constant_without_the_decay():
+    X, y = blobs(2, 20)
+    _, recorder = recorded_fit(X, y, max_epochs=5, lr=0.02, callbacks__lr_decay=None)
+    assert recorder.lr == [0.02] * 5
+
+
+def test_removing_the_quantization_callback_is_refused_by_name():
+    X, y = blobs(2, 20)
+    with pytest.raises((ValueError, RuntimeError), match="quantization"):
+        NeuralNetClassifier(max_epochs=3, callbacks__quantization=None).fit(X, y)
+
+
+def test_the_float_teacher_serves_the_fine_tuning_only_and_is_not_kept():
+    X, y = blobs(2, 20)
+    clf, recorder = recorded_fit(X, y, max_epochs=5)
+    assert recorder.teacher == [False, False, True, True, True]
+    assert dict(clf.callbacks_)["quantization"].teacher_ is None
+    clf.partial_fit(X, y)
+    assert recorder.teacher[5:] == [False] * 5
+
+
+def test_without_distillation_there_is_no_teacher():
+    X, y = blobs(2, 20)
+    _, recorder = recorded_fit(X, y, max_epochs=5, callbacks__quantization__distillation=0.0)
+    assert recorder.teacher == [False] * 5
+
+
+# ---------------------------------------------------------------------- stopping early
+
+
+def test_stopping_in_the_warm_up_still_fine_tunes_a_quantized_network():
+    X, y = blobs(2, 20)
+    recorder = Recorder()
+    # A relative improvement of more than 100 % is impossible: each phase stops at once.
+    stopping = EarlyStopping(monitor="train_loss", patience=2, threshold=1.0)
+    clf = NeuralNetClassifier(
+        max_epochs=50, random_state=0, callbacks=[recorder, ("stop", stopping)]
+    ).fit(X, y)
+    n_warmup, n_fine = sum(recorder.warmup), len(recorder.warmup) - sum(recorder.warmup)
+    assert 1 <= n_warmup <= 4
+    assert 1 <= n_fine <= 4
+    assert clf.module_.quantized
+    assert clf.predict(X).shape == (20,)
+
+
+class WarmupOnlyImprovement(Callback):
+    """Write a score that is best in the warm-up, as the loss of a float network is."""
+
+    def on_epoch_end(self, net, **kwargs):
+        epoch = len(net.history)
+        net.history.record("score", 0.0 if net.phase_.is_warmup else 100.0 - epoch)
+
+
+def test_the_float_networks_scores_do_not_stop_the_fine_tuning():
+    X, y = blobs(2, 20)
+    recorder = Recorder()
+    stopping = EarlyStopping(monitor="score", patience=9, threshold=1e-6)
+    NeuralNetClassifier(
+        max_epochs=20,
+        random_state=0,
+        callbacks=[recorder, WarmupOnlyImprovement(), ("stop", stopping)],
+    ).fit(X, y)
+    # The score falls in every epoch of the fine-tuning.
+    assert recorder.warmup.count(False) == 12
+
+
+@pytest.mark.parametrize("train_split", [None, ValidSplit(4)])
+def test_early_stopping_loads_the_best_quantized_weights(train_split):
+    X, y = blobs(3, 60)
+    monitor = "train_loss" if train_split is None else "valid_loss"
+    stopping = EarlyStopping(monitor=monitor, patience=3, load_best=True)
+    clf = NeuralNetClassifier(
+        max_epochs=20, random_state=0, train_split=train_split, callbacks=[stopping]
+    ).fit(X, y)
+    assert clf.module_.quantized
+    assert clf.score(X, y) > 0.8
+
+
+class Interrupt(Callback):
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_epoch_end(self, net, **kwargs):
+        if len(net.history) == self.epoch:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupt_in_the_fine_tuning_keeps_the_network_so_far():
+    X, y = blobs(2, 20)
+    clf = NeuralNetClassifier(max_epochs=10, random_state=0, callbacks=[Interrupt(6)]).fit(X, y)
+    assert len(clf.history) == 6
+    assert clf.predict(X).shape == (20,)
+    assert dict(clf.callbacks_)["quantization"].teacher_ is None
+    assert clf.optimizer_.param_groups[0]["lr"] == 0.01
+
+
+# ---------------------------------------------------------------------- small data
+
+
+@pytest.mark.parametrize(
+    ("X", "y"),
+    [
+        pytest.param([[0.0], [1.0], [2.0], [3.0], [4.0]], [0, 0, 1, 1, 1], id="one-feature"),
+        pytest.param([[0.0, 5.0], [1.0, 5.0], [2.0, 5.0]], [0, 1, 1], id="constant-column"),
+        pytest.param([[7.0, 5.0]] * 4, [0, 1, 0, 1], id="only-constant-columns"),
+        pytest.param([[0.0], [1.0]], [1, 1], id="one-class"),
+        pytest.param([[3.0, 4.0]], [1], id="one-row"),
+        pytest.param([[1e-12], [2e-12], [3e-12]], [0, 0, 1], id="tiny-values"),
+        pytest.param([[1e15], [2e15], [3e15]], [0, 0, 1], id="huge-values"),
+    ],
+)
+def test_tiny_data_give_finite_predictions(X, y):
+    clf = NeuralNetClassifier(max_epochs=3, module__n_hidden_neurons=2, random_state=0).fit(X, y)
+    probabilities = clf.predict_proba(X)
+    assert probabilities.shape == (len(X), len(set(y)))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1.0)
+    assert set(clf.predict(X)) <= set(y)
+
+
+def test_five_separable_rows_are_learned():
+    X, y = [[0.0], [1.0], [2.0], [3.0], [4.0]], [0, 0, 1, 1, 1]
+    clf = NeuralNetClassifier(max_epochs=100, lr=0.05, module__n_hidden_neurons=4, random_state=0)
+    assert clf.fit(X, y).predict(X).tolist() == y
+
+
+@pytest.mark.parametrize("target", [0.0, -3.5, 1e6])
+def test_a_constant_target_is_predicted(target):
+    X = np.arange(6.0)[:, None]
+    reg = NeuralNetRegressor(max_epochs=60, module__n_hidden_neurons=2, random_state=0, lr=0.03)
+    predictions = reg.fit(X, np.full(6, target)).predict(X)
+    # A constant target has scale 1, so this is a residual of training.
+    np.testing.assert_allclose(predictions, target, atol=0.2)
+
+
+def test_one_epoch_trains_a_quantized_network():
+    X, y = blobs(2, 20)
+    clf = NeuralNetClassifier(max_epochs=1, random_state=0).fit(X, y)
+    assert clf.module_.quantized
+    assert len(clf.history) == 1
+    untrained = SparseQuantNeuralNetImpl(4, 2, n_hidden_neurons=32)
+    assert clf.module_.linears[0].weight.shape == untrained.linears[0].weight.shape

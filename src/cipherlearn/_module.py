@@ -383,14 +383,14 @@ class SparseQuantNeuralNetImpl(nn.Module):
         first.log_step.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)).log())
 
     @torch.no_grad()
-    def calibrate(self, X: Tensor, percentile: float = 98.0) -> None:
+    def calibrate(self, X: Tensor, percentile: float = 95.0) -> None:
         """Quantize the network in place, with ranges learned from data.
 
         Parameters
         ----------
         X : torch.Tensor of shape (n_samples, input_dim)
             Representative features.
-        percentile : float, default=98.0
+        percentile : float, default=95.0
             Codes span the data between percentiles ``100 - percentile`` and
             ``percentile`` of each feature and neuron. Values beyond are clipped.
         """

@@ -97,7 +97,7 @@ class QuantizationCallback(Callback):
     ----------
     warmup : float, default=0.4
         Fraction of the epochs of a first ``fit`` that train the float network.
-    percentile : float, default=98.0
+    percentile : float, default=95.0
         Codes span each feature and each neuron's activation between percentiles
         ``100 - percentile`` and ``percentile`` of the training data.
     distillation : float, default=0.5
@@ -109,7 +109,7 @@ class QuantizationCallback(Callback):
     """
 
     def __init__(
-        self, warmup: float = 0.4, percentile: float = 98.0, distillation: float = 0.5
+        self, warmup: float = 0.4, percentile: float = 95.0, distillation: float = 0.5
     ) -> None:
         self.warmup = warmup
         self.percentile = percentile

@@ -28,7 +28,7 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) $(OLDEST) docs/_build
+	rm -rf $(VENV) $(OLDEST) docs/_build docs/api/generated
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v < (3, 13) else f"cipherlearn needs Python 3.10 to 3.12, got {v[0]}.{v[1]}. Name one: make PYTHON=python3.11")'

@@ -404,6 +404,12 @@ def test_a_cold_fit_forgets_everything():
     assert clf.predict(X[:, :2]).shape == (60,)
 
 
+def test_parameters_of_callbacks_are_reported_as_set():
+    clf = quick(callbacks__pruning__end=0.6)
+    assert clf.get_params()["callbacks__pruning__end"] == 0.6
+    assert quick().get_params()["callbacks__pruning__end"] == 0.8
+
+
 def test_a_refused_fit_is_no_fit():
     X, y = blobs(2)
     clf = quick()

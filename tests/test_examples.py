@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,12 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_example_runs(example):
     result = subprocess.run(
-        [sys.executable, str(example)], capture_output=True, text=True, timeout=600, check=False
+        [sys.executable, str(example)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in conftest.py
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     assert "ncrypted" in result.stdout

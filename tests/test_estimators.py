@@ -11,6 +11,7 @@ import pytest
 import torch
 from cases import blobs
 from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, get_scorer
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring
 from skorch.dataset import ValidSplit
@@ -402,6 +403,33 @@ def test_a_cold_fit_forgets_everything():
     clf.fit(X[:, :2], np.array(["a", "b"])[y])
     assert (clf.n_features_in_, clf.classes_.tolist()) == (2, ["a", "b"])
     assert clf.predict(X[:, :2]).shape == (60,)
+
+
+@pytest.mark.parametrize("mode", [True, "simulate"])
+def test_a_dataset_is_not_taken_for_encrypted_rows(mode):
+    X, y = blobs(2)
+    clf = quick().fit(X, y)
+    with pytest.raises(ValueError, match=r"Got a dataset\. Pass its X"):
+        clf.predict(clf.get_dataset(X), execute_in_fhe=mode)
+
+
+def test_a_failed_refit_leaves_nothing_that_predicts():
+    X, y = blobs(2)
+    clf = quick().fit(X, y)
+    with pytest.raises(ValueError, match="non-zero|only zeros"):
+        clf.fit(X, np.array(["a", "b"])[y], sample_weight=np.zeros(len(y)))
+    with pytest.raises(NotFittedError):
+        clf.predict(X)
+
+
+def test_loaded_parameters_are_the_ones_that_predict(tmp_path):
+    X, y = blobs(2)
+    first = quick(max_epochs=10).fit(X, y)
+    first.save_params(f_params=tmp_path / "parameters.pt")
+    second = quick(max_epochs=10, random_state=1).fit(X, 1 - y)
+    assert not np.array_equal(second.predict_proba(X), first.predict_proba(X))
+    second.load_params(f_params=tmp_path / "parameters.pt")
+    np.testing.assert_array_equal(second.predict_proba(X), first.predict_proba(X))
 
 
 def test_parameters_of_callbacks_are_reported_as_set():

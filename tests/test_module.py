@@ -13,7 +13,7 @@ from brevitas.nn import QuantIdentity
 from cases import random_module
 
 from cipherlearn import SparseQuantNeuralNetImpl
-from cipherlearn._module import AffineQuantizer, SparseQuantLinear
+from cipherlearn._layers import AffineQuantizer, SparseQuantLinear
 
 
 def outputs(module, X):

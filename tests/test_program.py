@@ -163,22 +163,29 @@ def test_floating_point_products_equal_integer_ones(seed, n_inputs, largest):
     np.testing.assert_array_equal(result, codes @ weights.T)
 
 
-def test_products_too_large_for_floats_are_exact():
-    # 2**53 + 1 is the first integer that float64 cannot hold.
-    layer = linear_layer([[2**53, 1, 1], [2**53 + 1, -1, 0]], low=-1, high=1)
-    codes = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 1], [-1, -1, 0]])
-    assert layer(codes).tolist() == [
-        [2**53 + 1, 2**53],
-        [2**53, 2**53 + 1],
-        [2**53 + 2, 2**53],
-        [-(2**53) - 1, -(2**53)],
-    ]
-    assert layer.high.tolist() == [2**53 + 2, 2**53 + 2]
+@pytest.mark.parametrize(
+    ("weights", "high"),
+    [
+        ([[2**53]], 1),
+        ([[1, 1]], 2**53),
+        # These add up to 2**64, which is 0 in int64.
+        ([[2**62, 2**62, 2**62, 2**62]], 1),
+    ],
+)
+def test_sums_that_floats_or_integers_could_not_hold_are_refused(weights, high):
+    with pytest.raises(ValueError, match=r"below 2\*\*53"):
+        linear_layer(weights, low=0, high=high)
 
 
-def test_large_inputs_with_small_weights_are_exact():
-    layer = linear_layer([[1, 1]], low=0, high=2**53)
-    assert layer(np.array([[2**53, 1]])).tolist() == [[2**53 + 1]]
+def test_the_largest_sum_allowed_is_exact():
+    layer = linear_layer([[2**53 - 2, 1]], low=0, high=1)
+    assert layer(np.array([[1, 1]])).tolist() == [[2**53 - 1]]
+
+
+@pytest.mark.parametrize("X", [np.zeros((3, 1)), np.zeros(2), np.array([[0.0, np.nan]])])
+def test_features_of_another_shape_or_without_a_value_are_refused(X):
+    with pytest.raises(ValueError, match=r"of shape \(n_rows, 2\), without NaN"):
+        small_program().quantize(X)
 
 
 def test_many_rows_give_the_results_of_single_blocks():

@@ -64,6 +64,19 @@ def test_a_truncated_file_is_refused(length):
         load_program(io.BytesIO(saved()[2][:length]))
 
 
+def test_no_flipped_byte_raises_anything_else():
+    content = saved(n_hidden_neurons=2)[2]
+    refused = 0
+    for i in range(0, len(content), 3):
+        damaged = bytearray(content)
+        damaged[i] ^= 0xFF
+        try:
+            load_program(io.BytesIO(damaged))
+        except ProgramFormatError:
+            refused += 1
+    assert refused > len(content) / 6  # the rest hits what zip does not need, such as dates
+
+
 def test_a_missing_array_is_named():
     with pytest.raises(ProgramFormatError, match=r"layer_0_tables\.npy"):
         load_program(rewritten(saved()[2], layer_0_tables=None))

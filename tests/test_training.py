@@ -10,7 +10,7 @@ import torch
 from cases import blobs
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from skorch.callbacks import Callback, EarlyStopping
+from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.dataset import ValidSplit
 
 from cipherlearn import (
@@ -468,3 +468,33 @@ def test_one_epoch_trains_a_quantized_network():
     assert len(clf.history) == 1
     untrained = SparseQuantNeuralNetImpl(4, 2, n_hidden_neurons=32)
     assert clf.module_.linears[0].weight.shape == untrained.linears[0].weight.shape
+
+
+def test_a_schedule_of_the_user_goes_on_through_the_quantization():
+    X, y = blobs(2)
+    rates = []
+
+    class Record(Callback):
+        def on_epoch_begin(self, net, dataset_train=None, **kwargs):
+            rates.append(net.optimizer_.param_groups[0]["lr"])
+
+    halving = LRScheduler(torch.optim.lr_scheduler.StepLR, step_size=1, gamma=0.5)
+    clf = NeuralNetClassifier(
+        max_epochs=6,
+        lr=0.01,
+        random_state=0,
+        callbacks=[halving, Record()],
+        callbacks__lr_decay=None,
+    )
+    clf.fit(X, y)
+    assert rates == pytest.approx([0.01 * 0.5**i for i in range(6)])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("warmup", -1), ("percentile", 0.98), ("distillation", 2)]
+)
+def test_a_setting_of_the_schedule_out_of_range_is_refused(name, value):
+    X, y = blobs(2)
+    clf = NeuralNetClassifier(max_epochs=3, **{f"callbacks__quantization__{name}": value})
+    with pytest.raises(ValueError, match=f"callbacks__quantization__{name} must be between"):
+        clf.fit(X, y)

@@ -151,6 +151,11 @@ class Circuit:
 
 
 def _check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) -> None:
+    if len(n_accum_bits) != len(program.layers):
+        raise ValueError(
+            f"n_accum_bits needs one width for each of the {len(program.layers)} layers. "
+            f"Got {n_accum_bits!r}."
+        )
     for i, (layer, allowed) in enumerate(zip(program.layers, n_accum_bits, strict=True)):
         for j, accumulator in enumerate(layer.accumulators):
             if accumulator.n_bits > allowed:

@@ -16,8 +16,8 @@ from cipherlearn._samples import merge_duplicates
 __all__ = ["NeuralNetClassifier"]
 
 
-# Measured: it gains a point on digits, where a teacher without doubt teaches little.
-_LABEL_SMOOTHING = 0.1
+# A compromise: on digits 0.1 gains a point over none, on wine it loses two.
+_LABEL_SMOOTHING = 0.05
 
 
 class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
@@ -25,7 +25,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
     A scikit-learn classifier and a skorch net. It trains in the clear. After
     :meth:`compile` it also predicts on ciphertexts, with the same integers.
-    {PARAMETERS_DOC.format(criterion="torch.nn.CrossEntropyLoss with label smoothing 0.1")}
+    {PARAMETERS_DOC.format(criterion="torch.nn.CrossEntropyLoss with label smoothing 0.05")}
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -123,6 +123,8 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         return self._fit(X, y, classes, sample_weight, cold=not hasattr(self, "program_"))
 
     def _fit(self, X, y, classes, sample_weight, cold):
+        if cold:
+            self._forget_result()
         X, y = validate_data(self, X, y, reset=cold, dtype=np.float64, multi_output=True)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
@@ -188,8 +190,8 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         ValueError
             If ``X`` is invalid.
         """
-        if skorch.utils.is_dataset(X):
-            # skorch's scoring callbacks pass the dataset, whose targets are indices.
+        if self._is_training_dataset(X, execute_in_fhe):
+            # Targets are indices there.
             return super().predict(X)
         winners = self._decide(X, execute_in_fhe).argmax(axis=1)
         return self.classes_[winners]
@@ -209,7 +211,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         ndarray of shape (n_samples, n_classes)
             Columns in the order of ``classes_``.
         """
-        if skorch.utils.is_dataset(X):
+        if self._is_training_dataset(X, execute_in_fhe):
             return super().predict_proba(X)
         outputs = torch.from_numpy(self._decide(X, execute_in_fhe).astype(np.float64))
         return self._get_predict_nonlinearity()(outputs).numpy()

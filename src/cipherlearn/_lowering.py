@@ -81,20 +81,24 @@ def _tabulate(module: SparseQuantNeuralNetImpl, i: int, layer: IntegerLayer) -> 
     """Code of each neuron (row) at each offset of its accumulator from ``layer.low``."""
     size = int((layer.high - layer.low).max()) + 1
     grid = torch.from_numpy(layer.low + np.arange(size)[:, None]).to(torch.float32)
-    activated = module.activations[i](module.linears[i].from_accumulator(grid))
-    if activated.isnan().any():
+    codes = module.quantizers[i + 1](
+        module.activations[i](module.linears[i].from_accumulator(grid))
+    )
+    if codes.isnan().any():
         raise ValueError(
-            f"The activation function must be finite for every accumulator. "
+            "The activation function must give a number for every accumulator. "
             f"{type(module.activations[i]).__name__} gives NaN in layer {i}. "
             "Choose another activation function."
         )
-    codes = module.quantizers[i + 1](activated)
     return codes.to(torch.int64).numpy().T
 
 
 def _check_finite(module: SparseQuantNeuralNetImpl) -> None:
-    for name, parameter in module.named_parameters():
-        if not parameter.isfinite().all():
+    values: dict[str, torch.Tensor] = dict(module.named_parameters())
+    values |= {f"gain of layer {i}": m.log_gain.exp() for i, m in enumerate(module.linears)}
+    values |= {f"inverse step {i}": 1 / m.step for i, m in enumerate(module.quantizers)}
+    for name, value in values.items():
+        if not value.isfinite().all():
             raise ValueError(
                 f"Trained parameters must be finite. {name} is not: training diverged. "
                 "Lower lr, or scale the data."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from typing import Any
 
@@ -31,7 +32,7 @@ PARAMETERS_DOC = """
     Parameters
     ----------
     module : torch module class, default=SparseQuantNeuralNetImpl
-        The network. A subclass of the default may be given.
+        The network. Another class must take the same arguments and have the same methods.
     module__n_layers : int, default=2
         Number of linear layers. 1 is a linear model, which needs no bootstrap at all.
     module__n_hidden_neurons : int or sequence of int, default=32
@@ -80,7 +81,8 @@ PARAMETERS_DOC = """
         configure those of this library, and ``callbacks__lr_decay=None`` removes its
         learning-rate schedule.
     warm_start : bool, default=False
-        Whether ``fit`` goes on from the present weights.
+        Whether ``fit`` goes on from the present network, whatever parameters of the module have
+        been set since.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights and of the order of the batches.
     device : str, default="cpu"
@@ -276,8 +278,10 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
     def initialize_criterion(self):
         """Create the loss, per sample so that samples can be weighted."""
-        kwargs = {"reduction": "none", **self._criterion_arguments()}
         criterion = self._default_criterion if self.criterion is None else self.criterion
+        kwargs = self._criterion_arguments()
+        if "reduction" in inspect.signature(criterion).parameters:
+            kwargs = {"reduction": "none", **kwargs}
         self.criterion_ = criterion(**kwargs)
         return self
 
@@ -317,9 +321,9 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             return losses.mean()
         if losses.ndim == 0:
             raise ValueError(
-                "Sample weights need a loss per sample. "
+                "Weighted rows need a loss per row (equal rows are merged into a weighted one). "
                 f"{type(self.criterion_).__name__} gives one number per batch. "
-                "Use a criterion that takes reduction='none', or fit without weights."
+                "Use a criterion that takes reduction='none', or distinct rows without weights."
             )
         return (losses * X["sample_weight"].to(losses)).mean()
 
@@ -366,9 +370,6 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
     def _train(self, X: NDArray, y: NDArray, sample_weight: NDArray, cold: bool):
         """Run skorch on validated data, then lower the result."""
-        for stale in ("program_", "circuit_"):
-            if hasattr(self, stale):
-                delattr(self, stale)
         if cold:
             self.random_state_ = check_random_state(self.random_state)
         devices = [torch.device(self.device)] if torch.device(self.device).type == "cuda" else []
@@ -380,8 +381,25 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             data = {"X": X, "sample_weight": sample_weight} if weighted else X
             skorch.NeuralNet.partial_fit(self, data, y)
         self._check_budget()
-        self.program_ = lower(self.module_)
+        self._keep_result()
         return self
+
+    def _forget_result(self) -> None:
+        """Drop what was made of an earlier network, so that nothing predicts with it."""
+        for name in ("program_", "circuit_"):
+            if hasattr(self, name):
+                delattr(self, name)
+
+    def _keep_result(self) -> None:
+        """Lower the present network. A circuit of an earlier one is dropped."""
+        self._forget_result()
+        self.program_ = lower(self.module_)
+
+    def load_params(self, *args, **kwargs):
+        """Load skorch's files into the network, and lower it if it is quantized."""
+        super().load_params(*args, **kwargs)
+        if self.module_.quantized:
+            self._keep_result()
 
     def _check_budget(self) -> None:
         module = self.module_
@@ -456,6 +474,16 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             verbose=self.verbose if verbose is None else verbose,
         )
         return self.circuit_
+
+    def _is_training_dataset(self, X, execute_in_fhe: bool | str) -> bool:
+        """Whether ``X`` is what skorch's scoring callbacks pass: the dataset, for the module."""
+        if not skorch.utils.is_dataset(X):
+            return False
+        if execute_in_fhe is not False:
+            raise ValueError(
+                "Encrypted prediction needs an array of features. Got a dataset. Pass its X."
+            )
+        return True
 
     def _decide(self, X: ArrayLike, execute_in_fhe: bool | str) -> NDArray[np.float32]:
         """Network outputs of shape (n_samples, n_outputs), in the clear or encrypted."""

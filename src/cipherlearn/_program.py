@@ -70,12 +70,20 @@ class InputQuantizer(_Immutable):
         _freeze(self, "step", np.float64, 1)
         if not (np.isfinite(self.offset).all() and np.isfinite(self.step).all()):
             raise ValueError("Quantizer offsets and steps must be finite.")
+        if not 1 <= self.n_bits <= 16:
+            raise ValueError(f"A code has 1 to 16 bits. Got {self.n_bits}.")
         if self.offset.shape != self.step.shape or (self.step <= 0).any():
             raise ValueError("A quantizer needs one positive step per offset.")
 
     def __call__(self, X: FloatArray) -> IntArray:
+        X = np.asarray(X, dtype=np.float64)
+        if X.ndim != 2 or X.shape[1] != len(self.offset) or np.isnan(X).any():
+            raise ValueError(
+                f"Features must be numbers of shape (n_rows, {len(self.offset)}), without NaN. "
+                f"Got shape {X.shape} with {np.isnan(X).sum()} NaN."
+            )
         with np.errstate(over="ignore"):  # what overflows is clipped
-            units = (np.asarray(X, dtype=np.float64) - self.offset) / self.step
+            units = (X - self.offset) / self.step
         return np.rint(np.clip(units, 0, 2**self.n_bits - 1)).astype(np.int64)
 
 
@@ -106,6 +114,8 @@ class IntegerLayer(_Immutable):
             raise ValueError("A layer needs one input range per column of its weights.")
         if (self.input_low > self.input_high).any():
             raise ValueError("Input ranges need low <= high.")
+        if self._reach() >= 2**53:
+            raise ValueError("Sums must stay below 2**53, where float64 holds every integer.")
         if self.tables is not None:
             _freeze(self, "tables", np.int64, 2)
             needed = int((self.high - self.low).max()) + 1
@@ -114,6 +124,13 @@ class IntegerLayer(_Immutable):
                     "Tables must cover every reachable accumulator: expected "
                     f"({len(self.weights)}, >= {needed}). Got {self.tables.shape}."
                 )
+
+    def _reach(self) -> float:
+        """Bound the magnitude of every partial sum, in floats, which cannot wrap."""
+        largest = np.maximum(
+            np.abs(self.input_low.astype(float)), np.abs(self.input_high.astype(float))
+        )
+        return float((np.abs(self.weights.astype(float)) @ largest).max())
 
     @cached_property
     def low(self) -> IntArray:
@@ -161,11 +178,8 @@ class IntegerLayer(_Immutable):
         return self.tables.ravel()[columns + rows]
 
     def _product(self, codes: IntArray) -> IntArray:
-        # BLAS multiplies floats only; integers below 2**53 are exact in float64.
-        largest = max(np.abs(self.input_low).max(), np.abs(self.input_high).max())
-        if np.abs(self.weights).sum(axis=1).max() * int(largest) < 2**53:
-            return (codes.astype(np.float64) @ self.weights.T.astype(np.float64)).astype(np.int64)
-        return codes @ self.weights.T
+        # BLAS multiplies floats only. Below 2**53 they are exact.
+        return (codes.astype(np.float64) @ self.weights.T.astype(np.float64)).astype(np.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,6 +200,8 @@ class OutputScaler(_Immutable):
     def __post_init__(self) -> None:
         _freeze(self, "gain", np.float32, 1)
         _freeze(self, "bias", np.float32, 1)
+        if not (np.isfinite(self.gain).all() and np.isfinite(self.bias).all()):
+            raise ValueError("Output gains and biases must be finite.")
         if self.gain.shape != self.bias.shape:
             raise ValueError("The output scaler needs one bias per gain.")
 

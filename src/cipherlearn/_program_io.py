@@ -10,6 +10,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from typing import IO, Any
 
 import numpy as np
@@ -22,6 +23,19 @@ __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
 
 FORMAT_NAME = "cipherlearn-program"
 FORMAT_VERSION = 1
+
+# What reading a damaged archive can raise.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 File = str | os.PathLike[str] | IO[bytes]
 
@@ -101,7 +115,7 @@ def load_program(file: File) -> IntegerProgram:
             return _build(header, archive)
     except ProgramFormatError:
         raise
-    except (zipfile.BadZipFile, KeyError, TypeError, ValueError, EOFError) as error:
+    except _DAMAGE as error:
         raise ProgramFormatError(
             f"A program file must be an undamaged {FORMAT_NAME} archive. {error}. "
             "Write it again with save_program."
@@ -116,7 +130,7 @@ def _check_header(header: Any) -> None:
     if header.get("version") != FORMAT_VERSION:
         raise ProgramFormatError(
             f"This cipherlearn reads program format version {FORMAT_VERSION}. "
-            f"Got version {header.get('version')!r}. Install a later cipherlearn."
+            f"Got version {header.get('version')!r}. Use the cipherlearn that wrote it."
         )
 
 

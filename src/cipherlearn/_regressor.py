@@ -53,10 +53,6 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
 
     _default_criterion = torch.nn.MSELoss
 
-    # skorch declares that ``partial_fit`` takes ``classes``. A regressor's does not, which
-    # scikit-learn 1.6 refuses. The name is what Python makes of skorch's.
-    _NeuralNet__metadata_request__partial_fit: dict[str, str] = {}
-
     def fit(self, X, y, sample_weight=None):
         """Train on clear data.
 
@@ -81,7 +77,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         cold = not (self.warm_start and hasattr(self, "program_"))
         return self._fit(X, y, sample_weight, cold)
 
-    def partial_fit(self, X, y, sample_weight=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train ``max_epochs`` further epochs, from the present weights.
 
         The first call runs the whole schedule and learns the ranges of the quantizers and
@@ -93,6 +89,8 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
             Features.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
+        classes : None
+            Not used. skorch gives every net this argument.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row.
 
@@ -103,6 +101,8 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         return self._fit(X, y, sample_weight, cold=not hasattr(self, "program_"))
 
     def _fit(self, X, y, sample_weight, cold):
+        if cold:
+            self._forget_result()
         X, y = validate_data(
             self, X, y, reset=cold, dtype=np.float64, multi_output=True, y_numeric=True
         )
@@ -150,8 +150,8 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         ValueError
             If ``X`` is invalid.
         """
-        if skorch.utils.is_dataset(X):
-            # skorch's scoring callbacks pass the dataset, whose targets are standardized.
+        if self._is_training_dataset(X, execute_in_fhe):
+            # Targets are standardized there.
             return self.forward(X).numpy()
         outputs = self._decide(X, execute_in_fhe).astype(np.float64)
         predictions = outputs * self.target_scale_ + self.target_mean_

@@ -17,6 +17,8 @@ from skorch.callbacks import Callback
 from skorch.dataset import Dataset
 from torch.utils.data import Subset
 
+from cipherlearn._budget import fan_in
+
 __all__ = ["CosineDecay", "Phase", "PruningCallback", "QuantizationCallback"]
 
 # Ranges and means are estimated on at most this many values per layer.
@@ -85,8 +87,9 @@ def prune(module, progress: float) -> None:
     if not module.pruning:
         return
     for linear, budget in zip(module.linears, module.budgets, strict=True):
-        excess = max(0, linear.in_features - budget)
-        kept = linear.in_features - excess + math.floor(excess * (1 - progress) ** 3)
+        n_inputs = fan_in(linear.weight.shape)
+        excess = max(0, n_inputs - budget)
+        kept = n_inputs - excess + math.floor(excess * (1 - progress) ** 3)
         linear.keep_largest(kept)
 
 
@@ -117,6 +120,13 @@ class QuantizationCallback(Callback):
 
     def on_train_begin(self, net, **kwargs) -> None:
         self.teacher_ = None
+        for name, low, high in (("warmup", 0, 1), ("percentile", 50, 100), ("distillation", 0, 1)):
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(
+                    f"callbacks__quantization__{name} must be between {low} and {high}. "
+                    f"Got {value!r}."
+                )
 
     def warmup_epochs(self, n_epochs: int) -> int:
         """Epochs of the float phase out of ``n_epochs``, leaving at least one to fine-tune."""
@@ -132,7 +142,7 @@ class QuantizationCallback(Callback):
                 self.teacher_ = copy.deepcopy(module).eval()
             module.calibrate(_features(net, dataset_train), self.percentile)
             # The weights are in other units now, so momenta no longer fit.
-            net.initialize_optimizer()
+            net.optimizer_.state.clear()
 
     def on_train_end(self, net, **kwargs) -> None:
         self.teacher_ = None
@@ -162,18 +172,13 @@ class CosineDecay(Callback):
     """
 
     def on_train_begin(self, net, **kwargs) -> None:
-        self.optimizer_ = None
+        self.base_lrs_ = [group["lr"] for group in net.optimizer_.param_groups]
 
     def on_epoch_begin(self, net, dataset_train=None, **kwargs) -> None:
-        if self.optimizer_ is not net.optimizer_:
-            self.optimizer_ = net.optimizer_
-            self.base_lrs_ = [group["lr"] for group in net.optimizer_.param_groups]
         self._set(net, 0.5 * (1 + math.cos(math.pi * net.phase_.progress(len(net.history)))))
 
     def on_train_end(self, net, **kwargs) -> None:
-        if self.optimizer_ is not None:
-            self._set(net, 1.0)
-        self.optimizer_ = None
+        self._set(net, 1.0)
 
     def _set(self, net, factor: float) -> None:
         for group, base_lr in zip(net.optimizer_.param_groups, self.base_lrs_, strict=True):

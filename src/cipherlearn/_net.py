@@ -47,7 +47,7 @@ PARAMETERS_DOC = """
         input could drive beyond it.
     module__n_hidden_accum_bits : int or None, default=5
         Width of the accumulators of hidden layers, in bits. The cost of a bootstrap
-        about doubles with each. It is guaranteed by a bound on the sum of the magnitudes of
+        grows steeply with it. It is guaranteed by a bound on the sum of the magnitudes of
         each neuron's weights. With None, or without pruning, ``module__n_accum_bits`` applies.
     module__n_hidden_neurons_multiplier : float, default=2.3
         A neuron keeps at most ``floor(multiplier * Ω)`` non-zero weights, with Ω from

@@ -10,7 +10,8 @@ import torch
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
-from cipherlearn._net import PARAMETERS_DOC, EncryptedPredictionNet
+from cipherlearn._net import EncryptedPredictionNet
+from cipherlearn._parameters import PARAMETERS_DOC
 from cipherlearn._samples import merge_duplicates
 
 __all__ = ["NeuralNetClassifier"]

@@ -23,76 +23,10 @@ from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl, check_int
 from cipherlearn._training import CosineDecay, Phase, PruningCallback, QuantizationCallback
 
-__all__ = ["PARAMETERS_DOC", "EncryptedPredictionNet"]
+__all__ = ["EncryptedPredictionNet"]
 
 # Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
 _STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 5000, 20, 500
-
-PARAMETERS_DOC = """
-    Parameters
-    ----------
-    module : torch module class, default=SparseQuantNeuralNetImpl
-        The network. Another class must take the same arguments and have the same methods.
-    module__n_layers : int, default=2
-        Number of linear layers. 1 is a linear model, which needs no bootstrap at all.
-    module__n_hidden_neurons : int or sequence of int, default=32
-        Width of the hidden layers, or one width per hidden layer. Each hidden neuron
-        costs one bootstrap per encrypted row.
-    module__n_w_bits : int, default=3
-        Width of a weight, in bits, from 2 to 8.
-    module__n_a_bits : int, default=2
-        Width of an input or activation, in bits, from 1 to 8.
-    module__n_accum_bits : int, default=8
-        Width of an accumulator, in bits. ``compile`` refuses a network that some
-        input could drive beyond it.
-    module__n_hidden_accum_bits : int or None, default=5
-        Width of the accumulators of hidden layers, in bits. The cost of a bootstrap
-        grows steeply with it. It is guaranteed by a bound on the sum of the magnitudes of
-        each neuron's weights. With None, or without pruning, ``module__n_accum_bits`` applies.
-    module__n_hidden_neurons_multiplier : float, default=2.3
-        A neuron keeps at most ``floor(multiplier * Ω)`` non-zero weights, with Ω from
-        :func:`~cipherlearn.max_active_neurons`. Weights are signed, so 2.3 is safe for widths of
-        2 and 3 bits.
-    module__budget : {{"omega", "l1"}}, default="omega"
-        Whether ``module__n_accum_bits`` bounds the number of each neuron's non-zero weights, or
-        the sum of their magnitudes.
-    module__activation_function : callable, default=torch.nn.ReLU
-        Class of an element-wise torch activation. It becomes a lookup table.
-    module__pruning : bool, default=True
-        Whether to enforce that budget.
-    criterion : torch loss class or None, default=None
-        Loss. None takes {criterion}. ``criterion__*`` are its arguments.
-    optimizer : torch optimizer class, default=torch.optim.Adam
-        Optimizer. ``optimizer__*`` are its arguments.
-    lr : float, default=0.01
-        Learning rate at the start of each phase.
-    max_epochs : int or None, default=None
-        Epochs of one ``fit``, or of one ``partial_fit``. None chooses between 20 and
-        500, to make about 5000 steps.
-    batch_size : int, default=32
-        Rows of a training batch. -1 takes all rows at once.
-    iterator_train, iterator_valid : data loader class, default=torch.utils.data.DataLoader
-        ``iterator_train__*`` and ``iterator_valid__*`` are their arguments.
-    train_split : callable or None, default=None
-        How skorch sets rows aside for validation, such as ``skorch.dataset.ValidSplit(5)``.
-        None trains on all rows. Early stopping needs a split.
-    callbacks : list or None, default=None
-        More skorch callbacks. ``callbacks__pruning__*`` and ``callbacks__quantization__*``
-        configure those of this library, and ``callbacks__lr_decay=None`` removes its
-        learning-rate schedule.
-    warm_start : bool, default=False
-        Whether ``fit`` goes on from the present network, whatever parameters of the module have
-        been set since.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights and of the order of the batches.
-    device : str, default="cpu"
-        Torch device to train on. Prediction always runs on the CPU.
-    verbose : int, default=0
-        Whether to print a line per epoch, the time of each stage of compilation and a
-        progress bar over encrypted rows.
-    **kwargs
-        Further parameters with skorch's prefixes, such as ``optimizer__weight_decay``.
-"""
 
 
 class EncryptedPredictionNet(skorch.NeuralNet):

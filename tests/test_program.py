@@ -307,6 +307,7 @@ def hidden_layer(low=(0, 0), high=(3, 3), tables=((0, 1, 2, 3),)):
         (lambda: IntegerLayer([[1, 2]], [0], [3]), "one input range per column"),
         (lambda: IntegerLayer([[1, 2]], [0, 4], [3, 3]), "Input ranges need low <= high"),
         (lambda: hidden_layer(tables=[[0, 1, 2]]), r"expected \(1, >= 4\). Got \(1, 3\)"),
+        (lambda: hidden_layer(tables=[[0, 1, -2, 3]]), r"start at 0. Got -2"),
         (lambda: hidden_layer(tables=[[0] * 4] * 2), r"expected \(1, >= 4\). Got \(2, 4\)"),
         (lambda: InputQuantizer([0.0, 1.0], [1.0], 2), "one positive step per offset"),
         (lambda: InputQuantizer([0.0], [0.0], 2), "one positive step per offset"),

@@ -1,7 +1,7 @@
 """Brevitas layers of a network: affine quantizers and sparse linear layers.
 
 Both override ``forward`` to compute the integers of Brevitas's own proxies without their run-time
-overhead, which is ten times the arithmetic here. The tests hold the two equal.
+overhead, which exceeds the arithmetic of layers this small. The tests hold the two equal.
 """
 
 from __future__ import annotations

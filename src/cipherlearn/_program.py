@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -124,6 +123,8 @@ class IntegerLayer(_Immutable):
                     "Tables must cover every reachable accumulator: expected "
                     f"({len(self.weights)}, >= {needed}). Got {self.tables.shape}."
                 )
+            if self.tables.min() < 0:
+                raise ValueError(f"Codes in tables start at 0. Got {self.tables.min()}.")
 
     def _reach(self) -> float:
         """Bound the magnitude of every partial sum, in floats, which cannot wrap."""
@@ -247,12 +248,12 @@ class IntegerProgram(_Immutable):
             raise ValueError("Each layer must take as many inputs as the one before it gives.")
         if len(self.scaler.gain) != widths[-1]:
             raise ValueError("The output scaler needs one gain per output.")
-        self._check_ranges(hidden)
+        self._check_ranges()
 
-    def _check_ranges(self, hidden: Iterable[IntegerLayer]) -> None:
+    def _check_ranges(self) -> None:
         """Check that every range a layer assumes of its inputs is proven by what gives them."""
         given = [IntegerRange(0, 2**self.quantizer.n_bits - 1)] * self.n_features
-        for layer, following in zip(self.layers, (*self.layers[1:], None), strict=True):
+        for layer in self.layers:
             assumed = zip(layer.input_low.tolist(), layer.input_high.tolist(), strict=True)
             for (low, high), proven in zip(assumed, given, strict=True):
                 if proven.low < low or proven.high > high:
@@ -260,7 +261,7 @@ class IntegerProgram(_Immutable):
                         f"A layer assumes inputs in [{low}, {high}] but may receive "
                         f"[{proven.low}, {proven.high}]."
                     )
-            if following is not None:
+            if layer.tables is not None:
                 given = layer.table_ranges
 
     @property
@@ -323,7 +324,7 @@ def _freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None
     given = np.asarray(getattr(instance, name))
     if np.issubdtype(dtype, np.integer) and given.dtype.kind not in "iu":
         raise ValueError(f"{name} must hold integers. Got {given.dtype}.")
-    array: NDArray = np.array(getattr(instance, name), dtype=dtype)
+    array: NDArray = np.array(given, dtype=dtype)
     if array.ndim != n_dimensions:
         raise ValueError(f"{name} must have {n_dimensions} dimension(s). Got {array.ndim}.")
     array.setflags(write=False)

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from cipherlearn import SparseQuantNeuralNetImpl
+from cipherlearn._program import InputQuantizer
 
 
 def random_module(seed: int, n_features: int = 4, n_outputs: int = 3, **kwargs):
@@ -15,11 +16,18 @@ def random_module(seed: int, n_features: int = 4, n_outputs: int = 3, **kwargs):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = SparseQuantNeuralNetImpl(n_features, n_outputs, **kwargs)
-        module.normalize(X)
+        module.fit_encoder(X)
         for linear, budget in zip(module.linears, module.budgets, strict=True):
             linear.keep_largest(budget)
         module.calibrate(X)
     return module.eval(), X.numpy()
+
+
+def rounding_quantizer(offset, step, n_bits):
+    """One code per feature, which rounds ``(x - offset) / step`` where that is in range."""
+    offset, step = np.asarray(offset), np.asarray(step)
+    thresholds = offset[:, None] + (np.arange(1, 2**n_bits) - 0.5) * step[:, None]
+    return InputQuantizer(len(offset), np.arange(len(offset)), thresholds)
 
 
 def far_and_near(X: np.ndarray, n_rows: int, seed: int) -> np.ndarray:

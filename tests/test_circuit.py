@@ -11,7 +11,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse
-from cases import blobs
+from cases import blobs, rounding_quantizer
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -52,7 +52,7 @@ def linear_program(weights, n_bits=2):
     n_outputs, n_inputs = weights.shape
     largest = np.full(n_inputs, 2**n_bits - 1)
     return IntegerProgram(
-        InputQuantizer(np.zeros(n_inputs), np.ones(n_inputs), n_bits),
+        rounding_quantizer(np.zeros(n_inputs), np.ones(n_inputs), n_bits),
         (IntegerLayer(weights, 0 * largest, largest),),
         OutputScaler(np.ones(n_outputs), np.zeros(n_outputs)),
     )
@@ -62,8 +62,14 @@ def all_zero_program():
     """Two hidden neurons that are constant, and outputs that are 0."""
     hidden = IntegerLayer(np.zeros((2, 2), dtype=int), [0, 0], [3, 3], tables=[[1], [2]])
     last = IntegerLayer(np.zeros((2, 2), dtype=int), [1, 2], [1, 2])
-    quantizer = InputQuantizer([0.0, 0.0], [1.0, 1.0], 2)
+    quantizer = rounding_quantizer([0.0, 0.0], [1.0, 1.0], 2)
     return IntegerProgram(quantizer, (hidden, last), OutputScaler([1.0, 1.0], [0.25, -1.0]))
+
+
+@pytest.fixture(scope="module")
+def sum_of_four():
+    """The circuit of a sum of four 2-bit codes."""
+    return Circuit(linear_program([1, 1, 1, 1]), [8])
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +249,8 @@ def test_simulation_needs_no_keys(fitted_linear, monkeypatch):
 
 def test_a_simulation_with_frequent_errors_differs_from_the_clear_result(compiled):
     program = compiled.program_
-    codes = np.random.default_rng(0).integers(0, 4, (300, 4))
+    largest = program.quantizer.largest
+    codes = np.random.default_rng(0).integers(0, largest + 1, (300, len(largest)))
     wrong = Circuit(program, [4, 4], p_error=0.5).simulate(codes) != program.run(codes)
     assert wrong.any()
 
@@ -347,18 +354,27 @@ def test_new_keys_do_not_read_old_ciphertexts():
     ],
 )
 @pytest.mark.parametrize("method", ["encrypt", "execute", "simulate"])
-def test_invalid_codes_are_refused(compiled, codes, message, method):
+def test_invalid_codes_are_refused(sum_of_four, codes, message, method):
     with pytest.raises(ValueError, match=message):
-        getattr(compiled.circuit_, method)(codes)
+        getattr(sum_of_four, method)(codes)
 
 
-def test_a_ciphertext_holds_one_row(compiled):
+def test_a_code_beyond_its_own_thresholds_is_refused():
+    quantizer = InputQuantizer(1, [0, 0], [[1.0, 2.0], [3.0, np.inf]])
+    layer = IntegerLayer([[1, 1]], [0, 0], [2, 1])
+    circuit = Circuit(IntegerProgram(quantizer, (layer,), OutputScaler([1.0], [0.0])), [4])
+    assert circuit.execute(np.array([[2, 1]])).tolist() == [[3]]
+    with pytest.raises(ValueError, match=r"or less for codes of fewer thresholds\. Got 0 to 2"):
+        circuit.execute(np.array([[0, 2]]))
+
+
+def test_a_ciphertext_holds_one_row(sum_of_four):
     with pytest.raises(ValueError, match=r"A ciphertext holds one row. Got 2 rows"):
-        compiled.circuit_.encrypt(np.zeros((2, 4), dtype=np.int64))
+        sum_of_four.encrypt(np.zeros((2, 4), dtype=np.int64))
 
 
-def test_no_rows_give_no_results(compiled):
-    assert compiled.circuit_.execute(np.empty((0, 4), dtype=np.int64)).shape == (0, 3)
+def test_no_rows_give_no_results(sum_of_four):
+    assert sum_of_four.execute(np.empty((0, 4), dtype=np.int64)).shape == (0, 1)
 
 
 # ---------------------------------------------------------------------- invalid input

@@ -564,9 +564,12 @@ def test_module_parameters_reach_the_module():
         module__n_hidden_neurons=[5, 2],
         module__n_w_bits=4,
         module__n_a_bits=3,
+        module__n_codes_per_feature=2,
+        module__threshold_placement="quantile",
         module__activation_function=torch.nn.Tanh,
     ).fit(X, y)
-    assert [layer.weights.shape for layer in clf.program_.layers] == [(5, 4), (2, 5), (3, 2)]
+    shapes = [tuple(linear.weight.shape) for linear in clf.module_.linears]
+    assert shapes == [(5, 8), (2, 5), (3, 2)]
     assert clf.program_.quantizer.n_bits == 3
     assert np.abs(clf.program_.layers[0].weights).max() <= 7
     assert type(clf.module_.activations[0]) is torch.nn.Tanh
@@ -580,9 +583,11 @@ def test_parameters_set_after_fit_keep_the_fitted_network_until_the_next_fit():
         module__n_hidden_neurons=7, module__n_layers=3, random_state=9, criterion__weight="balanced"
     )
     np.testing.assert_array_equal(clf.predict_proba(X), before)
-    assert clf.program_.n_bootstraps == 3
+    widths = [linear.out_features for linear in clf.module_.linears]
+    assert widths == [3, 3]
     clf.fit(X, y)
-    assert clf.program_.n_bootstraps == 14
+    widths = [linear.out_features for linear in clf.module_.linears]
+    assert widths == [7, 7, 3]
     assert clf.criterion_.weight is not None
 
 

@@ -42,9 +42,9 @@ def module_result(module, X):
 def module_accumulators(module, X):
     """The last layer's sums, computed by torch."""
     with torch.no_grad():
-        codes = module.quantizers[0](torch.from_numpy(X)).to(torch.float32)
+        codes = module.encoder(torch.from_numpy(X))
         for i, activation in enumerate(module.activations):
-            codes = module.quantizers[i + 1](activation(module.linears[i](codes)))
+            codes = module.quantizers[i](activation(module.linears[i](codes)))
         last = module.linears[-1]
         return torch.nn.functional.linear(codes, last.effective_weight()).numpy()
 
@@ -66,6 +66,7 @@ def test_program_equals_module_integer_for_integer(n_layers, n_w_bits, n_a_bits)
     program = lower(module)
     rows = far_and_near(X, 200, seed)
     accumulators = program.run(program.quantize(rows))
+    accumulators += program.scaler.offset  # what constant neurons add
     np.testing.assert_array_equal(accumulators, module_accumulators(module, rows))
     np.testing.assert_array_equal(program(rows), module_result(module, rows))
 
@@ -73,12 +74,19 @@ def test_program_equals_module_integer_for_integer(n_layers, n_w_bits, n_a_bits)
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_tables_equal_the_activation_at_every_reachable_accumulator(activation):
     module, _ = random_module(
-        3, n_features=2, n_hidden_neurons=6, n_a_bits=3, activation_function=activation
+        3,
+        n_features=2,
+        n_hidden_neurons=6,
+        n_a_bits=3,
+        n_codes_per_feature=1,
+        activation_function=activation,
     )
     program = lower(module)
     # Every pair of codes, so every accumulator that any input reaches.
     codes = np.stack(np.meshgrid(np.arange(8), np.arange(8)), axis=-1).reshape(-1, 2)
-    rows = program.quantizer.offset + codes * program.quantizer.step
+    thresholds = program.quantizer.thresholds
+    below = np.column_stack([thresholds[:, 0] - 1, thresholds])
+    rows = np.take_along_axis(below, codes.T, axis=1).T
     np.testing.assert_array_equal(program.quantize(rows), codes)
     np.testing.assert_array_equal(program(rows), module_result(module, rows))
 

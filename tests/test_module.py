@@ -11,9 +11,11 @@ import pytest
 import torch
 from brevitas.nn import QuantIdentity
 from cases import random_module
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cipherlearn import SparseQuantNeuralNetImpl
-from cipherlearn._layers import AffineQuantizer, SparseQuantLinear
+from cipherlearn._layers import ActivationQuantizer, SparseQuantLinear
 
 
 def outputs(module, X):
@@ -22,7 +24,7 @@ def outputs(module, X):
 
 
 def widths(module):
-    return [module.linears[0].in_features, *(linear.out_features for linear in module.linears)]
+    return [module.encoder.n_features, *(linear.out_features for linear in module.linears)]
 
 
 # ---------------------------------------------------------------------- parameters
@@ -81,6 +83,7 @@ def test_a_budget_of_zero_is_refused():
 def test_hidden_widths_are_one_int_or_one_per_layer(n_layers, n_hidden_neurons, expected):
     module = SparseQuantNeuralNetImpl(3, 2, n_layers, n_hidden_neurons)
     assert widths(module) == expected
+    module.fit_encoder(torch.randn(20, 3))
     assert outputs(module, torch.zeros(7, 3)).shape == (7, 2)
 
 
@@ -88,6 +91,7 @@ def test_bit_widths_may_be_numpy_integers():
     bits = {"n_w_bits": np.int64(3), "n_a_bits": np.int64(2), "n_accum_bits": np.int32(8)}
     module = SparseQuantNeuralNetImpl(3, 2, **bits)
     assert module.budgets == [12, 12]
+    module.fit_encoder(torch.randn(20, 3))
     assert outputs(module, torch.zeros(7, 3)).shape == (7, 2)
 
 
@@ -99,21 +103,20 @@ def test_hidden_widths_may_be_an_array():
 def test_hidden_layers_may_have_accumulators_of_their_own():
     module = SparseQuantNeuralNetImpl(3, 2, 3, n_accum_bits=8, n_hidden_accum_bits=5)
     assert module.accum_bits == [5, 5, 8]
-    # 10 = 31 // 3 levels fit 5 bits, so no more than 10 non-zero weights do.
-    assert module.l1_limits == [10, 10, None]
-    assert module.budgets == [10, 10, 28]
+    assert module.max_widths == [31, 31, None]
+    assert module.budgets == [28, 28, 28]
 
 
 def test_every_layer_has_the_common_accumulator_by_default():
     module = SparseQuantNeuralNetImpl(3, 2, 3, n_accum_bits=6, n_hidden_neurons_multiplier=1.5)
     assert module.accum_bits == [6, 6, 6]
     assert module.budgets == [10, 10, 10]
-    assert module.l1_limits == [None, None, None]
+    assert module.max_widths == [None, None, None]
 
 
 def test_the_budget_may_bound_magnitudes_in_every_layer():
     module = SparseQuantNeuralNetImpl(3, 2, 2, n_accum_bits=6, n_w_bits=4, budget="l1")
-    assert module.l1_limits == [21, 21]
+    assert module.max_widths == [63, 63]
 
 
 def test_an_unknown_budget_is_refused():
@@ -124,9 +127,9 @@ def test_an_unknown_budget_is_refused():
 @pytest.mark.parametrize("n_bits", [2, 3, 5, 8])
 def test_projection_reaches_the_limit_by_small_steps_towards_zero(n_bits):
     torch.manual_seed(n_bits)
-    layer = SparseQuantLinear(30, 8, n_bits, l1_limit=7)
-    layer.calibrate()
-    assert layer.effective_weight().abs().sum(dim=1).max() <= 7
+    layer = SparseQuantLinear(30, 8, n_bits, max_code=1, max_width=7)
+    layer.calibrate(torch.randint(0, 2, (50, 30)).float())
+    assert layer.widths().max() <= 7
     with torch.no_grad():
         layer.weight.mul_(20)
         before = layer.effective_weight()
@@ -139,12 +142,49 @@ def test_projection_reaches_the_limit_by_small_steps_towards_zero(n_bits):
 
 
 def test_projection_keeps_a_neuron_within_its_limit():
-    layer = SparseQuantLinear(3, 1, 3, l1_limit=4)
+    layer = SparseQuantLinear(3, 1, 3, max_code=1, max_width=4)
     with torch.no_grad():
         layer.quantized.fill_(True)
         layer.weight.copy_(torch.tensor([[2.2, -1.4, 0.4]]))
         layer.project()
     assert layer.weight.tolist() == [pytest.approx([2.2, -1.4, 0.4])]
+
+
+def test_a_width_counts_the_largest_code_of_each_input():
+    layer = SparseQuantLinear(3, 1, 3, max_code=3, max_width=9)
+    with torch.no_grad():
+        layer.quantized.fill_(True)
+        layer.input_max.copy_(torch.tensor([3.0, 1.0, 0.0]))
+        layer.weight.copy_(torch.tensor([[2.1, 3.0, 3.0]]))
+        assert layer.widths().tolist() == [2 * 3 + 3 * 1 + 3 * 0]
+        layer.project()
+        assert layer.effective_weight().tolist() == [[2, 3, 3]]
+        layer.max_width = 6
+        layer.project()
+    # 2.1 is nearer to the next level for each unit of width than 3.0 of the narrow input.
+    assert layer.effective_weight().tolist() == [[1, 3, 3]]
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    n_bits=st.integers(2, 5),
+    max_width=st.integers(1, 40),
+    n_inputs=st.integers(1, 12),
+)
+def test_no_weights_exceed_a_limit_after_projection(seed, n_bits, max_width, n_inputs):
+    generator = torch.Generator().manual_seed(seed)
+    layer = SparseQuantLinear(n_inputs, 4, n_bits, max_code=3, max_width=max_width)
+    with torch.no_grad():
+        layer.quantized.fill_(True)
+        layer.input_max.copy_(torch.randint(0, 4, (n_inputs,), generator=generator))
+        layer.weight.copy_(5 * torch.randn(4, n_inputs, generator=generator))
+        before = layer.effective_weight()
+        layer.project()
+    after = layer.effective_weight()
+    assert (layer.widths() <= max_width).all()
+    fitted = before.abs() @ layer.input_max <= max_width
+    assert torch.equal(after[fitted], before[fitted])
+    assert (after * before >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -192,9 +232,9 @@ def test_a_partial_activation_keeps_its_arguments_through_pickle():
 @pytest.mark.parametrize("n_bits", range(2, 9))
 def test_quantized_weights_are_those_of_brevitas(n_bits):
     torch.manual_seed(n_bits)
-    layer = SparseQuantLinear(20, 6, n_bits)
+    layer = SparseQuantLinear(20, 6, n_bits, max_code=3)
     layer.keep_largest(15)
-    layer.calibrate()
+    layer.calibrate(torch.randint(0, 4, (100, 20)).float())
     with torch.no_grad():
         # Masked weights are 0 in the parameter of a trained layer or not; Brevitas sees no mask.
         layer.weight.mul_(layer.mask)
@@ -209,7 +249,7 @@ def test_quantized_weights_are_those_of_brevitas(n_bits):
 
 @pytest.mark.parametrize("n_bits", range(1, 9))
 def test_codes_are_those_of_brevitas(n_bits):
-    quantizer = AffineQuantizer(3, n_bits)
+    quantizer = ActivationQuantizer(3, n_bits)
     quantizer.calibrate(torch.tensor([-1.0, 0.0, 10.0]), torch.tensor([2.0, 1e-3, 50.0]))
     generator = torch.Generator().manual_seed(n_bits)
     x = torch.randn(500, 3, generator=generator) * torch.tensor([3.0, 1e-3, 40.0])
@@ -222,7 +262,7 @@ def test_codes_are_those_of_brevitas(n_bits):
 
 
 def test_halves_round_as_in_brevitas():
-    quantizer = AffineQuantizer(1, 3)
+    quantizer = ActivationQuantizer(1, 3)
     quantizer.calibrate(torch.tensor([0.0]), torch.tensor([7.0]))
     with torch.no_grad():
         quantizer.log_step.zero_()
@@ -236,7 +276,7 @@ def test_halves_round_as_in_brevitas():
 
 
 def test_keep_largest_masks_all_but_the_largest_magnitudes_of_each_neuron():
-    layer = SparseQuantLinear(4, 2, 3)
+    layer = SparseQuantLinear(4, 2, 3, max_code=3)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.1, -5.0, 2.0, 0.0], [3.0, 1.0, -1.5, 0.2]]))
     layer.keep_largest(2)
@@ -246,12 +286,24 @@ def test_keep_largest_masks_all_but_the_largest_magnitudes_of_each_neuron():
     assert layer.mask.sum() == 8
 
 
+def test_largest_weights_are_kept_as_far_as_their_inputs_fit():
+    layer = SparseQuantLinear(4, 1, 2, max_code=3, max_width=5)
+    with torch.no_grad():
+        layer.input_max.copy_(torch.tensor([3.0, 0.0, 1.0, 3.0]))
+        layer.weight.copy_(torch.tensor([[0.5, 9.0, 0.4, 0.3]]))
+    layer.keep_largest(4)
+    assert layer.mask.tolist() == [[1, 0, 1, 0]]
+    layer.keep_largest(1)
+    assert layer.mask.tolist() == [[1, 0, 0, 0]]
+    layer.keep_largest(1, progress=0.0)
+    assert layer.mask.tolist() == [[1, 0, 1, 1]]
+
+
 def test_substitute_input_keeps_the_function():
     torch.manual_seed(0)
-    layer = SparseQuantLinear(5, 4, 3)
+    layer = SparseQuantLinear(5, 4, 3, max_code=3)
     layer.keep_largest(3)
     with torch.no_grad():
-        layer.log_gain.normal_()
         x = torch.randn(50, 5)
         before = layer(x)
         offset, step = torch.randn(5), torch.rand(5) + 0.1
@@ -261,21 +313,43 @@ def test_substitute_input_keeps_the_function():
     assert before.std() > 0.1
 
 
-def test_a_float_module_ignores_the_quantizers_levels():
-    module = SparseQuantNeuralNetImpl(2, 1, n_layers=1)
+def test_calibrating_a_layer_keeps_its_mean_output_and_most_of_its_variance():
+    torch.manual_seed(0)
+    layer = SparseQuantLinear(20, 6, 3, max_code=3)
+    codes = torch.randint(0, 4, (200, 20)).float()
+    with torch.no_grad():
+        before = layer(codes)
+        layer.calibrate(codes)
+        after = layer(codes)
+    torch.testing.assert_close(after.mean(dim=0), before.mean(dim=0), atol=1e-4, rtol=1e-4)
+    assert (after - before).var(dim=0).sum() < 0.1 * before.var(dim=0).sum()
+
+
+def test_a_layer_without_any_weight_calibrates_to_its_bias():
+    layer = SparseQuantLinear(3, 2, 3, max_code=3, max_width=3)
+    layer.mask.zero_()
+    layer.calibrate(torch.ones(4, 3))
+    with torch.no_grad():
+        assert torch.equal(layer(torch.ones(1, 3))[0], layer.bias)
+
+
+def test_a_network_must_learn_its_encoding_first():
+    module = SparseQuantNeuralNetImpl(2, 1)
+    for use in (module, module.calibrate):
+        with pytest.raises(RuntimeError, match=r"Call fit_encoder\(X\) with the training data"):
+            use(torch.zeros(1, 2))
+
+
+def test_a_float_module_is_linear_in_its_centred_codes():
+    X = torch.arange(4.0, dtype=torch.float64)[:, None]
+    module = SparseQuantNeuralNetImpl(1, 1, n_layers=1, n_codes_per_feature=1)
+    module.fit_encoder(X)
     assert not module.quantized
     with torch.no_grad():
         module.linears[0].weight.fill_(0.3)
         module.linears[0].bias.fill_(0.5)
-        assert module(torch.tensor([[0.2, 0.4]])).item() == pytest.approx(0.68)
-
-
-def test_normalize_centres_and_scales_the_features():
-    X = torch.tensor([[1e6, 5.0], [1e6 + 2, 5.0]], dtype=torch.float64)
-    module = SparseQuantNeuralNetImpl(2, 1)
-    module.normalize(X)
-    units = module.quantizers[0](X).detach()
-    torch.testing.assert_close(units, torch.tensor([[-1.0, 0], [1.0, 0]], dtype=torch.float64))
+    standardized = (X - X.mean()) / X.std(unbiased=False)
+    torch.testing.assert_close(outputs(module, X), (0.3 * standardized + 0.5).float())
 
 
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
@@ -285,7 +359,7 @@ def test_calibration_at_8_bits_nearly_keeps_the_function(n_layers):
     module = SparseQuantNeuralNetImpl(
         6, 3, n_layers, n_w_bits=8, n_a_bits=8, n_accum_bits=16, n_hidden_neurons_multiplier=6.0
     )
-    module.normalize(X)
+    module.fit_encoder(X)
     before = outputs(module, X)
     module.calibrate(X, percentile=100.0)
     after = outputs(module, X)
@@ -298,25 +372,8 @@ def test_calibration_at_2_bits_gives_ternary_weights_and_codes_up_to_3():
     module, X = random_module(0, n_layers=3)
     for linear in module.linears:
         assert linear.effective_weight().unique().tolist() == [-1, 0, 1]
-    codes = module.quantizers[0](torch.from_numpy(X)).detach()
+    codes = module.encoder(torch.from_numpy(X))
     assert codes.unique().tolist() == [0, 1, 2, 3]
-
-
-def test_a_constant_feature_gets_code_zero():
-    X = torch.tensor([[7.0, 0.0], [7.0, 1.0], [7.0, 2.0]], dtype=torch.float64)
-    module = SparseQuantNeuralNetImpl(2, 1)
-    module.normalize(X)
-    module.calibrate(X)
-    assert module.quantizers[0](X)[:, 0].tolist() == [0, 0, 0]
-    assert outputs(module, X).isfinite().all()
-
-
-def test_rare_values_of_a_nearly_constant_feature_keep_their_codes():
-    X = torch.zeros(1000, 1, dtype=torch.float64)
-    X[0] = 6.0
-    module = SparseQuantNeuralNetImpl(1, 1)
-    module.calibrate(X)
-    assert module.quantizers[0](X)[:2].ravel().tolist() == [3, 0]
 
 
 # ---------------------------------------------------------------------- copies
@@ -332,6 +389,7 @@ def test_copies_compute_the_same_and_share_nothing(duplicate, quantized):
     torch.manual_seed(0)
     module = SparseQuantNeuralNetImpl(4, 3, n_layers=3, n_hidden_neurons=[5, 6])
     X = torch.randn(30, 4)
+    module.fit_encoder(X)
     module.linears[0].keep_largest(2)
     if quantized:
         module.calibrate(X)
@@ -361,6 +419,7 @@ def test_an_optimizer_copied_with_its_module_still_trains_it(duplicate):
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in twin.parameters()}
     X = torch.randn(20, 4)
+    twin.fit_encoder(X)
     before = outputs(twin, X)
     twin(X).square().sum().backward()
     optimizer.step()

@@ -10,7 +10,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from cases import random_module
+from cases import random_module, rounding_quantizer
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -35,7 +35,7 @@ def small_program():
         tables=[[0, 0, 0, 0, 1, 2, 3], [3, 2, 1, 0, 9, 9, 9]],
     )
     last = IntegerLayer([[1, 1], [-2, 0]], [0, 0], [3, 3])
-    quantizer = InputQuantizer([0.0, 10.0], [1.0, 0.5], 2)
+    quantizer = rounding_quantizer([0.0, 10.0], [1.0, 0.5], 2)
     return IntegerProgram(quantizer, (hidden, last), OutputScaler([0.5, 1.0], [0.0, 1.0]))
 
 
@@ -126,7 +126,8 @@ def test_table_entries_beyond_a_neurons_accumulators_do_not_widen_its_range():
 def test_deep_programs_stay_in_their_proven_ranges(seed):
     module, _ = random_module(seed % 1000, n_features=2, n_layers=3, n_hidden_neurons=4)
     program = lower(module)
-    codes = np.array(list(itertools.product(range(4), repeat=2)))
+    largest = program.quantizer.largest
+    codes = np.random.default_rng(seed).integers(0, largest + 1, (500, len(largest)))
     for layer in program.layers:
         sums = codes @ layer.weights.T
         assert (sums >= layer.low).all()
@@ -204,16 +205,23 @@ def test_no_rows_give_no_results():
 # ---------------------------------------------------------------------- the quantizer
 
 
-def test_codes_are_rounded_and_clipped():
-    quantizer = InputQuantizer([10.0], [2.0], 2)
-    X = np.array([[9.0], [10.9], [11.1], [13.0], [14.9], [15.1], [16.0], [20.0]])
-    # 13.0 is code 1.5, which rounds to the even 2.
-    assert quantizer(X).ravel().tolist() == [0, 0, 1, 2, 2, 3, 3, 3]
+def test_a_code_counts_the_thresholds_that_its_feature_reaches():
+    quantizer = InputQuantizer(3, [2, 2, 0], [[1.0, 2.0], [3.0, np.inf], [0.0, 0.0]])
+    X = np.array([[-1.0, 9.0, 0.99], [0.0, 9.0, 1.0], [1.0, 9.0, 2.5], [-0.0, 9.0, 3.0]])
+    assert quantizer(X).tolist() == [[0, 0, 0], [1, 0, 2], [2, 0, 2], [2, 1, 2]]
+    assert quantizer.largest.tolist() == [2, 1, 2]
+    assert quantizer.n_bits == 2
+
+
+def test_codes_may_be_wider_than_a_byte():
+    quantizer = InputQuantizer(1, [0], [np.arange(300.0)])
+    assert quantizer([[-1.0], [255.0], [299.0]]).ravel().tolist() == [0, 256, 300]
+    assert quantizer.n_bits == 9
 
 
 @pytest.mark.parametrize("value", [4.0, 1e6, 1e300, np.finfo(np.float64).max, np.inf])
 def test_inputs_beyond_the_range_saturate(value):
-    quantizer = InputQuantizer([0.0, -5.0], [1.0, 1e-3], 3)
+    quantizer = rounding_quantizer([0.0, -5.0], [1.0, 1e-3], 3)
     largest = 7 if value > 7 else 4
     assert quantizer(np.array([[value, value]])).tolist() == [[largest, 7]]
     assert quantizer(np.array([[-value, -value - 5]])).tolist() == [[0, 0]]
@@ -236,8 +244,10 @@ def test_no_input_leaves_the_range_of_the_codes(X):
 
 
 def arrays_of(program):
-    yield "offset", program.quantizer.offset
-    yield "step", program.quantizer.step
+    yield "feature", program.quantizer.feature
+    yield "thresholds", program.quantizer.thresholds
+    yield "largest", program.quantizer.largest
+    yield "offset", program.scaler.offset
     yield "gain", program.scaler.gain
     yield "bias", program.scaler.bias
     for layer in program.layers:
@@ -252,7 +262,7 @@ def test_fields_cannot_be_assigned():
     for value, field in [
         (program, "layers"),
         (program.layers[0], "weights"),
-        (program.quantizer, "n_bits"),
+        (program.quantizer, "thresholds"),
         (program.scaler, "gain"),
         (IntegerRange(0, 1), "high"),
     ]:
@@ -309,11 +319,14 @@ def hidden_layer(low=(0, 0), high=(3, 3), tables=((0, 1, 2, 3),)):
         (lambda: hidden_layer(tables=[[0, 1, 2]]), r"expected \(1, >= 4\). Got \(1, 3\)"),
         (lambda: hidden_layer(tables=[[0, 1, -2, 3]]), r"start at 0. Got -2"),
         (lambda: hidden_layer(tables=[[0] * 4] * 2), r"expected \(1, >= 4\). Got \(2, 4\)"),
-        (lambda: InputQuantizer([0.0, 1.0], [1.0], 2), "one positive step per offset"),
-        (lambda: InputQuantizer([0.0], [0.0], 2), "one positive step per offset"),
-        (lambda: InputQuantizer([np.nan], [1.0], 2), "must be finite"),
-        (lambda: InputQuantizer([0.0], [np.inf], 2), "must be finite"),
-        (lambda: OutputScaler([1.0, 2.0], [0.0]), "one bias per gain"),
+        (lambda: InputQuantizer(1, [0, 0], [[1.0]]), "a row of thresholds for each. Got 2 codes"),
+        (lambda: InputQuantizer(1, np.empty(0, int), np.empty((0, 1))), "at least one code"),
+        (lambda: InputQuantizer(1, [1], [[1.0]]), "read features from 0 to 0"),
+        (lambda: InputQuantizer(1, [-1], [[1.0]]), "read features from 0 to 0"),
+        (lambda: InputQuantizer(1, [0], [[2.0, 1.0]]), "ascend in each row"),
+        (lambda: InputQuantizer(1, [0], [[np.nan]]), "numbers above -inf"),
+        (lambda: InputQuantizer(1, [0], [[-np.inf]]), "numbers above -inf"),
+        (lambda: OutputScaler([1.0, 2.0], [0.0]), "one bias and one offset per gain"),
     ],
 )
 def test_an_invalid_part_is_refused(build, message):
@@ -337,7 +350,7 @@ def test_an_invalid_part_is_refused(build, message):
     ],
 )
 def test_layers_that_do_not_fit_together_are_refused(layers, message):
-    quantizer = InputQuantizer([0.0, 0.0], [1.0, 1.0], 2)
+    quantizer = rounding_quantizer([0.0, 0.0], [1.0, 1.0], 2)
     with pytest.raises(ValueError, match=message):
         IntegerProgram(quantizer, tuple(layers), OutputScaler([1.0], [0.0]))
 
@@ -375,10 +388,15 @@ def test_lowering_does_not_change_the_module():
 
 
 def test_lowered_weights_are_the_modules_integers():
-    module, _ = random_module(2, n_layers=3, n_w_bits=4)
-    for linear, layer in zip(module.linears, lower(module).layers, strict=True):
+    options = {"n_w_bits": 4, "n_a_bits": 3, "n_accum_bits": 12, "n_hidden_neurons": 5}
+    module, _ = random_module(1, n_layers=3, **options)
+    program = lower(module)
+    assert program.n_bootstraps == 10  # no neuron is dead
+    for linear, layer in zip(module.linears, program.layers, strict=True):
         with torch.no_grad():
-            np.testing.assert_array_equal(layer.weights, linear.effective_weight().numpy())
+            weights = linear.effective_weight().numpy()
+        # Some codes of the inputs are not read by any neuron.
+        np.testing.assert_array_equal(layer.weights, weights[:, weights.any(axis=0)])
         assert np.abs(layer.weights).max() == 7
 
 
@@ -395,9 +413,7 @@ def test_an_infinite_activation_saturates():
     module, X = random_module(0, activation_function=Exp)
     with torch.no_grad():
         module.linears[0].log_gain.fill_(5.0)
-        hidden = module.activations[0](
-            module.linears[0](module.quantizers[0](torch.tensor(X)).float())
-        )
+        hidden = module.activations[0](module.linears[0](module.encoder(torch.tensor(X))))
         expected = module(torch.from_numpy(X)).numpy()
     assert hidden.isinf().any()
     program = lower(module)

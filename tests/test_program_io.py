@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cases import far_and_near, random_module
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from cipherlearn import ProgramFormatError, load_program, save_program
 from cipherlearn._lowering import lower
+from cipherlearn._program_io import _affine_quantizer
 
 DATA = Path(__file__).parent / "data"
 
@@ -51,11 +54,22 @@ def test_a_file_of_format_version_1_stays_readable():
         np.testing.assert_array_equal(program(cases["X"]), cases["outputs"])
 
 
+@pytest.mark.parametrize("n_bits", [1, 2, 5])
+@given(offset=st.floats(-1e9, 1e9), step=st.floats(1e-6, 1e6), x=st.floats(-3, 40) | st.floats())
+def test_the_affine_rule_of_version_1_keeps_every_code(n_bits, offset, step, x):
+    x = np.array([[offset + step * x]])
+    assume(not np.isnan(x).any())
+    quantizer = _affine_quantizer(np.array([offset]), np.array([step]), n_bits)
+    with np.errstate(over="ignore"):
+        units = (x - offset) / step
+    assert quantizer(x) == np.rint(np.clip(units, 0, 2**n_bits - 1))
+
+
 def test_no_pickled_array_is_loaded():
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ProgramFormatError, match="undamaged"):
-        load_program(rewritten(saved()[2], input_offset=buffer.getvalue()))
+        load_program(rewritten(saved()[2], input_thresholds=buffer.getvalue()))
 
 
 @pytest.mark.parametrize("length", [0, 10, 500, -1])
@@ -85,7 +99,8 @@ def test_a_missing_array_is_named():
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"format": "cipherlearn-program", "version": 2}, "Got version 2"),
+        ({"format": "cipherlearn-program", "version": 3}, "versions 1 to 2. Got version 3"),
+        ({"format": "cipherlearn-program", "version": True}, "Got version True"),
         ({"format": "something-else", "version": 1}, "something-else"),
         ([], "must name its format"),
     ],

@@ -34,7 +34,7 @@ def test_grid_search_over_module_and_skorch_parameters_in_two_processes():
     }
     search = GridSearchCV(pipeline, grid, cv=2, n_jobs=2, error_score="raise").fit(X, y)
     n_hidden = search.best_params_["neuralnetclassifier__module__n_hidden_neurons"]
-    assert search.best_estimator_[-1].program_.n_bootstraps == n_hidden
+    assert search.best_estimator_[-1].module_.linears[0].out_features == n_hidden
     assert search.best_score_ == np.max(search.cv_results_["mean_test_score"]) > 0.8
 
 

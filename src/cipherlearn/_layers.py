@@ -1,4 +1,4 @@
-"""Brevitas layers of a network: affine quantizers and sparse linear layers.
+"""Brevitas layers of a network: activation quantizers and sparse linear layers.
 
 Both override ``forward`` to compute the integers of Brevitas's own proxies without their run-time
 overhead, which exceeds the arithmetic of layers this small. The tests hold the two equal.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 
 import torch
-from brevitas.function.ops_ste import round_ste, scalar_clamp_ste
+from brevitas.function.ops_ste import round_ste
 from brevitas.inject.enum import ScalingImplType
 from brevitas.nn import QuantIdentity, QuantLinear
 from brevitas.quant import Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
 from torch import Tensor, nn
 
-__all__ = ["AffineQuantizer", "SparseQuantLinear"]
+__all__ = ["ActivationQuantizer", "SparseQuantLinear"]
 
 
 class _UnitScaleWeight(Int8WeightPerTensorFloat):
@@ -31,64 +31,73 @@ class _UnitScaleCode(Uint8ActPerTensorFloat):
     scaling_impl_type = ScalingImplType.CONST
 
 
-class AffineQuantizer(QuantIdentity):
-    """Map each feature to an integer code by an affine rule, or to real units.
+class ActivationQuantizer(QuantIdentity):
+    """Map each neuron's activation to an integer code.
 
-    Until :meth:`calibrate` is called the output is ``(x - offset) / step``,
-    a plain normalization. Afterwards it is
+    Until :meth:`calibrate` is called activations pass unchanged. Afterwards the output is
     ``clip(round((x - offset) / step), 0, 2**n_bits - 1)``.
 
     Parameters
     ----------
-    n_features : int
-        Number of features, each with its own offset and step.
+    n_neurons : int
+        Number of neurons, each with its own offset and step.
     n_bits : int
         Width of a code, in bits.
-    dtype : torch.dtype
-        Precision of the affine rule. The input quantizer uses float64 so that raw
-        data with a large mean keeps its information.
     """
 
     quantized: Tensor
     offset: Tensor
 
-    def __init__(self, n_features: int, n_bits: int, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, n_neurons: int, n_bits: int) -> None:
         super().__init__(
             act_quant=_UnitScaleCode, bit_width=n_bits, scaling_init=float(2**n_bits - 1)
         )
         self.max_code = 2**n_bits - 1
         self.register_buffer("quantized", torch.tensor(False))
-        self.register_buffer("offset", torch.zeros(n_features, dtype=dtype))
-        self.log_step = nn.Parameter(torch.zeros(n_features, dtype=dtype))
+        self.register_buffer("offset", torch.zeros(n_neurons))
+        self.log_step = nn.Parameter(torch.zeros(n_neurons))
 
     @property
     def step(self) -> Tensor:
-        """Width of one code, per feature, in units of the input."""
+        """Width of one code, per neuron, in units of the activation."""
         return self.log_step.exp()
 
     def forward(self, x: Tensor) -> Tensor:
-        units = (x.to(self.offset.dtype) - self.offset) / self.step
-        if self.quantized:
-            units = round_ste(units.clamp(0, self.max_code))
-        return units
+        if not self.quantized:
+            return x
+        return round_ste(((x - self.offset) / self.step).clamp(0, self.max_code))
 
     @torch.no_grad()
     def calibrate(self, low: Tensor, high: Tensor) -> None:
-        """Spread the codes over ``[low, high]``, per feature, and start quantizing."""
-        # A constant feature has no width. Any step keeps its code at 0.
+        """Spread the codes over ``[low, high]``, per neuron, and start quantizing."""
+        # A constant activation has no width. Any step keeps its code at 0.
         width = torch.where(high > low, high - low, torch.ones_like(high))
         self.offset.copy_(low)
         self.log_step.copy_((width / self.max_code).log())
         self.quantized.fill_(True)
 
 
+class _ToLevels(torch.autograd.Function):
+    """Masked, rounded and clipped weights, with the gradient of the masked weights."""
+
+    @staticmethod
+    def forward(ctx, weight: Tensor, mask: Tensor, max_level: int) -> Tensor:
+        ctx.save_for_backward(mask)
+        return (weight * mask).round_().clamp_(-max_level, max_level)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (mask,) = ctx.saved_tensors
+        return grad * mask, None, None
+
+
 class SparseQuantLinear(QuantLinear):
     """Fully connected Brevitas layer with a mask, integer weights and a gain per neuron.
 
-    The output is ``gain * accumulator + bias`` where, once quantized, the
-    accumulator is a sum of integer weights times integer codes. It is computed as
-    such: float32 holds integers up to 2**24 exactly, so the accumulator is the very
-    integer that the encrypted circuit computes.
+    Once quantized, the output is ``gain * accumulator + bias``, where the accumulator is a
+    sum of integer weights times integer codes. It is computed as such: float32 holds integers
+    up to 2**24 exactly, so the accumulator is the very integer that the encrypted circuit
+    computes.
 
     Parameters
     ----------
@@ -96,15 +105,23 @@ class SparseQuantLinear(QuantLinear):
         Shape of the layer.
     n_bits : int
         Width of a weight, in bits. Levels are symmetric: 2 bits give {-1, 0, 1}.
-    l1_limit : int or None
-        Largest sum of the magnitudes of a neuron's integer weights.
+    max_code : int
+        Largest code of an input. :attr:`input_max` says it for each.
+    max_width : int or None
+        Largest width of an accumulator's range, ``sum(abs(weight) * input_max)``.
     """
 
     quantized: Tensor
     mask: Tensor
+    input_max: Tensor
 
     def __init__(
-        self, in_features: int, out_features: int, n_bits: int, l1_limit: int | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        n_bits: int,
+        max_code: int,
+        max_width: int | None = None,
     ) -> None:
         max_level = 2 ** (n_bits - 1) - 1
         super().__init__(
@@ -116,82 +133,127 @@ class SparseQuantLinear(QuantLinear):
             weight_scaling_init=float(max_level),
         )
         self.max_level = max_level
-        self.l1_limit = l1_limit
+        self.max_width = max_width
         self.register_buffer("quantized", torch.tensor(False))
         self.register_buffer("mask", torch.ones(out_features, in_features))
+        self.register_buffer("input_max", torch.full((in_features,), float(max_code)))
         self.log_gain = nn.Parameter(torch.zeros(out_features))
 
     def effective_weight(self) -> Tensor:
         """Return the weights to multiply by: masked and, once quantized, integers."""
-        weight = self.weight * self.mask
-        if self.quantized:
-            weight = scalar_clamp_ste(round_ste(weight), -self.max_level, self.max_level)
-        return weight
+        if not self.quantized:
+            return self.weight * self.mask
+        return _ToLevels.apply(self.weight, self.mask, self.max_level)
+
+    def widths(self) -> Tensor:
+        """Width of the range of each neuron's accumulator."""
+        return self.effective_weight().abs() @ self.input_max
 
     def from_accumulator(self, accumulator: Tensor) -> Tensor:
         """Turn accumulators into real units. Element-wise, so lowering can tabulate it."""
         return accumulator * self.log_gain.exp() + self.bias
 
-    def forward(self, codes: Tensor) -> Tensor:
-        return self.from_accumulator(nn.functional.linear(codes, self.effective_weight()))
+    def forward(self, inputs: Tensor) -> Tensor:
+        weight = self.effective_weight()
+        if not self.quantized:
+            return nn.functional.linear(inputs, weight, self.bias)
+        return self.from_accumulator(nn.functional.linear(inputs, weight))
 
     @torch.no_grad()
-    def keep_largest(self, n_weights: int) -> None:
-        """Mask all but each neuron's ``n_weights`` weights of the largest magnitude."""
-        kept = self.weight.abs().topk(min(n_weights, self.in_features), dim=1).indices
-        self.mask.zero_().scatter_(1, kept, 1.0)
+    def keep_largest(self, n_weights: int, progress: float = 1.0) -> None:
+        """Mask all but each neuron's largest weights, as many as the limits allow.
+
+        There may be ``n_weights``, and none may be left without a level of its own: weights of 1
+        must fit ``max_width``. ``progress`` between 0 and 1 goes from all weights to the limits
+        along a cubic schedule. An input whose code is always 0 gets no weight.
+        """
+        magnitude = self.weight.abs().masked_fill(self.input_max == 0, -1.0)
+        order = magnitude.argsort(dim=1, descending=True)
+        width = self.input_max[order].cumsum(dim=1)
+        n_inputs, all_widths = self.in_features, float(self.input_max.sum())
+        remaining = (1 - progress) ** 3
+        n_kept = n_weights + math.floor(max(0, n_inputs - n_weights) * remaining)
+        kept = torch.arange(n_inputs, device=width.device) < n_kept
+        if self.max_width is not None:
+            excess = max(0.0, all_widths - self.max_width)
+            kept = kept & (width <= self.max_width + excess * remaining)
+        kept = kept & (self.input_max[order] > 0)
+        self.mask.scatter_(1, order, kept.to(self.mask))
 
     @torch.no_grad()
     def substitute_input(self, offset: Tensor, step: Tensor) -> None:
-        """Rewrite the layer for inputs ``v`` with ``x = offset + step * v``: same function."""
-        self.bias.add_(self.log_gain.exp() * (self.effective_weight() @ offset))
+        """Rewrite the float layer for inputs ``v`` with ``x = offset + step * v``."""
+        self.bias.add_(self.effective_weight() @ offset)
         self.weight.mul_(step)
 
     @torch.no_grad()
-    def calibrate(self) -> None:
-        """Choose each neuron's scale by least squares, move it to the gain, and quantize."""
+    def calibrate(self, codes: Tensor) -> None:
+        """Quantize the weights with the scale per neuron that changes its output least.
+
+        Parameters
+        ----------
+        codes : Tensor of shape (n_samples, in_features)
+            Integer inputs on which the output is compared. Its mean is kept exactly.
+        """
+        mean = codes.mean(dim=0)
+        centred = codes - mean
         weight = self.weight * self.mask
-        largest = weight.abs().amax(dim=1, keepdim=True).clamp_min(1e-12)
+        largest = weight.abs().amax(dim=1, keepdim=True)
+        largest = torch.where(largest > 0, largest, torch.ones_like(largest))
+        best_error = torch.full_like(largest, torch.inf)
+        best_scale = 1.2 * largest  # no weight above 1
         # From a clipped largest weight to one that rounds to a single level.
-        candidates = torch.cat(
-            [
-                torch.linspace(0.3, 1.2, 46),
-                torch.logspace(0.1, math.log10(1.2 * self.max_level), 15),
-            ]
-        ).to(weight.device)
-        scales = largest * candidates[:, None, None] / self.max_level
-        levels = (weight / scales).round().clamp(-self.max_level, self.max_level)
-        errors = ((levels * scales - weight) ** 2).sum(dim=2)
-        if self.l1_limit is not None:
-            errors = errors.masked_fill(levels.abs().sum(dim=2) > self.l1_limit, torch.inf)
-        scale = scales.squeeze(2).gather(0, errors.argmin(dim=0, keepdim=True)).squeeze(0)
-        self.weight.div_(scale[:, None])
-        self.log_gain.add_(scale.log())
+        candidates = [
+            *torch.linspace(0.3, 1.2, 46).tolist(),
+            *torch.logspace(0.1, math.log10(1.2 * self.max_level), 15).tolist(),
+        ]
+        for candidate in candidates:
+            scale = largest * (candidate / self.max_level)
+            levels = (weight / scale).round().clamp(-self.max_level, self.max_level)
+            error = (centred @ (levels * scale - weight).T).square().sum(dim=0)[:, None]
+            if self.max_width is not None:
+                width = (levels.abs() @ self.input_max)[:, None]
+                error = error.masked_fill(width > self.max_width, torch.inf)
+            better = error < best_error
+            best_error = torch.where(better, error, best_error)
+            best_scale = torch.where(better, scale, best_scale)
+        self.weight.div_(best_scale)
+        self.log_gain.copy_(best_scale.squeeze(1).log())
         self.quantized.fill_(True)
         self.project()
+        rounded = self.effective_weight() * best_scale
+        self.bias.add_((weight - rounded) @ mean)
 
     @torch.no_grad()
     def project(self) -> None:
-        """Bring every neuron back within ``l1_limit``, by the smallest changes of weights.
+        """Bring every neuron back within ``max_width``, by the smallest changes of weights.
 
-        A neuron that exceeds the limit by ``e`` has the ``e`` weights closest above a rounding
-        threshold moved just below it, each to the next smaller level.
+        Weights closest above a rounding threshold, relative to the width that they save, are
+        moved just below it, each to the next smaller level, until the neuron fits.
 
         References
         ----------
         Colbert, Pappalardo and Petri-Koenig, "A2Q: Accumulator-aware quantization with guaranteed
         overflow avoidance", 2023, and "A2Q+", 2024, bound the same norm, by reparametrization.
         """
-        if self.l1_limit is None or not self.quantized:
+        if self.max_width is None or not self.quantized:
             return
-        while True:
-            levels = self.effective_weight()
-            excess = levels.abs().sum(dim=1) - self.l1_limit
-            if not (excess > 0).any():
-                return
-            margin = self.weight.abs().clamp_max(self.max_level + 0.5) - (levels.abs() - 0.5)
-            margin = margin.masked_fill(levels == 0, torch.inf)
-            rank = margin.argsort(dim=1).argsort(dim=1)
-            moved = (rank < excess[:, None]) & (levels != 0)
-            below = levels.sign() * (levels.abs() - 0.5 - 1e-3)
-            self.weight.copy_(torch.where(moved, below, self.weight))
+        rows = (self.widths() > self.max_width).nonzero().squeeze(1)
+        while len(rows):
+            self._shrink(rows)
+            rows = rows[self.widths()[rows] > self.max_width]
+
+    def _shrink(self, rows: Tensor) -> None:
+        """Lower weights of neurons that are too wide by a level, the cheapest first."""
+        assert self.max_width is not None
+        weight = self.weight[rows]
+        levels = self.effective_weight()[rows]
+        excess = (levels.abs() @ self.input_max - self.max_width)[:, None]
+        margin = weight.abs().clamp_max(self.max_level + 0.5) - (levels.abs() - 0.5)
+        saved = self.input_max * (levels != 0)
+        order = (margin / saved).masked_fill(saved == 0, torch.inf).argsort(dim=1)
+        ordered = saved.gather(1, order)
+        needed = ordered.cumsum(dim=1) - ordered < excess
+        moved = torch.zeros_like(needed).scatter_(1, order, needed) & (saved > 0)
+        below = levels.sign() * (levels.abs() - 0.5 - 1e-3)
+        self.weight[rows] = torch.where(moved, below, weight)

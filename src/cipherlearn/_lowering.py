@@ -9,6 +9,7 @@ import torch
 
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn._simplification import simplify
 
 __all__ = ["lower"]
 
@@ -19,7 +20,8 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
 
     Bias, gain, activation and re-quantization of a neuron depend on its
     accumulator alone, so they fold into one table, filled by evaluating the
-    module's own element-wise operations on every reachable accumulator.
+    module's own element-wise operations on every reachable accumulator. What cannot change
+    an output is left out.
 
     Parameters
     ----------
@@ -44,6 +46,7 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
     >>> _ = torch.manual_seed(0)
     >>> X = torch.randn(50, 4)
     >>> module = SparseQuantNeuralNetImpl(input_dim=4, n_outputs=3)
+    >>> module.fit_encoder(X)
     >>> module.calibrate(X)
     >>> program = lower(module)
     >>> bool((program(X.numpy()) == module(X).detach().numpy()).all())
@@ -53,14 +56,13 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
         raise ValueError("Only a quantized module has an integer form. Call calibrate(X) first.")
     module = copy.deepcopy(module).cpu().eval()
     _check_finite(module)
-    first = module.quantizers[0]
+    encoder = module.encoder
     quantizer = InputQuantizer(
-        offset=first.offset.numpy(),
-        step=first.step.numpy(),
-        n_bits=int(first.max_code).bit_length(),
+        n_features=encoder.n_features,
+        feature=np.repeat(np.arange(encoder.n_features), encoder.n_codes),
+        thresholds=encoder.thresholds.reshape(-1, encoder.max_code).numpy(),
     )
-    low = np.zeros(len(first.offset), dtype=np.int64)
-    high = np.full(len(first.offset), first.max_code, dtype=np.int64)
+    low, high = np.zeros(len(quantizer.feature), dtype=np.int64), quantizer.largest
 
     layers = []
     for i, linear in enumerate(module.linears):
@@ -74,16 +76,14 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
 
     last = module.linears[-1]
     scaler = OutputScaler(gain=last.log_gain.exp().numpy(), bias=last.bias.numpy())
-    return IntegerProgram(quantizer, tuple(layers), scaler)
+    return simplify(IntegerProgram(quantizer, tuple(layers), scaler))
 
 
 def _tabulate(module: SparseQuantNeuralNetImpl, i: int, layer: IntegerLayer) -> np.ndarray:
     """Code of each neuron (row) at each offset of its accumulator from ``layer.low``."""
     size = int((layer.high - layer.low).max()) + 1
     grid = torch.from_numpy(layer.low + np.arange(size)[:, None]).to(torch.float32)
-    codes = module.quantizers[i + 1](
-        module.activations[i](module.linears[i].from_accumulator(grid))
-    )
+    codes = module.quantizers[i](module.activations[i](module.linears[i].from_accumulator(grid)))
     if codes.isnan().any():
         raise ValueError(
             "The activation function must give a number for every accumulator. "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -11,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from cipherlearn._budget import l1_limit, neuron_budget
-from cipherlearn._layers import AffineQuantizer, SparseQuantLinear
+from cipherlearn._encoding import PLACEMENTS, InputEncoder
+from cipherlearn._encoding import n_codes_per_feature as default_n_codes
+from cipherlearn._layers import ActivationQuantizer, SparseQuantLinear
 
 __all__ = ["SparseQuantNeuralNetImpl", "check_int"]
 
@@ -21,9 +22,10 @@ MAX_BITS = 8
 class SparseQuantNeuralNetImpl(nn.Module):
     """Sparse, quantized, fully connected network.
 
-    The module starts as a plain float network. :meth:`calibrate` turns it, in
-    place, into a quantized one that computes nearly the same function, to be
-    fine-tuned. The estimators call it; so can a training loop of your own.
+    :meth:`fit_encoder` learns how features become integer codes. The module then is a float
+    network on these codes, until :meth:`calibrate` turns it, in place, into a quantized one
+    that computes nearly the same function, to be fine-tuned. The estimators call both; so can
+    a training loop of your own.
 
     Parameters
     ----------
@@ -52,6 +54,13 @@ class SparseQuantNeuralNetImpl(nn.Module):
         How ``n_accum_bits`` is enforced. "omega" bounds the number of a neuron's non-zero
         weights, as if all were maximal. "l1" bounds the sum of their magnitudes instead,
         which is what the accumulator needs, and guarantees that it fits.
+    n_codes_per_feature : int or "auto", default="auto"
+        Codes that encode a feature, each of ``n_a_bits``. The client computes them, so they are
+        free. Together they tell ``n_codes_per_feature * (2**n_a_bits - 1) + 1`` values apart.
+        "auto" takes 6 to 48 thresholds, the more the fewer features there are.
+    threshold_placement : {"mixed", "uniform", "quantile"}, default="mixed"
+        Whether the thresholds between codes are evenly spaced, have equally many values of the
+        data between them, or are the means of both.
     activation_function : callable returning a torch.nn.Module, default=torch.nn.ReLU
         Class of an element-wise activation. It becomes a lookup table.
     pruning : bool, default=True
@@ -64,8 +73,9 @@ class SparseQuantNeuralNetImpl(nn.Module):
         Width of the accumulators of each layer, in bits.
     budgets : list of int
         Largest number of non-zero weights of a neuron of each layer.
-    l1_limits : list of int or None
-        Largest sum of the magnitudes of a neuron's integer weights, of each layer.
+    max_widths : list of int or None
+        Largest sum of a neuron's ``abs(weight) * largest input code``, of each layer, where it
+        is enforced.
 
     Raises
     ------
@@ -77,7 +87,9 @@ class SparseQuantNeuralNetImpl(nn.Module):
     >>> import torch
     >>> from cipherlearn import SparseQuantNeuralNetImpl
     >>> module = SparseQuantNeuralNetImpl(input_dim=30, n_outputs=2, n_layers=3)
-    >>> module(torch.zeros(5, 30)).shape
+    >>> X = torch.randn(100, 30)
+    >>> module.fit_encoder(X)
+    >>> module(X[:5]).shape
     torch.Size([5, 2])
     >>> module.budgets
     [28, 28, 28]
@@ -95,6 +107,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
         n_hidden_accum_bits: int | None = None,
         n_hidden_neurons_multiplier: float = 1.0,
         budget: str = "omega",
+        n_codes_per_feature: int | str = "auto",
+        threshold_placement: str = "mixed",
         activation_function: Callable[[], nn.Module] = nn.ReLU,
         pruning: bool = True,
     ) -> None:
@@ -109,7 +123,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
             n_hidden_accum_bits = check_int("n_hidden_accum_bits", n_hidden_accum_bits, 1, 16)
         hidden = _hidden_widths(n_layers, n_hidden_neurons)
 
-        self._arguments = {
+        self._arguments: dict[str, Any] = {
             "input_dim": input_dim,
             "n_outputs": n_outputs,
             "n_layers": n_layers,
@@ -120,39 +134,49 @@ class SparseQuantNeuralNetImpl(nn.Module):
             "n_hidden_accum_bits": n_hidden_accum_bits,
             "n_hidden_neurons_multiplier": n_hidden_neurons_multiplier,
             "budget": budget,
+            "n_codes_per_feature": n_codes_per_feature,
+            "threshold_placement": threshold_placement,
             "activation_function": activation_function,
             "pruning": pruning,
         }
         if budget not in ("omega", "l1"):
             raise ValueError(f'budget must be "omega" or "l1". Got {budget!r}.')
+        if threshold_placement not in PLACEMENTS:
+            raise ValueError(
+                f"threshold_placement must be one of {PLACEMENTS}. Got {threshold_placement!r}."
+            )
+        if n_codes_per_feature == "auto":
+            n_codes_per_feature = default_n_codes(input_dim, n_a_bits)
+        n_codes = check_int('n_codes_per_feature, unless "auto",', n_codes_per_feature, 1)
         self.pruning = pruning
         hidden_bits = n_accum_bits
         if pruning and n_hidden_accum_bits is not None:
             hidden_bits = min(hidden_bits, n_hidden_accum_bits)
         self.accum_bits = [hidden_bits] * len(hidden) + [n_accum_bits]
         # A count alone does not make hidden sums as narrow as asked, nor those of "l1".
-        self.l1_limits = [
-            l1_limit(n_max, n_a_bits)
-            if pruning and (budget == "l1" or n_max < n_accum_bits)
-            else None
+        self.max_widths = [
+            2**n_max - 1 if pruning and (budget == "l1" or n_max < n_accum_bits) else None
             for n_max in self.accum_bits
         ]
-        # A neuron cannot have more non-zero weights than their magnitudes add up to.
-        count_limit = max([input_dim, *hidden])
-        if pruning and budget == "omega":
-            count_limit = neuron_budget(
-                n_accum_bits, n_w_bits, n_a_bits, n_hidden_neurons_multiplier
-            )
-        self.budgets = [min(count_limit, limit or count_limit) for limit in self.l1_limits]
+        n_inputs = [input_dim * n_codes, *hidden]
+        self.budgets = list(n_inputs)
+        if pruning:
+            # One weight at least must fit.
+            for n_max in self.accum_bits:
+                l1_limit(n_max, n_a_bits)
+            if budget == "omega":
+                limit = neuron_budget(n_accum_bits, n_w_bits, n_a_bits, n_hidden_neurons_multiplier)
+                self.budgets = [limit] * len(n_inputs)
 
-        widths = [input_dim, *hidden, n_outputs]
-        self.quantizers: Sequence[AffineQuantizer] = _module_list(
-            AffineQuantizer(width, n_a_bits, torch.float64 if i == 0 else torch.float32)
-            for i, width in enumerate(widths[:-1])
-        )
+        self.encoder = InputEncoder(input_dim, n_a_bits, n_codes, threshold_placement)
         self.linears: Sequence[SparseQuantLinear] = _module_list(
-            SparseQuantLinear(n_in, n_out, n_w_bits, limit)
-            for (n_in, n_out), limit in zip(itertools.pairwise(widths), self.l1_limits, strict=True)
+            SparseQuantLinear(n_in, n_out, n_w_bits, 2**n_a_bits - 1, max_width)
+            for n_in, n_out, max_width in zip(
+                n_inputs, [*hidden, n_outputs], self.max_widths, strict=True
+            )
+        )
+        self.quantizers: Sequence[ActivationQuantizer] = _module_list(
+            ActivationQuantizer(width, n_a_bits) for width in hidden
         )
         self.activations: Sequence[nn.Module] = _module_list(
             _element_wise(activation_function) for _ in hidden
@@ -172,9 +196,9 @@ class SparseQuantNeuralNetImpl(nn.Module):
         -------
         torch.Tensor of shape (n_samples, n_outputs)
         """
-        codes = self.quantizers[0](X).to(torch.float32)
-        for activation, quantizer, linear in zip(
-            self.activations, self.quantizers[1:], self.linears[:-1], strict=True
+        codes = self.encoder(X)
+        for linear, activation, quantizer in zip(
+            self.linears, self.activations, self.quantizers, strict=False
         ):
             codes = quantizer(activation(linear(codes)))
         return self.linears[-1](codes)
@@ -189,13 +213,18 @@ class SparseQuantNeuralNetImpl(nn.Module):
         return all(bool(linear.quantized) for linear in self.linears)
 
     @torch.no_grad()
-    def normalize(self, X: Tensor) -> None:
-        """Centre and scale the features inside the float network, for conditioning."""
-        first = self.quantizers[0]
-        X = X.to(first.offset.dtype)
-        spread = X.std(dim=0, unbiased=False)
-        first.offset.copy_(X.mean(dim=0))
-        first.log_step.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)).log())
+    def fit_encoder(self, X: Tensor) -> None:
+        """Place the thresholds of the input codes. Call it once, before training.
+
+        Parameters
+        ----------
+        X : torch.Tensor of shape (n_samples, input_dim)
+            Features of the training data.
+        """
+        self.encoder.fit(X)
+        first, largest = self.linears[0], self.encoder.largest
+        first.input_max.copy_(largest)
+        first.mask.copy_((largest > 0).expand_as(first.mask))
 
     @torch.no_grad()
     def calibrate(self, X: Tensor, percentile: float = 95.0) -> None:
@@ -206,23 +235,22 @@ class SparseQuantNeuralNetImpl(nn.Module):
         X : torch.Tensor of shape (n_samples, input_dim)
             Representative features.
         percentile : float, default=95.0
-            Codes span the data between percentiles ``100 - percentile`` and
-            ``percentile`` of each feature and neuron. Values beyond are clipped.
+            Codes span each neuron's activation between percentiles ``100 - percentile`` and
+            ``percentile``. Activations beyond are clipped.
         """
-        values = X
-        for i, (quantizer, linear) in enumerate(zip(self.quantizers, self.linears, strict=True)):
-            values = values.to(quantizer.offset.dtype)
-            old_offset, old_step = quantizer.offset.clone(), quantizer.step.clone()
-            low, high = _robust_range(values, percentile)
-            quantizer.calibrate(low, high)
-            linear.substitute_input(
-                ((quantizer.offset - old_offset) / old_step).to(torch.float32),
-                (quantizer.step / old_step).to(torch.float32),
-            )
-            linear.calibrate()
-            if i < len(self.activations):
-                codes = quantizer(values).to(torch.float32)
-                values = self.activations[i](linear(codes))
+        encoder = self.encoder
+        encoder.quantized.fill_(True)
+        codes = encoder(X)
+        self.linears[0].substitute_input(-encoder.center / encoder.spread, 1 / encoder.spread)
+        self.linears[0].calibrate(codes)
+        for i, (activation, quantizer) in enumerate(
+            zip(self.activations, self.quantizers, strict=True)
+        ):
+            values = activation(self.linears[i](codes))
+            quantizer.calibrate(*_robust_range(values, percentile))
+            codes = quantizer(values)
+            self.linears[i + 1].substitute_input(quantizer.offset, quantizer.step)
+            self.linears[i + 1].calibrate(codes)
 
     def __reduce__(self):
         # Brevitas's injected quantizer classes do not pickle; the tensors do. The
@@ -294,7 +322,7 @@ def _hidden_widths(n_layers: int, n_hidden_neurons: int | Sequence[int]) -> list
     return [check_int("n_hidden_neurons", width, 1) for width in widths]
 
 
-def check_int(name: str, value: int, low: int, high: int | None = None) -> int:
+def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
     """Return ``value`` as an int, or raise ValueError unless it is one in ``[low, high]``."""
     valid = hasattr(value, "__index__") and not isinstance(value, bool) and value >= low
     if not valid or (high is not None and value > high):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 
@@ -50,40 +51,88 @@ class _Immutable:
 
 @dataclass(frozen=True, eq=False)
 class InputQuantizer(_Immutable):
-    """Per-feature affine quantizer, evaluated by the client in the clear.
+    """Features to integer codes, evaluated by the client in the clear.
+
+    A code counts the thresholds that its feature reaches. Several codes may read the same
+    feature, each with thresholds of its own.
 
     Parameters
     ----------
-    offset, step : ndarray of shape (n_features,), float64
-        ``code = clip(round((x - offset) / step), 0, 2**n_bits - 1)``.
-    n_bits : int
-        Width of a code, in bits.
+    n_features : int
+        Number of features of a row.
+    feature : ndarray of shape (n_codes,), int64
+        Feature that each code reads.
+    thresholds : ndarray of shape (n_codes, n_levels), float64
+        ``code[i] = sum(x[feature[i]] >= thresholds[i])``. Each row ascends, and may end in
+        infinities, which count for nothing.
+
+    Examples
+    --------
+    >>> from cipherlearn._program import InputQuantizer
+    >>> quantizer = InputQuantizer(2, [0, 1], [[1.0, 2.0, 3.0], [0.5, float("inf"), float("inf")]])
+    >>> quantizer([[2.5, 0.0], [0.0, 7.0]])
+    array([[2, 0],
+           [0, 1]])
     """
 
-    offset: FloatArray
-    step: FloatArray
-    n_bits: int
+    n_features: int
+    feature: IntArray
+    thresholds: FloatArray
 
     def __post_init__(self) -> None:
-        _freeze(self, "offset", np.float64, 1)
-        _freeze(self, "step", np.float64, 1)
-        if not (np.isfinite(self.offset).all() and np.isfinite(self.step).all()):
-            raise ValueError("Quantizer offsets and steps must be finite.")
-        if not 1 <= self.n_bits <= 16:
-            raise ValueError(f"A code has 1 to 16 bits. Got {self.n_bits}.")
-        if self.offset.shape != self.step.shape or (self.step <= 0).any():
-            raise ValueError("A quantizer needs one positive step per offset.")
+        _freeze(self, "feature", np.int64, 1)
+        _freeze(self, "thresholds", np.float64, 2)
+        if len(self.feature) == 0 or len(self.feature) != len(self.thresholds):
+            raise ValueError(
+                "A quantizer needs at least one code, and a row of thresholds for each. "
+                f"Got {len(self.feature)} codes and {len(self.thresholds)} rows."
+            )
+        if self.feature.min() < 0 or self.feature.max() >= self.n_features:
+            raise ValueError(f"Codes must read features from 0 to {self.n_features - 1}.")
+        following = self.thresholds[:, 1:]
+        if not ((self.thresholds > -np.inf).all() and (self.thresholds[:, :-1] <= following).all()):
+            raise ValueError("Thresholds must be numbers above -inf that ascend in each row.")
+
+    @cached_property
+    def largest(self) -> IntArray:
+        """Largest value of each code."""
+        largest = np.isfinite(self.thresholds).sum(axis=1)
+        largest.setflags(write=False)
+        return largest
+
+    @property
+    def n_bits(self) -> int:
+        """Bits that hold every code."""
+        return max(1, int(self.largest.max()).bit_length())
 
     def __call__(self, X: FloatArray) -> IntArray:
+        return self.count(self.check(X)).T.astype(np.int64)
+
+    def check(self, X: FloatArray) -> FloatArray:
+        """Return features as floats, or raise ValueError if they are none."""
         X = np.asarray(X, dtype=np.float64)
-        if X.ndim != 2 or X.shape[1] != len(self.offset) or np.isnan(X).any():
+        if X.ndim != 2 or X.shape[1] != self.n_features or np.isnan(X).any():
             raise ValueError(
-                f"Features must be numbers of shape (n_rows, {len(self.offset)}), without NaN. "
+                f"Features must be numbers of shape (n_rows, {self.n_features}), without NaN. "
                 f"Got shape {X.shape} with {np.isnan(X).sum()} NaN."
             )
-        with np.errstate(over="ignore"):  # what overflows is clipped
-            units = (X - self.offset) / self.step
-        return np.rint(np.clip(units, 0, 2**self.n_bits - 1)).astype(np.int64)
+        return X
+
+    def count(self, X: FloatArray, dtype: type = np.int64) -> NDArray:
+        """Codes of checked features, transposed: of shape (n_codes, n_rows)."""
+        columns = np.ascontiguousarray(X.T)
+        codes: NDArray = np.empty((len(self.feature), len(X)), dtype=dtype)
+        reached = np.empty(len(X), dtype=bool)
+        counted = np.empty(len(X), dtype=np.uint8 if self.largest.max() < 256 else np.int64)
+        for code, feature, row, largest in zip(
+            codes, self.feature, self.thresholds, self.largest, strict=True
+        ):
+            counted[:] = 0
+            for threshold in row[:largest]:
+                np.greater_equal(columns[feature], threshold, out=reached)
+                np.add(counted, reached, out=counted)
+            code[:] = counted
+        return codes
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,16 +220,25 @@ class IntegerLayer(_Immutable):
         return [IntegerRange(int(row.min()), int(row.max())) for row in rows]
 
     def __call__(self, codes: IntArray) -> IntArray:
-        accumulators = self._product(codes)
+        return self.apply(np.asarray(codes).T).T
+
+    def apply(self, codes: NDArray) -> IntArray:
+        """Compute the layer on transposed codes: one row per input, one column per sample."""
+        # BLAS multiplies floats only, and they are exact on these integers.
+        weights: NDArray = self.weights.astype(self.exact_float)
+        accumulators = (weights @ codes.astype(self.exact_float, copy=False)).astype(np.int64)
         if self.tables is None:
             return accumulators
-        columns = accumulators - self.low
-        rows = np.arange(len(self.weights)) * self.tables.shape[1]
-        return self.tables.ravel()[columns + rows]
+        accumulators -= self.low[:, None]
+        result = np.empty_like(accumulators)
+        for row, table, index in zip(result, self.tables, accumulators, strict=True):
+            row[:] = table[index]
+        return result
 
-    def _product(self, codes: IntArray) -> IntArray:
-        # BLAS multiplies floats only. Below 2**53 they are exact.
-        return (codes.astype(np.float64) @ self.weights.T.astype(np.float64)).astype(np.int64)
+    @cached_property
+    def exact_float(self) -> type:
+        """Narrowest float type that holds every partial sum of the layer exactly."""
+        return np.float32 if self._reach() < 2**24 else np.float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,22 +250,30 @@ class OutputScaler(_Immutable):
     Parameters
     ----------
     gain, bias : ndarray of shape (n_outputs,), float32
-        ``output = accumulator * gain + bias``.
+        ``output = (accumulator + offset) * gain + bias``.
+    offset : ndarray of shape (n_outputs,), int64, or None
+        What neurons that always give the same code would have added. None is 0.
     """
 
     gain: NDArray[np.float32]
     bias: NDArray[np.float32]
+    offset: IntArray | None = None
 
     def __post_init__(self) -> None:
         _freeze(self, "gain", np.float32, 1)
         _freeze(self, "bias", np.float32, 1)
+        if self.offset is None:
+            object.__setattr__(self, "offset", np.zeros(len(self.gain), dtype=np.int64))
+        _freeze(self, "offset", np.int64, 1)
+        assert self.offset is not None
         if not (np.isfinite(self.gain).all() and np.isfinite(self.bias).all()):
             raise ValueError("Output gains and biases must be finite.")
-        if self.gain.shape != self.bias.shape:
-            raise ValueError("The output scaler needs one bias per gain.")
+        if not self.gain.shape == self.bias.shape == self.offset.shape:
+            raise ValueError("The output scaler needs one bias and one offset per gain.")
 
     def __call__(self, accumulators: IntArray) -> NDArray[np.float32]:
-        return accumulators.astype(np.float32) * self.gain + self.bias
+        assert self.offset is not None
+        return (accumulators + self.offset).astype(np.float32) * self.gain + self.bias
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,7 +309,7 @@ class IntegerProgram(_Immutable):
         *hidden, last = self.layers
         if last.tables is not None or any(layer.tables is None for layer in hidden):
             raise ValueError("Every layer but the last needs tables, and the last has none.")
-        widths = [self.n_features, *(len(layer.weights) for layer in self.layers)]
+        widths = [self.n_codes, *(len(layer.weights) for layer in self.layers)]
         if [layer.weights.shape[1] for layer in self.layers] != widths[:-1]:
             raise ValueError("Each layer must take as many inputs as the one before it gives.")
         if len(self.scaler.gain) != widths[-1]:
@@ -252,7 +318,7 @@ class IntegerProgram(_Immutable):
 
     def _check_ranges(self) -> None:
         """Check that every range a layer assumes of its inputs is proven by what gives them."""
-        given = [IntegerRange(0, 2**self.quantizer.n_bits - 1)] * self.n_features
+        given = [IntegerRange(0, largest) for largest in self.quantizer.largest.tolist()]
         for layer in self.layers:
             assumed = zip(layer.input_low.tolist(), layer.input_high.tolist(), strict=True)
             for (low, high), proven in zip(assumed, given, strict=True):
@@ -267,7 +333,12 @@ class IntegerProgram(_Immutable):
     @property
     def n_features(self) -> int:
         """Number of input features."""
-        return len(self.quantizer.offset)
+        return self.quantizer.n_features
+
+    @property
+    def n_codes(self) -> int:
+        """Number of integers that a row is encrypted as."""
+        return len(self.quantizer.feature)
 
     @property
     def n_outputs(self) -> int:
@@ -280,32 +351,35 @@ class IntegerProgram(_Immutable):
         return sum(len(layer.weights) for layer in self.layers[:-1])
 
     def quantize(self, X: FloatArray) -> IntArray:
-        """Turn features of shape (n_samples, n_features) into integer codes."""
+        """Turn features into integer codes of shape (n_samples, n_codes)."""
         return self.quantizer(X)
 
     def run(self, codes: IntArray) -> IntArray:
         """Compute the last layer's accumulators, of shape (n_samples, n_outputs)."""
         codes = self.check_codes(codes)
-        result = np.empty((len(codes), self.n_outputs), dtype=np.int64)
-        for start in range(0, len(codes), _BLOCK_ROWS):
-            block = codes[start : start + _BLOCK_ROWS]
+        return self._in_blocks(codes, lambda block: block.T)
+
+    def _in_blocks(self, rows: NDArray, to_codes: Callable[[NDArray], NDArray]) -> IntArray:
+        result = np.empty((len(rows), self.n_outputs), dtype=np.int64)
+        for start in range(0, len(rows), _BLOCK_ROWS):
+            values = to_codes(rows[start : start + _BLOCK_ROWS])
             for layer in self.layers:
-                block = layer(block)
-            result[start : start + _BLOCK_ROWS] = block
+                values = layer.apply(values)
+            result[start : start + _BLOCK_ROWS] = values.T
         return result
 
     def check_codes(self, codes: IntArray) -> IntArray:
         """Return codes as an array, or raise ValueError unless the quantizer could make them."""
         codes = np.asarray(codes)
-        if codes.ndim != 2 or codes.shape[1] != self.n_features or codes.dtype.kind not in "iu":
+        if codes.ndim != 2 or codes.shape[1] != self.n_codes or codes.dtype.kind not in "iu":
             raise ValueError(
-                f"Codes must be integers of shape (n_rows, {self.n_features}). "
+                f"Codes must be integers of shape (n_rows, {self.n_codes}). "
                 f"Got {codes.dtype} of shape {codes.shape}. Make them with program.quantize(X)."
             )
-        largest = 2**self.quantizer.n_bits - 1
-        if codes.size and (codes.min() < 0 or codes.max() > largest):
+        if (codes < 0).any() or (codes > self.quantizer.largest).any():
             raise ValueError(
-                f"Codes must be between 0 and {largest}. Got {codes.min()} to {codes.max()}. "
+                f"Codes must be between 0 and {self.quantizer.largest.max()}, or less for codes of "
+                f"fewer thresholds. Got {codes.min()} to {codes.max()}. "
                 "Make them with program.quantize(X)."
             )
         return codes
@@ -315,8 +389,10 @@ class IntegerProgram(_Immutable):
         return self.scaler(accumulators)
 
     def __call__(self, X: FloatArray) -> NDArray[np.float32]:
-        """Quantize, run and dequantize: the prediction in the clear."""
-        return self.dequantize(self.run(self.quantize(X)))
+        """Quantize, run and dequantize, a block of rows at a time."""
+        dtype = self.layers[0].exact_float
+        X = self.quantizer.check(X)
+        return self.dequantize(self._in_blocks(X, lambda block: self.quantizer.count(block, dtype)))
 
 
 def _freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:

@@ -22,7 +22,7 @@ from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, O
 __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
 
 FORMAT_NAME = "cipherlearn-program"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # What reading a damaged archive can raise.
 _DAMAGE = (
@@ -63,14 +63,15 @@ def save_program(program: IntegerProgram, file: File) -> None:
     header: dict[str, Any] = {
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
-        "input_bits": program.quantizer.n_bits,
+        "n_features": program.n_features,
         "n_layers": len(program.layers),
     }
     arrays = {
-        "input_offset": program.quantizer.offset,
-        "input_step": program.quantizer.step,
+        "input_feature": program.quantizer.feature,
+        "input_thresholds": program.quantizer.thresholds,
         "output_gain": program.scaler.gain,
         "output_bias": program.scaler.bias,
+        "output_offset": program.scaler.offset,
     }
     for i, layer in enumerate(program.layers):
         arrays[f"layer_{i}_weights"] = layer.weights
@@ -127,10 +128,11 @@ def _check_header(header: Any) -> None:
         raise ProgramFormatError(
             f"A program file must name its format as {FORMAT_NAME!r}. Got {header!r:.100}."
         )
-    if header.get("version") != FORMAT_VERSION:
+    version = header.get("version")
+    if isinstance(version, bool) or version not in range(1, FORMAT_VERSION + 1):
         raise ProgramFormatError(
-            f"This cipherlearn reads program format version {FORMAT_VERSION}. "
-            f"Got version {header.get('version')!r}. Use the cipherlearn that wrote it."
+            f"This cipherlearn reads program format versions 1 to {FORMAT_VERSION}. "
+            f"Got version {version!r}. Use the cipherlearn that wrote it."
         )
 
 
@@ -149,10 +151,38 @@ def _build(header: dict[str, Any], archive: zipfile.ZipFile) -> IntegerProgram:
         )
         for i in range(n_layers)
     ]
-    return IntegerProgram(
-        quantizer=InputQuantizer(
+    if header["version"] == 1:
+        quantizer = _affine_quantizer(
             array("input_offset"), array("input_step"), int(header["input_bits"])
-        ),
+        )
+        offset = None
+    else:
+        offset = array("output_offset")
+        quantizer = InputQuantizer(
+            int(header["n_features"]), array("input_feature"), array("input_thresholds")
+        )
+    return IntegerProgram(
+        quantizer=quantizer,
         layers=tuple(layers),
-        scaler=OutputScaler(array("output_gain"), array("output_bias")),
+        scaler=OutputScaler(array("output_gain"), array("output_bias"), offset),
     )
+
+
+def _affine_quantizer(offset: NDArray, step: NDArray, n_bits: int) -> InputQuantizer:
+    """Give the rule of version 1, ``rint(clip((x - offset) / step))``, as thresholds.
+
+    A threshold is the smallest float that the rule, which never decreases, maps to its code.
+    """
+    if not 1 <= n_bits <= 16 or not (step > 0).all() or not np.isfinite([offset, step]).all():
+        raise ValueError("An affine rule needs finite offsets, positive steps and 1 to 16 bits")
+    codes = np.arange(1, 2**n_bits)
+    thresholds = offset[:, None] + (codes - 0.5) * step[:, None]
+
+    def reached(x: NDArray) -> NDArray:
+        return np.rint((x - offset[:, None]) / step[:, None]) >= codes
+
+    while (below := ~reached(thresholds)).any():
+        thresholds[below] = np.nextafter(thresholds[below], np.inf)
+    while (above := reached(previous := np.nextafter(thresholds, -np.inf))).any():
+        thresholds[above] = previous[above]
+    return InputQuantizer(len(offset), np.arange(len(offset)), thresholds)

@@ -11,18 +11,15 @@ import copy
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from skorch.callbacks import Callback
-from skorch.dataset import Dataset
-from torch.utils.data import Subset
 
-from cipherlearn._budget import fan_in
+from cipherlearn._batches import arrays_of
 
-__all__ = ["CosineDecay", "Phase", "PruningCallback", "QuantizationCallback"]
+__all__ = ["CosineDecay", "Phase", "PruningCallback", "QuantizationCallback", "WeightDecay"]
 
-# Ranges and means are estimated on at most this many values per layer.
-_CALIBRATION_VALUES = 4_000_000
+# Thresholds, ranges and scales are estimated on at most this many values per layer.
+_CALIBRATION_VALUES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -43,9 +40,9 @@ class Phase:
     first_epoch: int
     n_epochs: int
 
-    def progress(self, epoch: int, fraction_of_epoch: float = 0.0) -> float:
-        """Part of the phase done, from 0 to 1, in the ``epoch``-th epoch of the history."""
-        done = epoch - 1 - self.first_epoch + fraction_of_epoch
+    def progress(self, epoch: int) -> float:
+        """Part of the phase done, from 0 to 1, at the start of the history's ``epoch``-th."""
+        done = epoch - 1 - self.first_epoch
         return min(1.0, max(0.0, done / max(1, self.n_epochs)))
 
 
@@ -54,8 +51,9 @@ class PruningCallback(Callback):
 
     The number of weights kept falls from the fan-in :math:`k_0` to the budget
     :math:`k` as :math:`k + (k_0 - k)(1 - t)^3`. The weights kept are those of the largest
-    magnitude in each neuron. Once the weights are integers, the sum of their magnitudes is kept
-    within its limit after every step, in layers that have one.
+    magnitude in each neuron. In layers whose sums have a limit of their own, the width that their
+    inputs span falls to it in the same way. Once the weights are integers, each sum is kept within
+    its limit after every step.
 
     Parameters
     ----------
@@ -87,23 +85,20 @@ def prune(module, progress: float) -> None:
     if not module.pruning:
         return
     for linear, budget in zip(module.linears, module.budgets, strict=True):
-        n_inputs = fan_in(linear.weight.shape)
-        excess = max(0, n_inputs - budget)
-        kept = n_inputs - excess + math.floor(excess * (1 - progress) ** 3)
-        linear.keep_largest(kept)
+        linear.keep_largest(budget, progress)
 
 
 class QuantizationCallback(Callback):
-    """Normalize the float network, then quantize it when the warm-up ends.
+    """Learn how inputs are encoded, and quantize the network when the warm-up ends.
 
     Parameters
     ----------
     warmup : float, default=0.4
         Fraction of the epochs of a first ``fit`` that train the float network.
     percentile : float, default=95.0
-        Codes span each feature and each neuron's activation between percentiles
-        ``100 - percentile`` and ``percentile`` of the training data.
-    distillation : float, default=0.5
+        Codes span each neuron's activation between percentiles ``100 - percentile`` and
+        ``percentile`` of the training data.
+    distillation : float, default=0.9
         Share of the float network's outputs in the targets of the fine-tuning.
 
     References
@@ -112,7 +107,7 @@ class QuantizationCallback(Callback):
     """
 
     def __init__(
-        self, warmup: float = 0.4, percentile: float = 95.0, distillation: float = 0.5
+        self, warmup: float = 0.4, percentile: float = 95.0, distillation: float = 0.9
     ) -> None:
         self.warmup = warmup
         self.percentile = percentile
@@ -133,10 +128,10 @@ class QuantizationCallback(Callback):
         return min(n_epochs - 1, math.ceil(self.warmup * n_epochs))
 
     def on_epoch_begin(self, net, dataset_train=None, **kwargs) -> None:
-        module, phase = net.module_, net.phase_
-        if phase.is_warmup and len(net.history) == phase.first_epoch + 1:
-            module.normalize(_features(net, dataset_train))
-        if not phase.is_warmup and not module.quantized:
+        module = net.module_
+        if not module.encoder.fitted:
+            module.fit_encoder(_features(net, dataset_train))
+        if not net.phase_.is_warmup and not module.quantized:
             prune(module, progress=1.0)
             if self.distillation > 0:
                 self.teacher_ = copy.deepcopy(module).eval()
@@ -159,6 +154,49 @@ class QuantizationCallback(Callback):
         elif outputs.shape != y_true.shape:
             return y_true
         return torch.lerp(y_true.to(outputs), outputs, self.distillation)
+
+
+class WeightDecay(Callback):
+    """Shrink the weights in every step of the warm-up, the more the fewer rows there are.
+
+    Each step multiplies the weights, though not the biases, by ``1 - lr * rate``, with
+    ``rate = min(largest, strength / n_samples)``. This keeps a float network of many input codes
+    from learning the noise of small data, which the quantized one would then be taught.
+
+    Parameters
+    ----------
+    strength : float, default=1000.0
+        Rate for one row.
+    largest : float, default=3.0
+        Upper bound of the rate.
+
+    References
+    ----------
+    Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
+    """
+
+    def __init__(self, strength: float = 1000.0, largest: float = 3.0) -> None:
+        self.strength = strength
+        self.largest = largest
+
+    def on_train_begin(self, net, **kwargs) -> None:
+        for name in ("strength", "largest"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(
+                    f"callbacks__weight_decay__{name} must be a number of at least 0. "
+                    f"Got {value!r}."
+                )
+
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs) -> None:
+        self.rate_ = min(self.largest, self.strength / len(dataset_train))
+
+    @torch.no_grad()
+    def on_batch_end(self, net, training=False, **kwargs) -> None:
+        if training and net.phase_.is_warmup:
+            lr = net.optimizer_.param_groups[0]["lr"]
+            for linear in net.module_.linears:
+                linear.weight.mul_(max(0.0, 1 - lr * self.rate_))
 
 
 class CosineDecay(Callback):
@@ -187,14 +225,8 @@ class CosineDecay(Callback):
 
 def _features(net, dataset) -> torch.Tensor:
     """Return the features of a skorch dataset, thinned out if there are very many."""
-    if isinstance(dataset, Subset):
-        X, rows = _array(dataset.dataset), np.asarray(dataset.indices)
-    else:
-        X, rows = _array(dataset), np.arange(len(dataset))
-    widest = max(quantizer.offset.numel() for quantizer in net.module_.quantizers)
-    stride = math.ceil(len(rows) * widest / _CALIBRATION_VALUES)
-    return torch.as_tensor(X[rows[::stride]], device=net.device)
-
-
-def _array(dataset: Dataset) -> np.ndarray:
-    return dataset.X["X"] if isinstance(dataset.X, dict) else dataset.X
+    X, _ = arrays_of(dataset)
+    X = X["X"] if isinstance(X, dict) else X
+    widest = max(linear.in_features for linear in net.module_.linears)
+    stride = math.ceil(len(X) * widest / _CALIBRATION_VALUES)
+    return torch.as_tensor(X[::stride], device=net.device)

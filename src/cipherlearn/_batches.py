@@ -1,0 +1,68 @@
+"""Batches of small data, without the cost of torch's loader per row."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Subset
+
+__all__ = ["TensorBatches", "arrays_of"]
+
+Features = np.ndarray | dict[str, np.ndarray]
+
+
+def arrays_of(dataset: Any) -> tuple[Features, np.ndarray | None]:
+    """Return the features and targets of a skorch dataset, or of a subset of one."""
+    if isinstance(dataset, Subset):
+        X, y = arrays_of(dataset.dataset)
+        rows = np.asarray(dataset.indices)
+        X = {name: X[name][rows] for name in X} if isinstance(X, dict) else X[rows]
+        return X, None if y is None else y[rows]
+    return dataset.X, dataset.y
+
+
+class TensorBatches:
+    """Iterate over a dataset by indexing whole batches of tensors.
+
+    torch's loader fetches and stacks single rows, which takes longer than a training step of a
+    small network.
+
+    Parameters
+    ----------
+    dataset : skorch.dataset.Dataset, or a torch Subset of one
+        Arrays of features and targets.
+    batch_size : int
+        Rows of a batch. -1 takes all rows at once.
+    shuffle : bool, default=False
+        Whether each pass has an order of its own.
+    drop_last : bool, default=False
+        Whether to leave out a last batch that is not full.
+    """
+
+    def __init__(
+        self, dataset: Dataset, batch_size: int, shuffle: bool = False, drop_last: bool = False
+    ) -> None:
+        X, y = arrays_of(dataset)
+        self.n_rows = len(dataset)  # type: ignore[arg-type]
+        self.batch_size = self.n_rows if batch_size == -1 else batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.X = torch.utils.data.default_convert(X)
+        # skorch's datasets give a zero for each row that has no target.
+        self.y = torch.zeros(self.n_rows) if y is None else torch.as_tensor(y)
+
+    def __len__(self) -> int:
+        count = self.n_rows / self.batch_size
+        return math.floor(count) if self.drop_last else math.ceil(count)
+
+    def __iter__(self) -> Iterator[tuple[Any, torch.Tensor]]:
+        rows = torch.randperm(self.n_rows) if self.shuffle else torch.arange(self.n_rows)
+        for batch in rows.split(self.batch_size)[: len(self)]:
+            if isinstance(self.X, dict):
+                yield {name: values[batch] for name, values in self.X.items()}, self.y[batch]
+            else:
+                yield self.X[batch], self.y[batch]

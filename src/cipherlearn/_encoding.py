@@ -1,0 +1,164 @@
+"""How features become the integer codes that the first layer sums.
+
+The client encodes before it encrypts, so nothing here costs anything on ciphertexts. What costs
+is the width of a sum, which grows with the largest code. So a feature is not one wide code but
+several narrow ones, a *thermometer*: together they tell as many values apart as they have
+thresholds, and a neuron spends its width on those that matter to it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+__all__ = ["PLACEMENTS", "InputEncoder", "n_codes_per_feature", "place_thresholds"]
+
+PLACEMENTS = ("mixed", "uniform", "quantile")
+
+# Thresholds that "auto" aims at in all, and the bounds for one feature. Measured by
+# benchmarks/accuracy.py: fewer lose accuracy on few features, more gain nothing.
+_THRESHOLDS, _FEWEST, _MOST = 576, 6, 48
+
+# Uniform thresholds span this central part of a feature's values.
+_CENTRAL = 0.96
+
+
+def n_codes_per_feature(n_features: int, n_bits: int) -> int:
+    """Choose how many codes encode a feature: more for few features than for many.
+
+    Examples
+    --------
+    >>> from cipherlearn._encoding import n_codes_per_feature
+    >>> [n_codes_per_feature(n_features, n_bits=2) for n_features in (2, 30, 64, 1000)]
+    [16, 7, 3, 2]
+    """
+    n_thresholds = min(_MOST, max(_FEWEST, _THRESHOLDS // n_features))
+    return -(-n_thresholds // (2**n_bits - 1))
+
+
+def place_thresholds(values: NDArray, n_thresholds: int, placement: str) -> NDArray:
+    """Choose ascending thresholds that tell the values of a feature apart.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples,)
+        The feature in the training data.
+    n_thresholds : int
+        Largest number of thresholds. A feature with fewer gaps between its values has one in
+        the middle of each, and loses nothing.
+    placement : {"mixed", "uniform", "quantile"}
+        "uniform" spaces them evenly over the central 96 % of the values, "quantile" puts equally
+        many values between them, and "mixed" takes the mean of the two.
+
+    Returns
+    -------
+    ndarray of shape (at most n_thresholds,)
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cipherlearn._encoding import place_thresholds
+    >>> place_thresholds(np.array([0.0, 0.0, 1.0, 3.0]), 3, "mixed")
+    array([0.5, 2. ])
+    >>> place_thresholds(np.arange(101.0), 3, "uniform")
+    array([18., 50., 82.])
+    """
+    distinct = np.unique(values)
+    if len(distinct) <= n_thresholds + 1:
+        middle = distinct[:-1] / 2 + distinct[1:] / 2
+        return np.where(middle > distinct[:-1], middle, distinct[1:])
+    tail = (1 - _CENTRAL) / 2
+    low, high = np.quantile(values, [tail, 1 - tail], method="inverted_cdf")
+    if low == high:
+        low, high = distinct[0], distinct[-1]
+    fraction = (np.arange(n_thresholds) + 0.5) / n_thresholds
+    uniform = low * (1 - fraction) + high * fraction
+    if placement == "uniform":
+        return uniform
+    fraction = np.arange(1, n_thresholds + 1) / (n_thresholds + 1)
+    quantile = np.quantile(values, fraction, method="inverted_cdf")
+    return quantile if placement == "quantile" else uniform / 2 + quantile / 2
+
+
+class InputEncoder(nn.Module):
+    """Encode each feature as a thermometer of codes.
+
+    The thresholds of a feature are dealt out, in ascending order, to its codes. A code counts
+    those of its thresholds that the feature reaches. The output is the codes or, as long as the
+    network is float, the codes centred and scaled.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of features.
+    n_bits : int
+        Width of a code, in bits.
+    n_codes : int
+        Codes per feature.
+    placement : {"mixed", "uniform", "quantile"}
+        Where :meth:`fit` puts the thresholds, as in :func:`place_thresholds`.
+
+    Attributes
+    ----------
+    largest : Tensor of shape (n_features * n_codes,)
+        Largest value of each code: 0 where the feature has no thresholds left for it.
+    """
+
+    thresholds: Tensor
+    largest: Tensor
+    before: Tensor
+    center: Tensor
+    spread: Tensor
+    fitted: Tensor
+    quantized: Tensor
+
+    def __init__(self, n_features: int, n_bits: int, n_codes: int, placement: str) -> None:
+        super().__init__()
+        self.n_features = n_features
+        self.max_code = 2**n_bits - 1
+        self.n_codes = n_codes
+        self.placement = placement
+        # Thresholds that are not there are infinite. float64 keeps the information of raw data.
+        infinite = torch.full((n_features, n_codes * self.max_code), torch.inf, dtype=torch.float64)
+        self.register_buffer("thresholds", infinite)
+        self.register_buffer("largest", torch.zeros(n_features * n_codes))
+        self.register_buffer("before", torch.arange(n_codes) * float(self.max_code))
+        self.register_buffer("center", torch.zeros(n_features * n_codes))
+        self.register_buffer("spread", torch.ones(n_features * n_codes))
+        self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("quantized", torch.tensor(False))
+
+    @torch.no_grad()
+    def fit(self, X: Tensor) -> None:
+        """Place the thresholds, and learn the mean and spread of each code."""
+        n_thresholds = self.thresholds.shape[1]
+        placed = np.full(self.thresholds.shape, np.inf)
+        for row, values in zip(placed, X.cpu().numpy().astype(np.float64).T, strict=True):
+            thresholds = place_thresholds(values, n_thresholds, self.placement)
+            row[: len(thresholds)] = thresholds
+        self.thresholds.copy_(torch.from_numpy(placed))
+        finite = self.thresholds.isfinite().reshape(-1, self.max_code)
+        self.largest.copy_(finite.sum(dim=1))
+        self.fitted.fill_(True)
+        codes = self.codes(X)
+        self.center.copy_(codes.mean(dim=0))
+        spread = codes.std(dim=0, unbiased=False)
+        self.spread.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))
+
+    def codes(self, X: Tensor) -> Tensor:
+        """Integers, as floats, of shape (n_samples, n_features * n_codes)."""
+        if not self.fitted:
+            raise RuntimeError(
+                "The network has not learned yet how to encode its inputs. Call fit_encoder(X) "
+                "with the training data first."
+            )
+        columns = X.T.to(self.thresholds.dtype).contiguous()
+        reached = torch.searchsorted(self.thresholds, columns, right=True).T.to(self.before.dtype)
+        codes = (reached[:, :, None] - self.before).clamp_(min=0).flatten(start_dim=1)
+        return codes.minimum(self.largest)
+
+    def forward(self, X: Tensor) -> Tensor:
+        codes = self.codes(X)
+        return codes if self.quantized else (codes - self.center) / self.spread

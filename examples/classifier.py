@@ -27,7 +27,7 @@ y = np.array(["Barolo", "Grignolino", "Barbera"])[wine.target]
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
 
 # %%
-# Train in the clear. The features need no scaling: the input quantizer has a range per feature.
+# Train in the clear. The features need no scaling: each has thresholds of its own.
 
 clf = NeuralNetClassifier(module__n_hidden_neurons=12, max_epochs=40, random_state=0)
 clf.fit(X_train, y_train)
@@ -36,13 +36,13 @@ print(f"Features:                     {clf.n_features_in_}, first {clf.feature_n
 print(f"Accuracy in the clear:        {clf.score(X_test, y_test):.3f}")
 
 # %%
-# Look at what the encrypted circuit will compute. The magnitudes of a hidden neuron's weights
-# have a limit, so that its sum has few bits.
+# Look at what the encrypted circuit will compute. A hidden neuron's sum has a limited range, so
+# that it has few bits.
 
 hidden, output = clf.program_.layers
 print(f"Non-zero weights per neuron:  {np.count_nonzero(hidden.weights, axis=1)}")
-print(f"Sums of their magnitudes:     {np.abs(hidden.weights).sum(axis=1)}")
-print(f"Limit of these sums:          {clf.module_.l1_limits[0]}")
+print(f"Widths of their sums:         {np.abs(hidden.weights) @ hidden.input_high}")
+print(f"Limit of these widths:        {clf.module_.max_widths[0]}")
 print(f"Bits of the sums:             {hidden.n_accum_bits} hidden, {output.n_accum_bits} output")
 
 # %%

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from cipherlearn import (
     SparseQuantNeuralNetImpl,
     max_active_neurons,
 )
-from cipherlearn._training import Phase, prune
+from cipherlearn._training import Phase, WeightDecay, prune
 
 # A budget of 3 weights in every layer, whatever the defaults.
 THREE_WEIGHTS = {
@@ -428,6 +430,55 @@ def test_an_interrupt_in_the_fine_tuning_keeps_the_network_so_far():
     assert clf.optimizer_.param_groups[0]["lr"] == 0.01
 
 
+# ---------------------------------------------------------------------- weight decay
+
+
+@pytest.mark.parametrize(("n_rows", "rate"), [(20, 3.0), (1000, 1.0), (4000, 0.25)])
+def test_small_data_shrink_weights_more_than_large(n_rows, rate):
+    decay = WeightDecay()
+    decay.on_epoch_begin(None, dataset_train=range(n_rows))
+    assert decay.rate_ == rate
+
+
+def test_weights_but_not_biases_decay_in_the_warm_up_only():
+    module = SparseQuantNeuralNetImpl(3, 2, n_hidden_neurons=4)
+    before = copy.deepcopy(module)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    decay = WeightDecay(strength=100.0)
+    decay.on_epoch_begin(None, dataset_train=range(50))
+    for is_warmup in (True, False):
+        net = SimpleNamespace(phase_=Phase(is_warmup, 0, 1), module_=module, optimizer_=optimizer)
+        decay.on_batch_end(net, training=True)
+        decay.on_batch_end(net, training=False)
+    for old, new in zip(before.linears, module.linears, strict=True):
+        torch.testing.assert_close(new.weight, old.weight * (1 - 0.01 * 2))
+        assert torch.equal(new.bias, old.bias)
+
+
+def test_a_rate_beyond_one_step_gives_zero_and_not_the_other_sign():
+    X, y = blobs(2, 20)
+    clf = NeuralNetClassifier(lr=1.0, max_epochs=3, module__n_hidden_neurons=4, random_state=0)
+    with np.errstate(all="raise"):
+        assert np.isfinite(clf.fit(X, y).predict_proba(X)).all()
+
+
+@pytest.mark.parametrize(("name", "value"), [("strength", -1.0), ("largest", np.nan)])
+def test_an_invalid_decay_is_refused(name, value):
+    clf = NeuralNetClassifier(max_epochs=2, **{f"callbacks__weight_decay__{name}": value})
+    with pytest.raises(ValueError, match=f"weight_decay__{name} must be a number of at least 0"):
+        clf.fit(*blobs(2, 20))
+
+
+def test_decay_keeps_a_network_from_learning_noise():
+    rng = np.random.default_rng(0)
+    X, X_test = rng.normal(size=(150, 8)), rng.normal(size=(2000, 8))
+    y = X[:, 0] + rng.normal(size=150)
+    options = {"max_epochs": 60, "random_state": 0}
+    with_decay = NeuralNetRegressor(**options).fit(X, y).score(X_test, X_test[:, 0])
+    without = NeuralNetRegressor(**options, callbacks__weight_decay=None).fit(X, y)
+    assert with_decay > without.score(X_test, X_test[:, 0]) + 0.05
+
+
 # ---------------------------------------------------------------------- small data
 
 
@@ -455,6 +506,20 @@ def test_five_separable_rows_are_learned():
     X, y = [[0.0], [1.0], [2.0], [3.0], [4.0]], [0, 0, 1, 1, 1]
     clf = NeuralNetClassifier(max_epochs=100, lr=0.05, module__n_hidden_neurons=4, random_state=0)
     assert clf.fit(X, y).predict(X).tolist() == y
+
+
+def test_five_rows_train_with_the_default_settings():
+    X, y = [[0.0], [1.0], [2.0], [3.0], [4.0]], ["a", "a", "b", "b", "b"]
+    assert NeuralNetClassifier(random_state=0).fit(X, y).predict(X).tolist() == y
+
+
+def test_a_rare_class_is_learned():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(600, 4))
+    y = np.where(X[:, 0] + X[:, 1] > 2.6, "rare", "common")
+    assert 0.02 < np.mean(y == "rare") < 0.06
+    clf = NeuralNetClassifier(max_epochs=60, random_state=0).fit(X, y)
+    assert np.mean(clf.predict(X[y == "rare"]) == "rare") > 0.7
 
 
 @pytest.mark.parametrize("target", [0.0, -3.5, 1e6])

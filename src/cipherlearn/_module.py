@@ -45,15 +45,15 @@ class SparseQuantNeuralNetImpl(nn.Module):
         Width of an accumulator, in bits, from 1 to 16.
     n_hidden_accum_bits : int or None, default=None
         Width of the accumulators of hidden layers, in bits: the precision, hence the cost,
-        of their bootstraps. It is guaranteed by a bound on the sum of the magnitudes of each
-        neuron's weights. With None, or without ``pruning``, ``n_accum_bits`` applies.
+        of their bootstraps. It is guaranteed by a bound on the width of each neuron's
+        sum. With None, or without ``pruning``, ``n_accum_bits`` applies.
     n_hidden_neurons_multiplier : float, default=1.0
         A neuron may have ``floor(n_hidden_neurons_multiplier * Ω)`` non-zero weights,
         with Ω for ``n_accum_bits``.
     budget : {"omega", "l1"}, default="omega"
         How ``n_accum_bits`` is enforced. "omega" bounds the number of a neuron's non-zero
-        weights, as if all were maximal. "l1" bounds the sum of their magnitudes instead,
-        which is what the accumulator needs, and guarantees that it fits.
+        weights, as if all were maximal. "l1" bounds the sum of their magnitudes times the largest
+        codes instead, which is what the accumulator needs, and guarantees that it fits.
     n_codes_per_feature : int or "auto", default="auto"
         Codes that encode a feature, each of ``n_a_bits``. The client computes them, so they are
         free. Together they tell ``n_codes_per_feature * (2**n_a_bits - 1) + 1`` values apart.

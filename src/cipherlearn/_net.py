@@ -39,8 +39,8 @@ __all__ = ["EncryptedPredictionNet"]
 _STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 4000, 30, 500
 
 
-# Rows on which prune measures what a neuron is worth.
-_IMPORTANCE_ROWS = 2000
+# Rows on which prune measures what a neuron is worth, and its factor on the learning rate.
+_IMPORTANCE_ROWS, _GENTLE = 2000, 0.3
 
 # torch has a fused Adam for the CPU since 2.4.
 _FUSED_ADAM = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 4)
@@ -364,7 +364,18 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         smaller.set_params(module__n_hidden_neurons=widths)
         smaller.module_ = without_neurons(module, kept, rows)
         smaller.initialize_optimizer()
+        smaller._quantization_callback().learn_from(module)
         return smaller
+
+    @contextlib.contextmanager
+    def _gentle_steps(self):
+        """Train from weights that are good already, without losing them in the first steps."""
+        groups = self.optimizer_.param_groups
+        for group in groups:
+            group["lr"] *= _GENTLE
+        yield
+        for group in groups:
+            group["lr"] /= _GENTLE
 
     def float_twin(self):
         """Make a float network with this one's topology, to see what quantization costs.

@@ -54,7 +54,8 @@ def choose_neurons(importance: Sequence[Tensor], share: float | str) -> list[Ten
     importance : sequence of torch.Tensor
         As :func:`neuron_importance` gives it.
     share : float or "auto"
-        Part of each layer to remove, or "auto" for all that together hardly change the outputs.
+        Part of each layer to remove, besides neurons that change nothing, or "auto" for all that
+        together hardly change the outputs.
 
     Returns
     -------
@@ -77,7 +78,8 @@ def choose_neurons(importance: Sequence[Tensor], share: float | str) -> list[Ten
         if share == "auto":
             n_removed = int((values[ascending].cumsum(0) <= _NEGLIGIBLE).sum())
         else:
-            n_removed = int(share * len(values))
+            n_dead = int((values == 0).sum())
+            n_removed = n_dead + int(share * (len(values) - n_dead))
         n_removed = min(n_removed, len(values) - 1)
         kept.append(ascending[n_removed:].sort().values)
     return kept

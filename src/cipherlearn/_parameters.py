@@ -21,8 +21,8 @@ PARAMETERS_DOC = """
         input could drive beyond it.
     module__n_hidden_accum_bits : int or None, default=5
         Width of the accumulators of hidden layers, in bits. The cost of a bootstrap
-        grows steeply with it. It is guaranteed by a bound on the sum of the magnitudes of
-        each neuron's weights. With None, or without pruning, ``module__n_accum_bits`` applies.
+        grows steeply with it. It is guaranteed by a bound on the width of each neuron's sum.
+        With None, or without pruning, ``module__n_accum_bits`` applies.
     module__n_hidden_neurons_multiplier : float, default=2.3
         A neuron keeps at most ``floor(multiplier * Ω)`` non-zero weights, with Ω from
         :func:`~cipherlearn.max_active_neurons`. Weights are signed, so 2.3 is safe for widths of
@@ -30,6 +30,12 @@ PARAMETERS_DOC = """
     module__budget : {{"omega", "l1"}}, default="omega"
         Whether ``module__n_accum_bits`` bounds the number of each neuron's non-zero weights, or
         the sum of their magnitudes.
+    module__n_codes_per_feature : int or "auto", default="auto"
+        Codes that the client makes of each feature, which is free. "auto" takes more for few
+        features than for many. Fewer make training faster.
+    module__threshold_placement : {{"mixed", "uniform", "quantile"}}, default="mixed"
+        Whether the thresholds between codes are evenly spaced, have equally many values between
+        them, or are the means of both.
     module__activation_function : callable, default=torch.nn.ReLU
         Class of an element-wise torch activation. It becomes a lookup table.
     module__pruning : bool, default=True
@@ -41,8 +47,8 @@ PARAMETERS_DOC = """
     lr : float, default=0.01
         Learning rate at the start of each phase.
     max_epochs : int or None, default=None
-        Epochs of one ``fit``, or of one ``partial_fit``. None chooses between 20 and
-        500, to make about 5000 steps.
+        Epochs of one ``fit``, or of one ``partial_fit``. None chooses between 30 and
+        500, to make about 4000 steps.
     batch_size : int, default=32
         Rows of a training batch. -1 takes all rows at once.
     iterator_train, iterator_valid : data loader class, default=torch.utils.data.DataLoader
@@ -51,9 +57,9 @@ PARAMETERS_DOC = """
         How skorch sets rows aside for validation, such as ``skorch.dataset.ValidSplit(5)``.
         None trains on all rows. Early stopping needs a split.
     callbacks : list or None, default=None
-        More skorch callbacks. ``callbacks__pruning__*`` and ``callbacks__quantization__*``
-        configure those of this library, and ``callbacks__lr_decay=None`` removes its
-        learning-rate schedule.
+        More skorch callbacks. ``callbacks__quantization__*``, ``callbacks__pruning__*`` and
+        ``callbacks__weight_decay__*`` configure those of this library, and
+        ``callbacks__lr_decay=None`` removes its learning-rate schedule.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the present network, whatever parameters of the module have
         been set since.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,17 +123,22 @@ class InputQuantizer(_Immutable):
         """Codes of checked features, transposed: of shape (n_codes, n_rows)."""
         columns = np.ascontiguousarray(X.T)
         codes: NDArray = np.empty((len(self.feature), len(X)), dtype=dtype)
-        reached = np.empty(len(X), dtype=bool)
-        counted = np.empty(len(X), dtype=np.uint8 if self.largest.max() < 256 else np.int64)
-        for code, feature, row, largest in zip(
-            codes, self.feature, self.thresholds, self.largest, strict=True
-        ):
-            counted[:] = 0
-            for threshold in row[:largest]:
-                np.greater_equal(columns[feature], threshold, out=reached)
-                np.add(counted, reached, out=counted)
-            code[:] = counted
+        count_dtype = np.uint8 if self.thresholds.shape[1] < 256 else np.int64
+        for feature, run, thresholds in self._runs:
+            reached = (columns[feature] >= thresholds[:, :, None]).view(np.uint8)
+            codes[run] = np.add.reduce(reached, axis=0, dtype=count_dtype)
         return codes
+
+    @cached_property
+    def _runs(self) -> list[tuple[int, slice, FloatArray]]:
+        """Runs of codes that read the same feature, with their thresholds by level."""
+        # Not even an infinite feature reaches NaN.
+        thresholds = np.where(np.isfinite(self.thresholds), self.thresholds, np.nan)
+        starts = [0, *np.flatnonzero(np.diff(self.feature)) + 1, len(self.feature)]
+        return [
+            (int(self.feature[a]), slice(a, b), thresholds[a:b, : self.largest[a:b].max()].T.copy())
+            for a, b in pairwise(starts)
+        ]
 
 
 @dataclass(frozen=True, eq=False)
@@ -220,20 +226,26 @@ class IntegerLayer(_Immutable):
         return [IntegerRange(int(row.min()), int(row.max())) for row in rows]
 
     def __call__(self, codes: IntArray) -> IntArray:
-        return self.apply(np.asarray(codes).T).T
+        return self.apply(np.asarray(codes).T).astype(np.int64).T
 
-    def apply(self, codes: NDArray) -> IntArray:
-        """Compute the layer on transposed codes: one row per input, one column per sample."""
+    def apply(self, codes: NDArray) -> NDArray:
+        """Compute on transposed codes, with a row per input, in integers that may be floats."""
         # BLAS multiplies floats only, and they are exact on these integers.
-        weights: NDArray = self.weights.astype(self.exact_float)
-        accumulators = (weights @ codes.astype(self.exact_float, copy=False)).astype(np.int64)
+        accumulators: NDArray = self._float_weights @ codes.astype(self.exact_float, copy=False)
         if self.tables is None:
             return accumulators
-        accumulators -= self.low[:, None]
-        result = np.empty_like(accumulators)
-        for row, table, index in zip(result, self.tables, accumulators, strict=True):
-            row[:] = table[index]
-        return result
+        index = accumulators.astype(np.intp)
+        index += (np.arange(len(self.weights)) * self.tables.shape[1] - self.low)[:, None]
+        return self._flat_tables.take(index)
+
+    @cached_property
+    def _float_weights(self) -> NDArray:
+        return self.weights.astype(self.exact_float)
+
+    @cached_property
+    def _flat_tables(self) -> NDArray:
+        assert self.tables is not None
+        return self.tables.ravel().astype(np.float32 if self.tables.max() < 2**24 else np.float64)
 
     @cached_property
     def exact_float(self) -> type:

@@ -106,7 +106,8 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
 
         Each hidden neuron costs one bootstrap per encrypted row, so a network with half of
         them predicts twice as fast. Those are removed that change the outputs least when they
-        always give their mean code. Can be repeated.
+        always give their mean code. The rest is fine-tuned for ``max_epochs``, with this
+        estimator as its teacher. Can be repeated.
 
         Parameters
         ----------
@@ -115,9 +116,9 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
         n_prune_neurons_percentage : float or "auto", default="auto"
-            Part of each hidden layer to remove, at least 0 and below 1, such as 0.25. One
-            neuron always stays. "auto" removes those that together carry at most 1 % of the
-            outputs' variance.
+            Part of each hidden layer to remove, at least 0 and below 1, such as 0.25, besides
+            neurons that change nothing. One always stays. "auto" removes those that together
+            carry at most 1 % of the outputs' variance.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row.
 
@@ -140,11 +141,12 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         >>> X, y = load_diabetes(return_X_y=True)
         >>> reg = NeuralNetRegressor(max_epochs=20, random_state=0).fit(X, y)
         >>> half = reg.prune(X, y, n_prune_neurons_percentage=0.5)
-        >>> half.program_.n_bootstraps <= reg.program_.n_bootstraps // 2 + 1
+        >>> half.program_.n_bootstraps <= reg.program_.n_bootstraps / 2 + 1
         True
         """
         smaller = self._pruned(X, n_prune_neurons_percentage)
-        return smaller._fit(X, y, sample_weight, cold=False)
+        with smaller._gentle_steps():
+            return smaller._fit(X, y, sample_weight, cold=False)
 
     def _fit(self, X, y, sample_weight, cold):
         if cold:

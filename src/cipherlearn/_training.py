@@ -113,8 +113,13 @@ class QuantizationCallback(Callback):
         self.percentile = percentile
         self.distillation = distillation
 
+    def learn_from(self, teacher: torch.nn.Module) -> None:
+        """Distill from this network in the next training, which has no warm-up."""
+        self.next_teacher_: torch.nn.Module | None = copy.deepcopy(teacher).eval()
+
     def on_train_begin(self, net, **kwargs) -> None:
-        self.teacher_ = None
+        self.teacher_ = getattr(self, "next_teacher_", None)
+        self.next_teacher_ = None
         for name, low, high in (("warmup", 0, 1), ("percentile", 50, 100), ("distillation", 0, 1)):
             value = getattr(self, name)
             if not low <= value <= high:
@@ -145,7 +150,7 @@ class QuantizationCallback(Callback):
     @torch.no_grad()
     def soften(self, net, X, y_true: torch.Tensor) -> torch.Tensor:
         """Mix the float network's outputs for a batch into its targets."""
-        if self.teacher_ is None:
+        if self.teacher_ is None or self.distillation == 0:
             return y_true
         outputs = self.teacher_(X["X"] if isinstance(X, dict) else X)
         if isinstance(net.criterion_, torch.nn.CrossEntropyLoss):

@@ -6,7 +6,8 @@
 
 Every model is scored by 5-fold cross-validation: accuracy, or R² for regression. ``accuracy.csv``
 holds one line per data set and model, and a run goes on where an earlier one stopped.
-``accuracy.md`` and ``accuracy.png`` are made from it. ``--concrete-ml`` names the Python of a
+``accuracy.md`` and ``accuracy.png`` are made from it, the picture from data sets that have every
+model. ``--concrete-ml`` names the Python of a
 virtual environment that has Concrete-ML. The data sets are described in ``suite.py``.
 
 The float MLP has the same 32 hidden neurons. It is trained twice, with early stopping and to
@@ -185,7 +186,7 @@ def report(lines: list[dict]) -> str:
     for name in sorted(names):
         stopped, better = differences(scores, name)
         if len(better):
-            mean = np.mean(list(bootstraps[name].values()))
+            mean = np.mean([n for data, n in bootstraps[name].items() if data not in NOT_AVERAGED])
             text.append(
                 f"| {name} | {len(better)} | {mean:.0f} | {stopped.mean():+.2f} | "
                 f"{better.mean():+.2f} | {(better < -2).sum()} |"
@@ -209,7 +210,12 @@ def report(lines: list[dict]) -> str:
 def plot(lines: list[dict], path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    scores, bootstraps = table_of(lines)
+    # Only data sets with every model, so that the points of a line can be compared.
+    names = {entry["model"] for entry in lines}
+    complete = [name for name, row in table_of(lines)[0].items() if names <= row.keys()]
+    scores, bootstraps = table_of([entry for entry in lines if entry["dataset"] in complete])
+    if not complete:
+        return
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     axes.axhline(0, color="black", linewidth=1, label="better float MLP, 32 neurons")
     for n_w_bits, n_a_bits in BITS:
@@ -226,7 +232,8 @@ def plot(lines: list[dict], path: Path) -> None:
     axes.xaxis.set_major_formatter("{x:.0f}")
     axes.set_xlabel("bootstraps per encrypted row")
     axes.set_ylabel("mean difference in accuracy or R², points")
-    axes.set_title(f"{len(scores)} data sets, 5 folds")
+    averaged = sorted(set(scores) - NOT_AVERAGED)
+    axes.set_title(f"{len(averaged)} data sets, 5 folds", fontsize="medium")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)

@@ -56,7 +56,7 @@ def main(kind: str, directory: Path) -> None:
                 model = build(kind, X.shape[1], settings).fit(X, y)
                 scores.append(float((model.predict(X_test) == y_test).mean()))
             layers = [m for m in model.module_.modules() if hasattr(m, "quant_weight")]
-            # One lookup for each quantized input and each hidden neuron.
+            # At least one lookup for each hidden neuron.
             bootstraps.append(sum(layer.out_features for layer in layers[:-1]))
         results[name] = {
             "scores": scores,

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from skorch.dataset import Dataset
-from torch.utils.data import DataLoader, Subset
+from skorch.helper import predefined_split
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from cipherlearn import NeuralNetClassifier
-from cipherlearn._batches import TensorBatches
+from cipherlearn._batches import TensorBatches, sample_rows
 
 X, y = np.arange(14.0).reshape(7, 2), np.arange(7)
 
@@ -53,6 +54,23 @@ def test_subsets_of_subsets_and_dictionaries_are_indexed():
 def test_rows_without_targets_get_zeros():
     ((_, targets),) = TensorBatches(Dataset(X), 9)
     assert targets.tolist() == [0] * 7
+
+
+def test_datasets_of_other_kinds_go_through_the_loader():
+    clf = NeuralNetClassifier(
+        module__n_hidden_neurons=2,
+        max_epochs=2,
+        random_state=0,
+        train_split=predefined_split(TensorDataset(torch.tensor(X), torch.tensor(y // 4))),
+    ).fit(X, y // 4)
+    assert len(clf.history_[:, "valid_loss"]) == 2
+
+
+def test_a_sample_of_rows_is_spread_over_all_of_them():
+    rows = sample_rows(10_000, 100)
+    assert len(np.unique(rows)) == 100
+    assert 4000 < rows.mean() < 6000
+    assert rows.tolist() == sample_rows(10_000, 100).tolist()
 
 
 def test_a_loader_with_other_options_is_left_alone():

@@ -40,6 +40,23 @@ def test_enough_thresholds_tell_all_values_apart(values):
     assert reached.tolist() == list(range(len(distinct)))
 
 
+@pytest.mark.parametrize("placement", PLACEMENTS)
+@given(start=st.floats(1e-300, 1e300), n=st.integers(20, 60), seed=st.integers(0, 99))
+def test_values_a_few_floats_apart_keep_their_order(start, n, seed, placement):
+    values = start + np.spacing(start) * np.arange(n)
+    assert (np.diff(place_thresholds(values, 17, placement)) >= 0).all()
+
+
+def test_thresholds_see_every_row_of_large_periodic_data():
+    module = SparseQuantNeuralNetImpl(10, 2)
+    X = torch.zeros(60_000, 10, dtype=torch.float64)
+    X[:, 0] = torch.arange(60_000) % 24
+    X[17, 1] = 1.0
+    module.fit_encoder(X)
+    assert int(module.encoder.thresholds[0].isfinite().sum()) == 23
+    assert int(module.encoder.thresholds[1].isfinite().sum()) == 1
+
+
 def test_uniform_thresholds_are_evenly_spaced_and_ignore_outliers():
     values = np.append(np.arange(1000.0), 1e9)
     gaps = np.diff(place_thresholds(values, 5, "uniform"))

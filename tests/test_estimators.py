@@ -753,3 +753,22 @@ def test_another_loss_can_be_minimized():
 def test_a_regressor_has_no_probabilities():
     X, y = plane(20)
     assert not hasattr(regressor(max_epochs=1).fit(X, y), "predict_proba")
+
+
+def test_float_parameters_leave_no_prediction_of_an_earlier_network(tmp_path):
+    class Save(Callback):
+        def on_epoch_end(self, net, **kwargs):
+            if net.phase_.is_warmup:
+                net.save_params(f_params=tmp_path / "float.pt")
+
+    X, y = blobs(2)
+    clf = quick(callbacks=[Save()], max_epochs=4).fit(X, y)
+    clf.load_params(f_params=tmp_path / "float.pt")
+    with pytest.raises(NotFittedError):
+        clf.predict(X)
+
+
+@pytest.mark.parametrize("device", [None, "auto", "meta", "mps"])
+def test_a_device_that_cannot_train_is_refused(device):
+    with pytest.raises(ValueError, match=r'must be "cpu" or a CUDA device such as "cuda"'):
+        quick(device=device).fit(*blobs(2))

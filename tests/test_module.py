@@ -338,6 +338,7 @@ def test_a_network_must_learn_its_encoding_first():
     for use in (module, module.calibrate):
         with pytest.raises(RuntimeError, match=r"Call fit_encoder\(X\) with the training data"):
             use(torch.zeros(1, 2))
+    assert not module.encoder.quantized
 
 
 def test_a_float_module_is_linear_in_its_centred_codes():

@@ -102,7 +102,21 @@ def test_pruning_needs_a_fitted_estimator_and_its_features(fitted):
 def test_a_linear_model_has_no_neurons_to_prune():
     X, y = blobs(2)
     clf = NeuralNetClassifier(module__n_layers=1, max_epochs=5, random_state=0).fit(X, y)
-    assert clf.prune(X, y, 0.5).program_.n_bootstraps == 0
+    small = clf.prune(X, y, 0.5)
+    assert small.program_.n_bootstraps == 0
+    assert small.get_params()["module__n_hidden_neurons"] == 32
+
+
+def test_the_order_of_the_rows_does_not_decide_which_neurons_go():
+    rng = np.random.default_rng(0)
+    y = np.repeat([0, 1, 2], 1500)
+    X = rng.normal(size=(4500, 4)) + 2 * np.eye(3, 4)[y]
+    clf = NeuralNetClassifier(module__n_hidden_neurons=12, max_epochs=3, random_state=0).fit(X, y)
+    kept = clf._pruned(X, 0.75).module_.linears[0].weight
+    shuffled = rng.permutation(4500)
+    importance = neuron_importance(clf.module_, torch.from_numpy(X[shuffled]))
+    expected = clf.module_.linears[0].weight[choose_neurons(importance, 0.75)[0]]
+    assert torch.equal(kept, expected)
 
 
 # ---------------------------------------------------------------------- the pieces

@@ -65,6 +65,14 @@ def test_the_affine_rule_of_version_1_keeps_every_code(n_bits, offset, step, x):
     assert quantizer(x) == np.rint(np.clip(units, 0, 2**n_bits - 1))
 
 
+@pytest.mark.parametrize(("offset", "step"), [(-1.5, 1.0), (-0.5, 1.0), (-3.0, 2.0), (0.0, 1e-9)])
+def test_a_threshold_of_version_1_may_be_zero(offset, step):
+    quantizer = _affine_quantizer(np.array([offset]), np.array([step]), 2)
+    x = np.array([-4.0, -1e-300, -0.0, 0.0, 5e-324, 1e-300, 1e-9, 0.5, 1.0, 4.0])
+    expected = np.rint(np.clip((x - offset) / step, 0, 3))
+    assert quantizer(x[:, None]).ravel().tolist() == expected.tolist()
+
+
 def test_no_pickled_array_is_loaded():
     buffer = io.BytesIO()
     np.save(buffer, np.array([{"a": 1}], dtype=object), allow_pickle=True)

@@ -7,12 +7,40 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import skorch
 import torch
 from torch.utils.data import Dataset, Subset
 
-__all__ = ["TensorBatches", "arrays_of"]
+__all__ = ["TensorBatches", "arrays_of", "holds_arrays", "sample_rows"]
 
 Features = np.ndarray | dict[str, np.ndarray]
+
+
+def sample_rows(n_rows: int, n_wanted: int) -> np.ndarray:
+    """Choose rows at random, always the same ones: their order may mean something.
+
+    Examples
+    --------
+    >>> from cipherlearn._batches import sample_rows
+    >>> sample_rows(3, 9)
+    array([0, 1, 2])
+    >>> len(sample_rows(100, 9))
+    9
+    """
+    if n_rows <= n_wanted:
+        return np.arange(n_rows)
+    return np.sort(np.random.RandomState(0).permutation(n_rows)[:n_wanted])
+
+
+def holds_arrays(dataset: Any) -> bool:
+    """Whether this is a skorch dataset of arrays or tensors, or a subset of one."""
+    if isinstance(dataset, Subset):
+        return holds_arrays(dataset.dataset)
+    if not isinstance(dataset, skorch.dataset.Dataset):
+        return False
+    values = [*dataset.X.values()] if isinstance(dataset.X, dict) else [dataset.X]
+    targets = [] if dataset.y is None else [dataset.y]
+    return all(isinstance(value, np.ndarray | torch.Tensor) for value in [*values, *targets])
 
 
 def arrays_of(dataset: Any) -> tuple[Features, np.ndarray | None]:

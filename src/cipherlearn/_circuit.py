@@ -92,7 +92,7 @@ class Circuit:
             self._has_keys = True
 
     def encrypt(self, codes: IntArray) -> Any:
-        """Encrypt the codes of one row, of shape (1, n_features).
+        """Encrypt the codes of one row, of shape (1, n_codes).
 
         Raises
         ------

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cipherlearn._batches import sample_rows
+
 __all__ = ["PLACEMENTS", "InputEncoder", "n_codes_per_feature", "place_thresholds"]
 
 PLACEMENTS = ("mixed", "uniform", "quantile")
@@ -20,6 +22,9 @@ PLACEMENTS = ("mixed", "uniform", "quantile")
 # Thresholds that "auto" aims at in all, and the bounds for one feature. Measured by
 # benchmarks/accuracy.py: fewer lose accuracy on few features, more gain nothing.
 _THRESHOLDS, _FEWEST, _MOST = 576, 6, 48
+
+# The mean and spread of codes are estimated on at most about this many values.
+_CENTERING_VALUES = 1_000_000
 
 # Uniform thresholds span this central part of a feature's values.
 _CENTRAL = 0.96
@@ -75,11 +80,15 @@ def place_thresholds(values: NDArray, n_thresholds: int, placement: str) -> NDAr
         low, high = distinct[0], distinct[-1]
     fraction = (np.arange(n_thresholds) + 0.5) / n_thresholds
     uniform = low * (1 - fraction) + high * fraction
-    if placement == "uniform":
-        return uniform
     fraction = np.arange(1, n_thresholds + 1) / (n_thresholds + 1)
     quantile = np.quantile(values, fraction, method="inverted_cdf")
-    return quantile if placement == "quantile" else uniform / 2 + quantile / 2
+    thresholds = {
+        "uniform": uniform,
+        "quantile": quantile,
+        "mixed": uniform / 2 + quantile / 2,
+    }[placement]
+    # Rounding may have swapped neighbours.
+    return np.maximum.accumulate(thresholds)
 
 
 class InputEncoder(nn.Module):
@@ -142,7 +151,7 @@ class InputEncoder(nn.Module):
         finite = self.thresholds.isfinite().reshape(-1, self.max_code)
         self.largest.copy_(finite.sum(dim=1))
         self.fitted.fill_(True)
-        codes = self.codes(X)
+        codes = self.codes(X[sample_rows(len(X), _CENTERING_VALUES // self.largest.numel() + 1)])
         self.center.copy_(codes.mean(dim=0))
         spread = codes.std(dim=0, unbiased=False)
         self.spread.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))

@@ -57,7 +57,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
     n_codes_per_feature : int or "auto", default="auto"
         Codes that encode a feature, each of ``n_a_bits``. The client computes them, so they are
         free. Together they tell ``n_codes_per_feature * (2**n_a_bits - 1) + 1`` values apart.
-        "auto" takes 6 to 48 thresholds, the more the fewer features there are.
+        "auto" takes 6 to 48 thresholds, the more the fewer features there are, rounded up to
+        whole codes.
     threshold_placement : {"mixed", "uniform", "quantile"}, default="mixed"
         Whether the thresholds between codes are evenly spaced, have equally many values of the
         data between them, or are the means of both.
@@ -239,8 +240,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
             ``percentile``. Activations beyond are clipped.
         """
         encoder = self.encoder
+        codes = encoder.codes(X)
         encoder.quantized.fill_(True)
-        codes = encoder(X)
         self.linears[0].substitute_input(-encoder.center / encoder.spread, 1 / encoder.spread)
         self.linears[0].calibrate(codes)
         for i, (activation, quantizer) in enumerate(
@@ -301,7 +302,7 @@ def _robust_range(values: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
     fraction = percentile / 100
     low = torch.quantile(values, 1 - fraction, dim=0)
     high = torch.quantile(values, fraction, dim=0)
-    # A feature that is nearly always the same value still needs its rare ones.
+    # An activation that is nearly always the same value still needs its rare ones.
     flat = high <= low
     return (
         torch.where(flat, values.amin(dim=0), low),

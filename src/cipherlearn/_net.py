@@ -18,7 +18,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
 from torch.utils.data import DataLoader
 
-from cipherlearn._batches import TensorBatches
+from cipherlearn._batches import TensorBatches, holds_arrays, sample_rows
 from cipherlearn._circuit import Circuit
 from cipherlearn._exceptions import NotCompiledError
 from cipherlearn._lowering import lower
@@ -259,7 +259,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         """Index whole batches of tensors, where the loader's options allow it."""
         loader = self.iterator_train if training else self.iterator_valid
         options = self.get_params_for("iterator_train" if training else "iterator_valid")
-        if loader is not DataLoader or not options.keys() <= {"batch_size", "shuffle", "drop_last"}:
+        is_plain = options.keys() <= {"batch_size", "shuffle", "drop_last"}
+        if loader is not DataLoader or not is_plain or not holds_arrays(dataset):
             return super().get_iterator(dataset, training=training)
         return TensorBatches(dataset, **{"batch_size": self.batch_size, **options})
 
@@ -328,7 +329,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         """Run skorch on validated data, then lower the result."""
         if cold:
             self.random_state_ = check_random_state(self.random_state)
-        devices = [torch.device(self.device)] if torch.device(self.device).type == "cuda" else []
+        device = self._training_device()
+        devices = [device] if device.type == "cuda" else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.random_state_.randint(2**31 - 1))
             if cold:
@@ -339,6 +341,19 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         self._check_budget()
         self._keep_result()
         return self
+
+    def _training_device(self) -> torch.device:
+        try:
+            device = torch.device(self.device)
+        except (RuntimeError, TypeError):
+            device = None
+        # Others lack the float64 of the thresholds.
+        if device is None or device.type not in ("cpu", "cuda"):
+            raise ValueError(
+                'device must be "cpu" or a CUDA device such as "cuda" or "cuda:1". '
+                f"Got {self.device!r}."
+            )
+        return device
 
     def _forget_result(self) -> None:
         """Drop what was made of an earlier network, so that nothing predicts with it."""
@@ -355,13 +370,13 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         """Copy the estimator without some of its hidden neurons, not yet fine-tuned."""
         check_is_fitted(self)
         X = self._check_features(X)
-        rows = torch.as_tensor(X[:_IMPORTANCE_ROWS], device=self.device)
+        rows = torch.as_tensor(X[sample_rows(len(X), _IMPORTANCE_ROWS)], device=self.device)
         smaller = copy.deepcopy(self)
         smaller._forget_result()
         module = self.module_.eval()
         kept = choose_neurons(neuron_importance(module, rows), n_prune_neurons_percentage)
-        widths = [len(indices) for indices in kept]
-        smaller.set_params(module__n_hidden_neurons=widths)
+        if kept:
+            smaller.set_params(module__n_hidden_neurons=[len(indices) for indices in kept])
         smaller.module_ = without_neurons(module, kept, rows)
         smaller.initialize_optimizer()
         smaller._quantization_callback().learn_from(module)
@@ -406,6 +421,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
     def load_params(self, *args, **kwargs):
         """Load skorch's files into the network, and lower it if it is quantized."""
         super().load_params(*args, **kwargs)
+        self._forget_result()
         if self.module_.quantized:
             self._keep_result()
 

@@ -176,13 +176,26 @@ def _affine_quantizer(offset: NDArray, step: NDArray, n_bits: int) -> InputQuant
     if not 1 <= n_bits <= 16 or not (step > 0).all() or not np.isfinite([offset, step]).all():
         raise ValueError("An affine rule needs finite offsets, positive steps and 1 to 16 bits")
     codes = np.arange(1, 2**n_bits)
-    thresholds = offset[:, None] + (codes - 0.5) * step[:, None]
-
-    def reached(x: NDArray) -> NDArray:
-        return np.rint((x - offset[:, None]) / step[:, None]) >= codes
-
-    while (below := ~reached(thresholds)).any():
-        thresholds[below] = np.nextafter(thresholds[below], np.inf)
-    while (above := reached(previous := np.nextafter(thresholds, -np.inf))).any():
-        thresholds[above] = previous[above]
+    largest = float(np.finfo(np.float64).max)
+    # Floats are ordered as the integers of their bits are, so 64 halvings find any of them.
+    low = np.full((len(offset), len(codes)), _ordered(-largest))
+    high = np.full_like(low, _ordered(largest))
+    for _ in range(64):
+        middle = low // 2 + high // 2 + (low % 2 + high % 2) // 2
+        with np.errstate(over="ignore"):
+            units = (_float_at(middle) - offset[:, None]) / step[:, None]
+        reached = np.rint(units) >= codes
+        high = np.where(reached, middle, high)
+        low = np.where(reached, low, middle)
+    thresholds = _float_at(high)
     return InputQuantizer(len(offset), np.arange(len(offset)), thresholds)
+
+
+def _ordered(x: float) -> int:
+    bits = int(np.float64(abs(x)).view(np.int64))
+    return bits if x >= 0 else -bits
+
+
+def _float_at(ordered: NDArray) -> NDArray:
+    magnitude = np.abs(ordered).view(np.float64)
+    return np.where(ordered >= 0, magnitude, -magnitude)

@@ -40,7 +40,8 @@ def simplify(program: IntegerProgram) -> IntegerProgram:
     for i in reversed(range(len(layers) - 1)):
         layer, reader = layers[i], layers[i + 1]
         codes = np.array([(r.low, r.high) for r in layer.table_ranges])
-        constant = codes[:, 0] == codes[:, 1]
+        # The reader must know of it too, or its smallest sum would not move along.
+        constant = (codes[:, 0] == codes[:, 1]) & (reader.input_low == reader.input_high)
         kept = _at_least_one(reader.weights.any(axis=0) & ~constant)
         if reader.tables is None:
             # A table is read relative to the smallest sum, which moves along. An output is not.

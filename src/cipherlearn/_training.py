@@ -14,11 +14,11 @@ from dataclasses import dataclass
 import torch
 from skorch.callbacks import Callback
 
-from cipherlearn._batches import arrays_of
+from cipherlearn._batches import arrays_of, sample_rows
 
 __all__ = ["CosineDecay", "Phase", "PruningCallback", "QuantizationCallback", "WeightDecay"]
 
-# Thresholds, ranges and scales are estimated on at most this many values per layer.
+# Ranges and scales are estimated on at most this many values per layer.
 _CALIBRATION_VALUES = 1_000_000
 
 
@@ -140,7 +140,10 @@ class QuantizationCallback(Callback):
             prune(module, progress=1.0)
             if self.distillation > 0:
                 self.teacher_ = copy.deepcopy(module).eval()
-            module.calibrate(_features(net, dataset_train), self.percentile)
+            X = _features(net, dataset_train)
+            widest = max(linear.in_features for linear in module.linears)
+            rows = sample_rows(len(X), _CALIBRATION_VALUES // widest)
+            module.calibrate(X[rows], self.percentile)
             # The weights are in other units now, so momenta no longer fit.
             net.optimizer_.state.clear()
 
@@ -152,7 +155,8 @@ class QuantizationCallback(Callback):
         """Mix the float network's outputs for a batch into its targets."""
         if self.teacher_ is None or self.distillation == 0:
             return y_true
-        outputs = self.teacher_(X["X"] if isinstance(X, dict) else X)
+        X = torch.as_tensor(X["X"] if isinstance(X, dict) else X, device=net.device)
+        outputs = self.teacher_(X)
         if isinstance(net.criterion_, torch.nn.CrossEntropyLoss):
             outputs = outputs.softmax(dim=1)
             y_true = torch.nn.functional.one_hot(y_true, outputs.shape[1])
@@ -229,9 +233,6 @@ class CosineDecay(Callback):
 
 
 def _features(net, dataset) -> torch.Tensor:
-    """Return the features of a skorch dataset, thinned out if there are very many."""
+    """Return the features of a skorch dataset."""
     X, _ = arrays_of(dataset)
-    X = X["X"] if isinstance(X, dict) else X
-    widest = max(linear.in_features for linear in net.module_.linears)
-    stride = math.ceil(len(X) * widest / _CALIBRATION_VALUES)
-    return torch.as_tensor(X[::stride], device=net.device)
+    return torch.as_tensor(X["X"] if isinstance(X, dict) else X, device=net.device)

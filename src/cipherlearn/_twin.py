@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from sklearn.base import BaseEstimator, is_classifier
@@ -48,7 +48,7 @@ def float_twin(estimator: BaseEstimator) -> BaseEstimator:
     width = estimator.module__n_hidden_neurons
     n_hidden = estimator.module__n_layers - 1
     network = (MLPClassifier if is_classifier(estimator) else MLPRegressor)(
-        hidden_layer_sizes=tuple(width) if isinstance(width, Sequence) else (width,) * n_hidden,
+        hidden_layer_sizes=(width,) * n_hidden if isinstance(width, Integral) else tuple(width),
         activation=_ACTIVATIONS[activation],
         max_iter=1000,
         random_state=estimator.random_state,

@@ -20,7 +20,7 @@ class EngineCircuit(Protocol):
         """Make fresh secret and evaluation keys."""
 
     def encrypt(self, codes: IntArray) -> Any:
-        """Encrypt codes of shape (1, n_features)."""
+        """Encrypt codes of shape (1, n_codes)."""
 
     def run(self, ciphertext: Any) -> Any:
         """Evaluate the network on a ciphertext with the evaluation keys."""

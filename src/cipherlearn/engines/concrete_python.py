@@ -72,7 +72,7 @@ class ConcretePythonCircuit:
         self._circuit.keygen(force=True)
 
     def encrypt(self, codes: IntArray) -> Any:
-        """Encrypt codes of shape (1, n_features)."""
+        """Encrypt codes of shape (1, n_codes)."""
         return self._circuit.encrypt(codes)
 
     def run(self, ciphertext: Any) -> Any:
@@ -121,8 +121,10 @@ def _accumulate(layer: IntegerLayer, codes):
 def _lookup_table(layer: IntegerLayer) -> fhe.LookupTable:
     """One table per neuron, padded to the common power of two."""
     assert layer.tables is not None
-    padding = 2**layer.n_accum_bits - layer.tables.shape[1]
-    rows = np.pad(layer.tables, ((0, 0), (0, padding)), mode="edge")
+    # Entries beyond are for sums that no input reaches.
+    tables = layer.tables[:, : 2**layer.n_accum_bits]
+    padding = 2**layer.n_accum_bits - tables.shape[1]
+    rows = np.pad(tables, ((0, 0), (0, padding)), mode="edge")
     return fhe.LookupTable(np.array([fhe.LookupTable(row.tolist()) for row in rows]))
 
 

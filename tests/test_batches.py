@@ -10,7 +10,7 @@ from skorch.helper import predefined_split
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from cipherlearn import NeuralNetClassifier
-from cipherlearn._batches import TensorBatches, sample_rows
+from cipherlearn._batches import TensorBatches
 
 X, y = np.arange(14.0).reshape(7, 2), np.arange(7)
 
@@ -64,13 +64,6 @@ def test_datasets_of_other_kinds_go_through_the_loader():
         train_split=predefined_split(TensorDataset(torch.tensor(X), torch.tensor(y // 4))),
     ).fit(X, y // 4)
     assert len(clf.history_[:, "valid_loss"]) == 2
-
-
-def test_a_sample_of_rows_is_spread_over_all_of_them():
-    rows = sample_rows(10_000, 100)
-    assert len(np.unique(rows)) == 100
-    assert 4000 < rows.mean() < 6000
-    assert rows.tolist() == sample_rows(10_000, 100).tolist()
 
 
 def test_a_loader_with_other_options_is_left_alone():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cipherlearn._samples import merge_duplicates
+from cipherlearn._samples import merge_duplicates, sample_rows
 
 
 def assert_same_data(a, b):
@@ -88,3 +88,10 @@ def test_the_arguments_are_not_changed():
     merge_duplicates(X, y, weight)
     assert weight.tolist() == [2.0, 4.0]
     assert X.tolist() == [[1.0], [1.0]]
+
+
+def test_a_sample_of_rows_is_spread_over_all_of_them():
+    rows = sample_rows(10_000, 100)
+    assert len(np.unique(rows)) == 100
+    assert 4000 < rows.mean() < 6000
+    assert rows.tolist() == sample_rows(10_000, 100).tolist()

@@ -11,25 +11,9 @@ import skorch
 import torch
 from torch.utils.data import Dataset, Subset
 
-__all__ = ["TensorBatches", "arrays_of", "holds_arrays", "sample_rows"]
+__all__ = ["TensorBatches", "arrays_of", "holds_arrays"]
 
 Features = np.ndarray | dict[str, np.ndarray]
-
-
-def sample_rows(n_rows: int, n_wanted: int) -> np.ndarray:
-    """Choose rows at random, always the same ones: their order may mean something.
-
-    Examples
-    --------
-    >>> from cipherlearn._batches import sample_rows
-    >>> sample_rows(3, 9)
-    array([0, 1, 2])
-    >>> len(sample_rows(100, 9))
-    9
-    """
-    if n_rows <= n_wanted:
-        return np.arange(n_rows)
-    return np.sort(np.random.RandomState(0).permutation(n_rows)[:n_wanted])
 
 
 def holds_arrays(dataset: Any) -> bool:

@@ -98,7 +98,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             If the data or a parameter is invalid.
         """
         cold = not (self.warm_start and hasattr(self, "program_"))
-        return self._fit(X, y, None, sample_weight, cold)
+        return self._fit(X, y, sample_weight, cold)
 
     def partial_fit(self, X, y, classes=None, sample_weight=None):
         """Train ``max_epochs`` further epochs, from the present weights.
@@ -121,56 +121,9 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         -------
         self
         """
-        return self._fit(X, y, classes, sample_weight, cold=not hasattr(self, "program_"))
+        return self._fit(X, y, sample_weight, cold=not hasattr(self, "program_"), classes=classes)
 
-    def prune(self, X, y, n_prune_neurons_percentage="auto", sample_weight=None):
-        """Remove hidden neurons, and fine-tune what remains.
-
-        Each hidden neuron costs one bootstrap per encrypted row, so a network with half of
-        them predicts twice as fast. Those are removed that change the outputs least when they
-        always give their mean code. The rest is fine-tuned for ``max_epochs``, with this
-        estimator as its teacher. Can be repeated.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features to fine-tune on.
-        y : array-like of shape (n_samples,)
-            Labels.
-        n_prune_neurons_percentage : float or "auto", default="auto"
-            Part of each hidden layer to remove, at least 0 and below 1, such as 0.25, besides
-            neurons that change nothing. One always stays. "auto" removes those that together
-            carry at most 1 % of the outputs' variance.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row.
-
-        Returns
-        -------
-        NeuralNetClassifier
-            A new, fine-tuned estimator. This one is not changed.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If the estimator is not fitted.
-        ValueError
-            If the data or the percentage is invalid.
-
-        Examples
-        --------
-        >>> from sklearn.datasets import load_iris
-        >>> from cipherlearn import NeuralNetClassifier
-        >>> X, y = load_iris(return_X_y=True)
-        >>> clf = NeuralNetClassifier(max_epochs=20, random_state=0).fit(X, y)
-        >>> half = clf.prune(X, y, n_prune_neurons_percentage=0.5)
-        >>> half.program_.n_bootstraps <= clf.program_.n_bootstraps / 2 + 1
-        True
-        """
-        smaller = self._pruned(X, n_prune_neurons_percentage)
-        with smaller._gentle_steps():
-            return smaller._fit(X, y, None, sample_weight, cold=False)
-
-    def _fit(self, X, y, classes, sample_weight, cold):
+    def _fit(self, X, y, sample_weight, cold, classes=None):
         if cold:
             self._forget_result()
         X, y = validate_data(self, X, y, reset=cold, dtype=np.float64, multi_output=True)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cipherlearn._batches import sample_rows
+from cipherlearn._samples import sample_rows
 
 __all__ = ["PLACEMENTS", "InputEncoder", "n_codes_per_feature", "place_thresholds"]
 

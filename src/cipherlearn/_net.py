@@ -18,12 +18,13 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
 from torch.utils.data import DataLoader
 
-from cipherlearn._batches import TensorBatches, holds_arrays, sample_rows
+from cipherlearn._batches import TensorBatches, holds_arrays
 from cipherlearn._circuit import Circuit
 from cipherlearn._exceptions import NotCompiledError
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl, check_int
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
+from cipherlearn._samples import sample_rows
 from cipherlearn._training import (
     CosineDecay,
     Phase,
@@ -37,7 +38,6 @@ __all__ = ["EncryptedPredictionNet"]
 
 # Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
 _STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 4000, 30, 500
-
 
 # Rows on which prune measures what a neuron is worth, and its factor on the learning rate.
 _IMPORTANCE_ROWS, _GENTLE = 2000, 0.3
@@ -365,6 +365,53 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         """Lower the present network. A circuit of an earlier one is dropped."""
         self._forget_result()
         self.program_ = lower(self.module_)
+
+    def prune(self, X, y, n_prune_neurons_percentage="auto", sample_weight=None):
+        """Remove hidden neurons, and fine-tune what remains.
+
+        Each hidden neuron costs one bootstrap per encrypted row, so a network with half of
+        them predicts twice as fast. Those are removed that change the outputs least when they
+        always give their mean code. The rest is fine-tuned for ``max_epochs``, with this
+        estimator as its teacher. Can be repeated.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features to fine-tune on.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels or targets.
+        n_prune_neurons_percentage : float or "auto", default="auto"
+            Part of each hidden layer to remove, at least 0 and below 1, such as 0.25, besides
+            neurons that change nothing. One always stays. "auto" removes those that together
+            carry at most 1 % of the outputs' variance.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weight of each row.
+
+        Returns
+        -------
+        estimator
+            A new, fine-tuned estimator. This one is not changed.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ValueError
+            If the data or the percentage is invalid.
+
+        Examples
+        --------
+        >>> from sklearn.datasets import load_iris
+        >>> from cipherlearn import NeuralNetClassifier
+        >>> X, y = load_iris(return_X_y=True)
+        >>> clf = NeuralNetClassifier(max_epochs=20, random_state=0).fit(X, y)
+        >>> half = clf.prune(X, y, n_prune_neurons_percentage=0.5)
+        >>> half.program_.n_bootstraps <= clf.program_.n_bootstraps / 2 + 1
+        True
+        """
+        smaller = self._pruned(X, n_prune_neurons_percentage)
+        with smaller._gentle_steps():
+            return smaller._fit(X, y, sample_weight, cold=False)
 
     def _pruned(self, X: ArrayLike, n_prune_neurons_percentage: float | str):
         """Copy the estimator without some of its hidden neurons, not yet fine-tuned."""

@@ -101,53 +101,6 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         """
         return self._fit(X, y, sample_weight, cold=not hasattr(self, "program_"))
 
-    def prune(self, X, y, n_prune_neurons_percentage="auto", sample_weight=None):
-        """Remove hidden neurons, and fine-tune what remains.
-
-        Each hidden neuron costs one bootstrap per encrypted row, so a network with half of
-        them predicts twice as fast. Those are removed that change the outputs least when they
-        always give their mean code. The rest is fine-tuned for ``max_epochs``, with this
-        estimator as its teacher. Can be repeated.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_samples, n_features)
-            Features to fine-tune on.
-        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-            Targets.
-        n_prune_neurons_percentage : float or "auto", default="auto"
-            Part of each hidden layer to remove, at least 0 and below 1, such as 0.25, besides
-            neurons that change nothing. One always stays. "auto" removes those that together
-            carry at most 1 % of the outputs' variance.
-        sample_weight : array-like of shape (n_samples,), default=None
-            Weight of each row.
-
-        Returns
-        -------
-        NeuralNetRegressor
-            A new, fine-tuned estimator. This one is not changed.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If the estimator is not fitted.
-        ValueError
-            If the data or the percentage is invalid.
-
-        Examples
-        --------
-        >>> from sklearn.datasets import load_diabetes
-        >>> from cipherlearn import NeuralNetRegressor
-        >>> X, y = load_diabetes(return_X_y=True)
-        >>> reg = NeuralNetRegressor(max_epochs=20, random_state=0).fit(X, y)
-        >>> half = reg.prune(X, y, n_prune_neurons_percentage=0.5)
-        >>> half.program_.n_bootstraps <= reg.program_.n_bootstraps / 2 + 1
-        True
-        """
-        smaller = self._pruned(X, n_prune_neurons_percentage)
-        with smaller._gentle_steps():
-            return smaller._fit(X, y, sample_weight, cold=False)
-
     def _fit(self, X, y, sample_weight, cold):
         if cold:
             self._forget_result()

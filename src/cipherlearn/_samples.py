@@ -1,11 +1,11 @@
-"""Sample weights with exact meaning: a weight of 2 is the same as a row given twice."""
+"""Training rows: weights with exact meaning, and samples that no order of the rows biases."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["merge_duplicates"]
+__all__ = ["merge_duplicates", "sample_rows"]
 
 
 def merge_duplicates(
@@ -49,3 +49,19 @@ def merge_duplicates(
         order = np.random.RandomState(0).permutation(len(first))
     sample_weight = sample_weight[order]
     return X[first][order], y[first][order], sample_weight / sample_weight.mean()
+
+
+def sample_rows(n_rows: int, n_wanted: int) -> NDArray[np.int64]:
+    """Choose rows at random, always the same ones: their order may mean something.
+
+    Examples
+    --------
+    >>> from cipherlearn._samples import sample_rows
+    >>> sample_rows(3, 9)
+    array([0, 1, 2])
+    >>> len(sample_rows(100, 9))
+    9
+    """
+    if n_rows <= n_wanted:
+        return np.arange(n_rows)
+    return np.sort(np.random.RandomState(0).permutation(n_rows)[:n_wanted])

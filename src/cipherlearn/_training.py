@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from skorch.callbacks import Callback
 
-from cipherlearn._batches import arrays_of, sample_rows
+from cipherlearn._batches import arrays_of
+from cipherlearn._samples import sample_rows
 
 __all__ = ["CosineDecay", "Phase", "PruningCallback", "QuantizationCallback", "WeightDecay"]
 

@@ -197,11 +197,12 @@ class SparseQuantNeuralNetImpl(nn.Module):
         -------
         torch.Tensor of shape (n_samples, n_outputs)
         """
-        codes = self.encoder(X)
-        for linear, activation, quantizer in zip(
-            self.linears, self.activations, self.quantizers, strict=False
-        ):
-            codes = quantizer(activation(linear(codes)))
+        return self.from_codes(self.encoder(X))
+
+    def from_codes(self, codes: Tensor, i_layer: int = 0) -> Tensor:
+        """Compute the outputs from the inputs of layer ``i_layer``."""
+        for i in range(i_layer, len(self.activations)):
+            codes = self.quantizers[i](self.activations[i](self.linears[i](codes)))
         return self.linears[-1](codes)
 
     def train(self, mode: bool = True) -> SparseQuantNeuralNetImpl:

@@ -40,7 +40,7 @@ def neuron_importance(module: SparseQuantNeuralNetImpl, X: Tensor) -> list[Tenso
         for j, mean in enumerate(codes.mean(dim=0)):
             ablated = codes.clone()
             ablated[:, j] = mean
-            change = _from_hidden(module, i, ablated) - outputs
+            change = module.from_codes(ablated, i + 1) - outputs
             changes.append(change.square().mean(dim=0).sum() / variance)
         importance.append(torch.stack(changes))
     return importance
@@ -133,15 +133,3 @@ def _hidden_codes(module: SparseQuantNeuralNetImpl, X: Tensor) -> Iterator[Tenso
     ):
         codes = quantizer(activation(linear(codes)))
         yield codes
-
-
-def _from_hidden(module: SparseQuantNeuralNetImpl, i: int, codes: Tensor) -> Tensor:
-    """Compute the outputs from the codes of hidden layer ``i``."""
-    for linear, activation, quantizer in zip(
-        module.linears[i + 1 :],
-        module.activations[i + 1 :],
-        module.quantizers[i + 1 :],
-        strict=False,
-    ):
-        codes = quantizer(activation(linear(codes)))
-    return module.linears[-1](codes)

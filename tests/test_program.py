@@ -154,7 +154,7 @@ def test_integer_outputs_of_a_program_worked_by_hand():
     n_inputs=st.integers(1, 300),
     largest=st.sampled_from([1, 127, 2**20]),
 )
-def test_floating_point_products_equal_integer_ones(seed, n_inputs, largest):
+def test_sums_equal_those_of_64_bits(seed, n_inputs, largest):
     rng = np.random.default_rng(seed)
     weights = rng.integers(-largest, largest, (5, n_inputs), endpoint=True)
     codes = rng.integers(0, 255, (20, n_inputs), endpoint=True)
@@ -162,6 +162,17 @@ def test_floating_point_products_equal_integer_ones(seed, n_inputs, largest):
     result = layer(codes)
     assert result.dtype == np.int64
     np.testing.assert_array_equal(result, codes @ weights.T)
+
+
+@given(layers_and_all_inputs(), st.integers(1, 3), st.sampled_from([0, 250, 2**40]), st.randoms())
+def test_tables_are_looked_up_whatever_their_shape(layer_and_inputs, largest, base, random):
+    layer, inputs = layer_and_inputs
+    size = int((layer.high - layer.low).max()) + 1
+    n_neurons = len(layer.weights)
+    tables = [[base + random.randint(0, largest) for _ in range(size)] for _ in range(n_neurons)]
+    layer = dataclasses.replace(layer, tables=np.array(tables))
+    index = inputs @ layer.weights.T - layer.low
+    np.testing.assert_array_equal(layer(inputs), layer.tables[np.arange(n_neurons), index])
 
 
 @pytest.mark.parametrize(
@@ -173,7 +184,7 @@ def test_floating_point_products_equal_integer_ones(seed, n_inputs, largest):
         ([[2**62, 2**62, 2**62, 2**62]], 1),
     ],
 )
-def test_sums_that_floats_or_integers_could_not_hold_are_refused(weights, high):
+def test_sums_that_integers_could_not_hold_are_refused(weights, high):
     with pytest.raises(ValueError, match=r"below 2\*\*53"):
         linear_layer(weights, low=0, high=high)
 

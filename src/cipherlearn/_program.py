@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 __all__ = ["InputQuantizer", "IntegerLayer", "IntegerProgram", "IntegerRange", "OutputScaler"]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
 
-# Rows per block of the clear execution: bounds its memory whatever the input.
-_BLOCK_ROWS = 8192
+# Rows per block of the clear execution: bounds its memory whatever the input. NumPy buffers
+# broadcast operands of fewer than 8192, which is slow.
+_BLOCK_ROWS = 10_000
+
+# Tables of at most this many steps are evaluated by comparisons, which beat indexing.
+_MAX_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -119,26 +122,26 @@ class InputQuantizer(_Immutable):
             )
         return X
 
-    def count(self, X: FloatArray, dtype: type = np.int64) -> NDArray:
+    def count(self, X: FloatArray, dtype: np.dtype | type = np.int64) -> NDArray:
         """Codes of checked features, transposed: of shape (n_codes, n_rows)."""
-        columns = np.ascontiguousarray(X.T)
         codes: NDArray = np.empty((len(self.feature), len(X)), dtype=dtype)
-        count_dtype = np.uint8 if self.thresholds.shape[1] < 256 else np.int64
-        for feature, run, thresholds in self._runs:
-            reached = (columns[feature] >= thresholds[:, :, None]).view(np.uint8)
-            codes[run] = np.add.reduce(reached, axis=0, dtype=count_dtype)
+        for features, rows, thresholds in self._runs:
+            codes[rows] = _count_reached(X.T[features, None, :], thresholds)
         return codes
 
     @cached_property
-    def _runs(self) -> list[tuple[int, slice, FloatArray]]:
-        """Runs of codes that read the same feature, with their thresholds by level."""
+    def _runs(self) -> list[tuple[IntArray, IntArray, FloatArray]]:
+        """Runs of codes that read one feature: features, codes and thresholds, by run length."""
         # Not even an infinite feature reaches NaN.
-        thresholds = np.where(np.isfinite(self.thresholds), self.thresholds, np.nan)
-        starts = [0, *np.flatnonzero(np.diff(self.feature)) + 1, len(self.feature)]
-        return [
-            (int(self.feature[a]), slice(a, b), thresholds[a:b, : self.largest[a:b].max()].T.copy())
-            for a, b in pairwise(starts)
-        ]
+        thresholds = np.where(np.isfinite(self.thresholds), self.thresholds, np.nan).T.copy()
+        starts = np.flatnonzero(np.diff(self.feature, prepend=-1))
+        lengths = np.diff(starts, append=len(self.feature))
+        runs = []
+        for length in np.unique(lengths):
+            rows = starts[lengths == length, None] + np.arange(length)
+            levels = int(self.largest[rows].max())
+            runs.append((self.feature[rows[:, 0]], rows, thresholds[:levels, rows]))
+        return runs
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,29 +231,52 @@ class IntegerLayer(_Immutable):
     def __call__(self, codes: IntArray) -> IntArray:
         return self.apply(np.asarray(codes).T).astype(np.int64).T
 
-    def apply(self, codes: NDArray) -> NDArray:
-        """Compute on transposed codes, with a row per input, in integers that may be floats."""
-        # BLAS multiplies floats only, and they are exact on these integers.
-        accumulators: NDArray = self._float_weights @ codes.astype(self.exact_float, copy=False)
+    def apply(self, codes: IntArray) -> IntArray:
+        """Compute on transposed codes, with a row per input."""
+        accumulators: IntArray = self._sparse_weights @ codes.astype(self.sum_dtype, copy=False)
         if self.tables is None:
             return accumulators
-        index = accumulators.astype(np.intp)
-        index += (np.arange(len(self.weights)) * self.tables.shape[1] - self.low)[:, None]
-        return self._flat_tables.take(index)
+        if self._steps is None:
+            index = accumulators.astype(np.intp)
+            index += (np.arange(len(self.weights)) * self.tables.shape[1] - self.low)[:, None]
+            return self.tables.ravel().take(index)
+        first, rises, falls = self._steps
+        outputs = first + _count_reached(accumulators, rises)
+        outputs -= _count_reached(accumulators, falls)
+        return outputs
 
     @cached_property
-    def _float_weights(self) -> NDArray:
-        return self.weights.astype(self.exact_float)
+    def sum_dtype(self) -> np.dtype:
+        """Narrowest integers that hold every partial sum of the layer, and the next."""
+        return np.min_scalar_type(-int(self._reach()) - 1)
 
     @cached_property
-    def _flat_tables(self) -> NDArray:
+    def _sparse_weights(self) -> csr_array:
+        # Most weights are pruned, and BLAS knows no integers.
+        return csr_array(self.weights.astype(self.sum_dtype))
+
+    @cached_property
+    def _steps(self) -> tuple[IntArray, IntArray, IntArray] | None:
+        """First entries, and where tables rise and fall by 1, by step, unless in many places."""
         assert self.tables is not None
-        return self.tables.ravel().astype(np.float32 if self.tables.max() < 2**24 else np.float64)
+        sizes = (self.high - self.low + 1).tolist()
+        changes = [np.diff(row[:size]) for row, size in zip(self.tables, sizes, strict=True)]
+        if max(np.abs(change).sum() for change in changes) > _MAX_STEPS:
+            return None
+        reached = [low + 1 + np.arange(len(c)) for low, c in zip(self.low, changes, strict=True)]
+        rises = [np.repeat(a, np.maximum(c, 0)) for a, c in zip(reached, changes, strict=True)]
+        falls = [np.repeat(a, np.maximum(-c, 0)) for a, c in zip(reached, changes, strict=True)]
+        # Unsigned sums that wrap on the way to a code wrap back.
+        first = self.tables[:, :1].astype(np.min_scalar_type(self.tables.max()))
+        return first, self._by_step(rises), self._by_step(falls)
 
-    @cached_property
-    def exact_float(self) -> type:
-        """Narrowest float type that holds every partial sum of the layer exactly."""
-        return np.float32 if self._reach() < 2**24 else np.float64
+    def _by_step(self, thresholds: list[IntArray]) -> IntArray:
+        """Stack thresholds of shape (n_steps, n_neurons), filled up with some beyond reach."""
+        shape = max(map(len, thresholds)), len(thresholds)
+        stacked = np.full(shape, int(self._reach()) + 1, dtype=self.sum_dtype)
+        for neuron, values in enumerate(thresholds):
+            stacked[: len(values), neuron] = values
+        return stacked
 
 
 @dataclass(frozen=True, eq=False)
@@ -369,16 +395,16 @@ class IntegerProgram(_Immutable):
     def run(self, codes: IntArray) -> IntArray:
         """Compute the last layer's accumulators, of shape (n_samples, n_outputs)."""
         codes = self.check_codes(codes)
-        return self._in_blocks(codes, lambda block: block.T)
-
-    def _in_blocks(self, rows: NDArray, to_codes: Callable[[NDArray], NDArray]) -> IntArray:
-        result = np.empty((len(rows), self.n_outputs), dtype=np.int64)
-        for start in range(0, len(rows), _BLOCK_ROWS):
-            values = to_codes(rows[start : start + _BLOCK_ROWS])
-            for layer in self.layers:
-                values = layer.apply(values)
-            result[start : start + _BLOCK_ROWS] = values.T
+        result = np.empty((len(codes), self.n_outputs), dtype=np.int64)
+        for block in _blocks(len(codes)):
+            result[block] = self._accumulate(codes[block].T)
         return result
+
+    def _accumulate(self, codes: NDArray) -> NDArray:
+        """Compute accumulators of shape (n_rows, n_outputs) from transposed codes."""
+        for layer in self.layers:
+            codes = layer.apply(codes)
+        return codes.T
 
     def check_codes(self, codes: IntArray) -> IntArray:
         """Return codes as an array, or raise ValueError unless the quantizer could make them."""
@@ -402,9 +428,25 @@ class IntegerProgram(_Immutable):
 
     def __call__(self, X: FloatArray) -> NDArray[np.float32]:
         """Quantize, run and dequantize, a block of rows at a time."""
-        dtype = self.layers[0].exact_float
         X = self.quantizer.check(X)
-        return self.dequantize(self._in_blocks(X, lambda block: self.quantizer.count(block, dtype)))
+        outputs = np.empty((len(X), self.n_outputs), dtype=np.float32)
+        for block in _blocks(len(X)):
+            codes = self.quantizer.count(X[block], self.layers[0].sum_dtype)
+            outputs[block] = self.dequantize(self._accumulate(codes))
+        return outputs
+
+
+def _blocks(n_rows: int) -> list[slice]:
+    return [slice(start, start + _BLOCK_ROWS) for start in range(0, n_rows, _BLOCK_ROWS)]
+
+
+def _count_reached(values: NDArray, thresholds: NDArray) -> NDArray:
+    """Count the thresholds of shape (n_steps, ...) that the values of shape (..., n) reach."""
+    dtype = np.uint8 if len(thresholds) < 256 else np.int64
+    counts: NDArray = np.zeros((*thresholds.shape[1:], values.shape[-1]), dtype=dtype)
+    for threshold in thresholds:
+        counts += (values >= threshold[..., None]).view(np.uint8)
+    return counts
 
 
 def _freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
+from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._program import IntArray, IntegerProgram
 from cipherlearn.engines import EngineCircuit
@@ -18,9 +19,12 @@ __all__ = ["DEFAULT_P_ERROR", "Circuit"]
 
 DEFAULT_P_ERROR = 2.0**-40
 
+# Rows on which flips of approximate rounding are counted.
+_FLIP_ROWS = 1000
+
 
 class Circuit:
-    """A program that runs on encrypted rows.
+    """A program that runs on encrypted rows, a batch at a time.
 
     Keys are generated when first needed and are never pickled: a copy or an
     unpickled circuit compiles again when used, and makes keys of its own.
@@ -35,7 +39,15 @@ class Circuit:
         Probability that one bootstrap gives a wrong result. When both
         probabilities are None it is 2**-40.
     global_p_error : float or None
-        Probability that a row's result has any wrong bootstrap.
+        Probability that a batch's result has any wrong bootstrap.
+    batch_size : int, default=1
+        Rows of one ciphertext. They share the fixed cost of a call. Batches with fewer are padded,
+        and cost as much.
+    rounding : {"exact", "approximate"}, default="exact"
+        How layers with ``lsbs_to_remove`` round. "exact" gives the clear result, always, for
+        one more bootstrap per removed bit, of 1 bit each. "approximate" spares them, and the
+        noise of encryption decides what lies near the middle of two multiples. ``flip_rate``
+        then says how often a row's result differs.
     verbose : bool or int
         Whether to say how long compilation and key generation take.
 
@@ -46,7 +58,14 @@ class Circuit:
     CompilationError
         If no cryptographic parameters fit.
     ValueError
-        If both error probabilities are given, or one is not between 0 and 1.
+        If both error probabilities are given, or one is not between 0 and 1, or the batch
+        size or rounding is none.
+
+    Attributes
+    ----------
+    flip_rate : float
+        Share of 1000 random rows whose simulated result differs from the clear one. 0.0 without
+        approximate rounding.
 
     Examples
     --------
@@ -68,15 +87,38 @@ class Circuit:
         n_accum_bits: Sequence[int],
         p_error: float | None = None,
         global_p_error: float | None = None,
+        batch_size: int = 1,
+        rounding: str = "exact",
         verbose: bool | int = False,
     ) -> None:
         _check_accumulators(program, n_accum_bits)
+        if rounding not in ("exact", "approximate"):
+            raise ValueError(f'rounding must be "exact" or "approximate". Got {rounding!r}.')
         self.program = program
+        self.batch_size = check_int("batch_size", batch_size, 1)
+        self.rounding = rounding
         self._error_probability = _check_error_probability(p_error, global_p_error)
         self._verbose = verbose
         self._has_keys = False
         self._engine_circuit: EngineCircuit | None = None
         self._compiled()
+        self.flip_rate = self._measure_flips() if self._is_approximate else 0.0
+
+    @property
+    def _is_approximate(self) -> bool:
+        removes_bits = any(layer.lsbs_to_remove for layer in self.program.layers)
+        return self.rounding == "approximate" and removes_bits
+
+    def _measure_flips(self) -> float:
+        with _stage("Measuring flips", self._verbose):
+            codes = self.program.quantizer.random_codes(_FLIP_ROWS, np.random.default_rng(0))
+            differs = self.simulate(codes) != self.program.run(codes)
+        return float(differs.any(axis=1).mean())
+
+    @property
+    def n_bootstraps(self) -> int:
+        """Bootstraps of one call, among them those of exact rounding."""
+        return self._compiled().n_bootstraps
 
     @property
     def p_error(self) -> float:
@@ -92,7 +134,7 @@ class Circuit:
             self._has_keys = True
 
     def encrypt(self, codes: IntArray) -> Any:
-        """Encrypt the codes of one row, of shape (1, n_codes).
+        """Encrypt the codes of at most ``batch_size`` rows, of shape (n_rows, n_codes).
 
         Raises
         ------
@@ -100,41 +142,61 @@ class Circuit:
             If the shape is wrong or a code is outside the quantizer's range.
         """
         codes = self.program.check_codes(codes)
-        if codes.shape[0] != 1:
-            raise ValueError(f"A ciphertext holds one row. Got {codes.shape[0]} rows.")
+        if not 1 <= len(codes) <= self.batch_size:
+            raise ValueError(
+                f"A ciphertext of this circuit holds 1 to {self.batch_size} rows. "
+                f"Got {len(codes)}. compile(batch_size=...) chooses how many."
+            )
         self.keygen()
-        return self._compiled().encrypt(codes)
+        return self._compiled().encrypt(self._padded(codes))
+
+    def _padded(self, codes: IntArray) -> IntArray:
+        return np.pad(codes, ((0, self.batch_size - len(codes)), (0, 0)))
 
     def run(self, ciphertext: Any) -> Any:
-        """Evaluate the network on an encrypted row."""
+        """Evaluate the network on an encrypted batch."""
         return self._compiled().run(ciphertext)
 
     def decrypt(self, ciphertext: Any) -> IntArray:
-        """Decrypt a result to its accumulators, of shape (1, n_outputs)."""
+        """Decrypt a result to its accumulators, of shape (batch_size, n_outputs)."""
         return self._compiled().decrypt(ciphertext)
 
     def execute(self, codes: IntArray, verbose: bool | int = False) -> IntArray:
         """Encrypt, run and decrypt every row of codes, with a progress bar if asked."""
         codes = self.program.check_codes(codes)
         self.keygen()
-        return self._map_rows(
-            lambda row: self.decrypt(self.run(self.encrypt(row))), codes, "Encrypted rows", verbose
+        return self._map_batches(
+            lambda batch: self.decrypt(self.run(self.encrypt(batch))),
+            codes,
+            "Encrypted rows",
+            verbose,
         )
 
     def simulate(self, codes: IntArray, verbose: bool | int = False) -> IntArray:
         """Run the circuit's noise model, without encryption, on every row of codes."""
         codes = self.program.check_codes(codes)
-        return self._map_rows(self._compiled().simulate, codes, "Simulated rows", verbose)
+        simulate = self._compiled().simulate
+        return self._map_batches(
+            lambda batch: simulate(self._padded(batch)), codes, "Simulated rows", verbose
+        )
 
     def evaluation_keys(self) -> bytes:
         """Serialize the keys that a server needs. They hold no secret."""
         self.keygen()
         return self._compiled().evaluation_keys()
 
-    def _map_rows(self, function, codes: IntArray, title: str, verbose: bool | int) -> IntArray:
+    def ciphertext_sizes(self) -> tuple[int, int]:
+        """Bytes of a serialized batch: encrypted codes, and encrypted result."""
+        inputs = self.encrypt(np.zeros((1, self.program.n_codes), dtype=np.int64))
+        return self._compiled().size(inputs), self._compiled().size(self.run(inputs))
+
+    def _map_batches(self, function, codes: IntArray, title: str, verbose: bool | int) -> IntArray:
         results = np.empty((len(codes), self.program.n_outputs), dtype=np.int64)
-        for i in tqdm(range(len(codes)), desc=title, unit="row", disable=not verbose):
-            results[i] = function(codes[i : i + 1])[0]
+        with tqdm(total=len(codes), desc=title, unit="row", disable=not verbose) as progress:
+            for start in range(0, len(codes), self.batch_size):
+                batch = codes[start : start + self.batch_size]
+                results[start : start + len(batch)] = function(batch)[: len(batch)]
+                progress.update(len(batch))
         return results
 
     def _compiled(self) -> EngineCircuit:
@@ -142,7 +204,9 @@ class Circuit:
             from cipherlearn.engines.concrete_python import compile_program
 
             with _stage("Compiling", self._verbose):
-                self._engine_circuit = compile_program(self.program, **self._error_probability)
+                self._engine_circuit = compile_program(
+                    self.program, self.batch_size, self.rounding, **self._error_probability
+                )
         return self._engine_circuit
 
     def __getstate__(self) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
         weights = linear.effective_weight().to(torch.int64).numpy()
         layer = IntegerLayer(weights, low, high)
         if i < len(module.activations):
-            layer = IntegerLayer(weights, low, high, tables=_tabulate(module, i, layer))
+            tables = _tabulate(module, i, layer)
+            layer = IntegerLayer(weights, low, high, tables, linear.lsbs_to_remove)
             low = np.array([r.low for r in layer.table_ranges], dtype=np.int64)
             high = np.array([r.high for r in layer.table_ranges], dtype=np.int64)
         layers.append(layer)

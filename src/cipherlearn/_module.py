@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from cipherlearn._budget import l1_limit, neuron_budget
+from cipherlearn._checks import check_int
 from cipherlearn._encoding import PLACEMENTS, InputEncoder
 from cipherlearn._encoding import n_codes_per_feature as default_n_codes
 from cipherlearn._layers import ActivationQuantizer, SparseQuantLinear
 
-__all__ = ["SparseQuantNeuralNetImpl", "check_int"]
+__all__ = ["SparseQuantNeuralNetImpl"]
 
 MAX_BITS = 8
 
@@ -47,6 +48,13 @@ class SparseQuantNeuralNetImpl(nn.Module):
         Width of the accumulators of hidden layers, in bits: the precision, hence the cost,
         of their bootstraps. It is guaranteed by a bound on the width of each neuron's
         sum. With None, or without ``pruning``, ``n_accum_bits`` applies.
+    rounding_bits : int or None, default=None
+        Most significant bits of a hidden accumulator that its lookup table sees, which training
+        then knows. They, and no longer the accumulator's width, set most of the cost of a
+        bootstrap. With None it sees all.
+    n_output_accum_bits : int or None, default=None
+        Width of the accumulators of the last layer, in bits. Narrower outputs make every
+        bootstrap before them cheaper. It is guaranteed as ``n_hidden_accum_bits`` is.
     n_hidden_neurons_multiplier : float, default=1.0
         A neuron may have ``floor(n_hidden_neurons_multiplier * Ω)`` non-zero weights,
         with Ω for ``n_accum_bits``.
@@ -106,6 +114,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
         n_a_bits: int = 2,
         n_accum_bits: int = 8,
         n_hidden_accum_bits: int | None = None,
+        rounding_bits: int | None = None,
+        n_output_accum_bits: int | None = None,
         n_hidden_neurons_multiplier: float = 1.0,
         budget: str = "omega",
         n_codes_per_feature: int | str = "auto",
@@ -122,6 +132,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
         n_accum_bits = check_int("n_accum_bits", n_accum_bits, 1, 16)
         if n_hidden_accum_bits is not None:
             n_hidden_accum_bits = check_int("n_hidden_accum_bits", n_hidden_accum_bits, 1, 16)
+        if n_output_accum_bits is not None:
+            n_output_accum_bits = check_int("n_output_accum_bits", n_output_accum_bits, 1, 16)
         hidden = _hidden_widths(n_layers, n_hidden_neurons)
 
         self._arguments: dict[str, Any] = {
@@ -133,6 +145,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
             "n_a_bits": n_a_bits,
             "n_accum_bits": n_accum_bits,
             "n_hidden_accum_bits": n_hidden_accum_bits,
+            "rounding_bits": rounding_bits,
+            "n_output_accum_bits": n_output_accum_bits,
             "n_hidden_neurons_multiplier": n_hidden_neurons_multiplier,
             "budget": budget,
             "n_codes_per_feature": n_codes_per_feature,
@@ -150,30 +164,45 @@ class SparseQuantNeuralNetImpl(nn.Module):
             n_codes_per_feature = default_n_codes(input_dim, n_a_bits)
         n_codes = check_int('n_codes_per_feature, unless "auto",', n_codes_per_feature, 1)
         self.pruning = pruning
-        hidden_bits = n_accum_bits
+        hidden_bits = output_bits = n_accum_bits
         if pruning and n_hidden_accum_bits is not None:
             hidden_bits = min(hidden_bits, n_hidden_accum_bits)
-        self.accum_bits = [hidden_bits] * len(hidden) + [n_accum_bits]
-        # A count alone does not make hidden sums as narrow as asked, nor those of "l1".
+        if pruning and n_output_accum_bits is not None:
+            output_bits = min(output_bits, n_output_accum_bits)
+        self.accum_bits = [hidden_bits] * len(hidden) + [output_bits]
+        n_removed = 0
+        if rounding_bits is not None:
+            n_removed = max(0, hidden_bits - check_int("rounding_bits", rounding_bits, 1, 16))
+        lsbs_to_remove = [n_removed] * len(hidden) + [0]
+        # A count alone does not make sums as narrow as asked, nor those of "l1", nor does it keep
+        # rounding from reaching one step too many.
         self.max_widths = [
-            2**n_max - 1 if pruning and (budget == "l1" or n_max < n_accum_bits) else None
-            for n_max in self.accum_bits
+            2**n_max - 2**lsbs
+            if pruning and (budget == "l1" or n_max < n_accum_bits or lsbs)
+            else None
+            for n_max, lsbs in zip(self.accum_bits, lsbs_to_remove, strict=True)
         ]
         n_inputs = [input_dim * n_codes, *hidden]
         self.budgets = list(n_inputs)
         if pruning:
             # One weight at least must fit.
-            for n_max in self.accum_bits:
+            for n_max, lsbs in zip(self.accum_bits, lsbs_to_remove, strict=True):
                 l1_limit(n_max, n_a_bits)
+                if 2**n_max - 2**lsbs < 2**n_a_bits - 1:
+                    raise ValueError(
+                        f"Rounding {n_max}-bit sums to rounding_bits={rounding_bits} leaves widths "
+                        f"up to {2**n_max - 2**lsbs}, less than one input of {n_a_bits} bits "
+                        "spans. Raise rounding_bits or n_hidden_accum_bits."
+                    )
             if budget == "omega":
                 limit = neuron_budget(n_accum_bits, n_w_bits, n_a_bits, n_hidden_neurons_multiplier)
                 self.budgets = [limit] * len(n_inputs)
 
         self.encoder = InputEncoder(input_dim, n_a_bits, n_codes, threshold_placement)
         self.linears: Sequence[SparseQuantLinear] = _module_list(
-            SparseQuantLinear(n_in, n_out, n_w_bits, 2**n_a_bits - 1, max_width)
-            for n_in, n_out, max_width in zip(
-                n_inputs, [*hidden, n_outputs], self.max_widths, strict=True
+            SparseQuantLinear(n_in, n_out, n_w_bits, 2**n_a_bits - 1, max_width, lsbs)
+            for n_in, n_out, max_width, lsbs in zip(
+                n_inputs, [*hidden, n_outputs], self.max_widths, lsbs_to_remove, strict=True
             )
         )
         self.quantizers: Sequence[ActivationQuantizer] = _module_list(
@@ -322,12 +351,3 @@ def _hidden_widths(n_layers: int, n_hidden_neurons: int | Sequence[int]) -> list
             f"(n_layers - 1 = {n_layers - 1}). Got {n_hidden_neurons!r}."
         )
     return [check_int("n_hidden_neurons", width, 1) for width in widths]
-
-
-def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Return ``value`` as an int, or raise ValueError unless it is one in ``[low, high]``."""
-    valid = hasattr(value, "__index__") and not isinstance(value, bool) and value >= low
-    if not valid or (high is not None and value > high):
-        bound = f"of at least {low}" if high is None else f"from {low} to {high}"
-        raise ValueError(f"{name} must be an integer {bound}. Got {value!r}.")
-    return int(value)

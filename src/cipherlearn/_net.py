@@ -19,10 +19,11 @@ from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
 from torch.utils.data import DataLoader
 
 from cipherlearn._batches import TensorBatches, holds_arrays
+from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit
 from cipherlearn._exceptions import NotCompiledError
 from cipherlearn._lowering import lower
-from cipherlearn._module import SparseQuantNeuralNetImpl, check_int
+from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
 from cipherlearn._samples import sample_rows
 from cipherlearn._training import (
@@ -89,6 +90,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         module__n_a_bits=2,
         module__n_accum_bits=8,
         module__n_hidden_accum_bits=5,
+        module__rounding_bits=None,
+        module__n_output_accum_bits=None,
         module__n_hidden_neurons_multiplier=2.3,
         module__budget="omega",
         module__n_codes_per_feature="auto",
@@ -118,6 +121,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         self.module__n_a_bits = module__n_a_bits
         self.module__n_accum_bits = module__n_accum_bits
         self.module__n_hidden_accum_bits = module__n_hidden_accum_bits
+        self.module__rounding_bits = module__rounding_bits
+        self.module__n_output_accum_bits = module__n_output_accum_bits
         self.module__n_hidden_neurons_multiplier = module__n_hidden_neurons_multiplier
         self.module__budget = module__budget
         self.module__n_codes_per_feature = module__n_codes_per_feature
@@ -506,6 +511,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         self,
         p_error: float | None = None,
         global_p_error: float | None = None,
+        batch_size: int = 1,
+        rounding: str = "exact",
         verbose: int | None = None,
     ) -> Circuit:
         """Compile the trained network to a circuit on encrypted data.
@@ -519,8 +526,15 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             Probability that one bootstrap gives a wrong result. When neither probability
             is given it is 2**-40.
         global_p_error : float or None, default=None
-            Probability that the prediction of a row has any wrong bootstrap. Give at most
+            Probability that the prediction of a batch has any wrong bootstrap. Give at most
             one of the two.
+        batch_size : int, default=1
+            Rows that are encrypted together. They share the fixed cost of a call, so more rows
+            a second are predicted, and a single row takes longer.
+        rounding : {"exact", "approximate"}, default="exact"
+            How ``module__rounding_bits`` is carried out. "exact" predicts what the clear network
+            predicts, always. "approximate" is faster and lets the noise of encryption decide
+            close cases; ``circuit_.flip_rate`` says how often that changes a result.
         verbose : int or None, default=None
             Whether to print the time of each stage. None takes the estimator's own.
 
@@ -545,6 +559,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             n_accum_bits=self.module_.accum_bits,
             p_error=p_error,
             global_p_error=global_p_error,
+            batch_size=batch_size,
+            rounding=rounding,
             verbose=self.verbose if verbose is None else verbose,
         )
         return self.circuit_

@@ -112,6 +112,15 @@ class InputQuantizer(_Immutable):
     def __call__(self, X: FloatArray) -> IntArray:
         return self.count(self.check(X)).T.astype(np.int64)
 
+    def random_codes(self, n_rows: int, rng: np.random.Generator) -> IntArray:
+        """Draw rows that features can give, with every interval between thresholds as likely."""
+        X = np.zeros((n_rows, self.n_features))
+        for feature in np.unique(self.feature):
+            thresholds = self.thresholds[self.feature == feature]
+            values = np.append(thresholds[np.isfinite(thresholds)], -np.inf)
+            X[:, feature] = rng.choice(np.unique(values), n_rows)
+        return self(X)
+
     def check(self, X: FloatArray) -> FloatArray:
         """Return features as floats, or raise ValueError if they are none."""
         X = np.asarray(X, dtype=np.float64)
@@ -156,12 +165,16 @@ class IntegerLayer(_Immutable):
     tables : ndarray of shape (n_neurons, table_size), int64, or None
         ``tables[j, a - low[j]]`` is the code of neuron ``j`` at accumulator ``a``.
         None for the last layer, whose accumulators are the result.
+    lsbs_to_remove : int, default=0
+        Least significant bits that tables do not see: accumulators with the same
+        :meth:`cell` share an entry.
     """
 
     weights: IntArray
     input_low: IntArray
     input_high: IntArray
     tables: IntArray | None = None
+    lsbs_to_remove: int = 0
 
     def __post_init__(self) -> None:
         _freeze(self, "weights", np.int64, 2)
@@ -183,6 +196,34 @@ class IntegerLayer(_Immutable):
                 )
             if self.tables.min() < 0:
                 raise ValueError(f"Codes in tables start at 0. Got {self.tables.min()}.")
+        self._check_rounding()
+
+    def _check_rounding(self) -> None:
+        if not 0 <= self.lsbs_to_remove < 53 or (self.lsbs_to_remove and self.tables is None):
+            raise ValueError(
+                f"Only a layer with tables removes bits, and at most 52. Got {self.lsbs_to_remove}."
+            )
+        if self.lsbs_to_remove == 0:
+            return
+        assert self.tables is not None
+        for low, high, table in zip(self.low, self.high, self.tables, strict=True):
+            sums = np.arange(low, high + 1)
+            same_cell = np.diff(self.cell(sums)) == 0
+            if np.diff(table[: len(sums)])[same_cell].any():
+                raise ValueError(
+                    f"Tables must not tell apart sums that {self.lsbs_to_remove} removed bits "
+                    "make equal."
+                )
+
+    def cell(self, accumulators: IntArray) -> IntArray:
+        """Round accumulators to multiples of ``2**lsbs_to_remove``, in that unit."""
+        half = (1 << self.lsbs_to_remove) >> 1
+        return (accumulators + half) >> self.lsbs_to_remove
+
+    @property
+    def n_table_bits(self) -> int:
+        """Bits of an accumulator that the tables see, of those that hold it."""
+        return max(1, int((self.cell(self.high) - self.cell(self.low)).max()).bit_length())
 
     def _reach(self) -> float:
         """Bound the magnitude of every partial sum, in floats, which cannot wrap."""

@@ -22,7 +22,7 @@ from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, O
 __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
 
 FORMAT_NAME = "cipherlearn-program"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 # What reading a damaged archive can raise.
 _DAMAGE = (
@@ -65,6 +65,7 @@ def save_program(program: IntegerProgram, file: File) -> None:
         "version": FORMAT_VERSION,
         "n_features": program.n_features,
         "n_layers": len(program.layers),
+        "lsbs_to_remove": [layer.lsbs_to_remove for layer in program.layers],
     }
     arrays = {
         "input_feature": program.quantizer.feature,
@@ -142,12 +143,14 @@ def _build(header: dict[str, Any], archive: zipfile.ZipFile) -> IntegerProgram:
             return np.lib.format.read_array(io.BytesIO(stream.read()), allow_pickle=False)
 
     n_layers = int(header["n_layers"])
+    lsbs_to_remove = header["lsbs_to_remove"] if header["version"] >= 3 else [0] * n_layers
     layers = [
         IntegerLayer(
             weights=array(f"layer_{i}_weights"),
             input_low=array(f"layer_{i}_input_low"),
             input_high=array(f"layer_{i}_input_high"),
             tables=array(f"layer_{i}_tables") if i < n_layers - 1 else None,
+            lsbs_to_remove=int(lsbs_to_remove[i]),
         )
         for i in range(n_layers)
     ]

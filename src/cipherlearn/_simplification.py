@@ -42,13 +42,17 @@ def simplify(program: IntegerProgram) -> IntegerProgram:
         codes = np.array([(r.low, r.high) for r in layer.table_ranges])
         # The reader must know of it too, or its smallest sum would not move along.
         constant = (codes[:, 0] == codes[:, 1]) & (reader.input_low == reader.input_high)
+        if reader.lsbs_to_remove:
+            # Without it the sums would move, but the multiples that they are rounded to would not.
+            constant &= codes[:, 0] == 0
         kept = _at_least_one(reader.weights.any(axis=0) & ~constant)
         if reader.tables is None:
             # A table is read relative to the smallest sum, which moves along. An output is not.
             moved = reader.weights[:, ~kept] @ codes[~kept, 0]
             scaler = OutputScaler(scaler.gain, scaler.bias, scaler.offset + moved)
-        layers[i] = IntegerLayer(
-            layer.weights[kept], layer.input_low, layer.input_high, _of(layer.tables, kept)
+        assert layer.tables is not None
+        layers[i] = dataclasses.replace(
+            layer, weights=layer.weights[kept], tables=layer.tables[kept]
         )
         layers[i + 1] = _without_inputs(reader, kept)
     kept = _at_least_one(layers[0].weights.any(axis=0))
@@ -67,11 +71,6 @@ def _without_inputs(layer: IntegerLayer, kept: np.ndarray) -> IntegerLayer:
         input_low=layer.input_low[kept],
         input_high=layer.input_high[kept],
     )
-
-
-def _of(tables: np.ndarray | None, kept: np.ndarray) -> np.ndarray:
-    assert tables is not None
-    return tables[kept]
 
 
 def _at_least_one(kept: np.ndarray) -> np.ndarray:

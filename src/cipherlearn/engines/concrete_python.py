@@ -18,15 +18,26 @@ with warnings.catch_warnings():
 
 __all__ = ["ConcretePythonCircuit", "compile_program"]
 
+# Beyond any precision.
+_NEVER = 64
+
 
 def compile_program(
-    program: IntegerProgram, **error_probability: float | None
+    program: IntegerProgram,
+    batch_size: int = 1,
+    rounding: str = "exact",
+    **error_probability: float | None,
 ) -> ConcretePythonCircuit:
-    """Compile a program for one row per call.
+    """Compile a program for a fixed number of rows per call.
 
     Parameters
     ----------
     program : IntegerProgram
+    batch_size : int, default=1
+        Rows per call.
+    rounding : {"exact", "approximate"}, default="exact"
+        How bits that tables do not see are removed: by a narrow bootstrap each, or by the noise
+        of the table's own.
     **error_probability
         ``p_error`` (per bootstrap) and ``global_p_error`` (per row), one of them None.
 
@@ -43,12 +54,17 @@ def compile_program(
         compress_evaluation_keys=True,
         compress_input_ciphertexts=True,
         fhe_simulation=True,
+        # Sums are proven to round to no more than the kept bits hold.
+        approximate_rounding_config=fhe.ApproximateRoundingConfig(
+            logical_clipping=False, approximate_clipping_start_precision=_NEVER
+        ),
         # The default writes the model's weights into the working directory.
         dump_artifacts_on_unexpected_failures=False,
     )
-    compiler = fhe.Compiler(_evaluator(program), {"codes": "encrypted"})
+    evaluate = _evaluator(program, fhe.Exactness(rounding))
+    corners = [np.repeat(corner, batch_size, axis=0) for corner in _corners(program)]
     try:
-        circuit = compiler.compile(_corners(program), configuration)
+        circuit = fhe.Compiler(evaluate, {"codes": "encrypted"}).compile(corners, configuration)
     except RuntimeError as error:
         bits = [layer.n_accum_bits for layer in program.layers]
         raise CompilationError(
@@ -72,7 +88,7 @@ class ConcretePythonCircuit:
         self._circuit.keygen(force=True)
 
     def encrypt(self, codes: IntArray) -> Any:
-        """Encrypt codes of shape (1, n_codes)."""
+        """Encrypt codes of shape (batch_size, n_codes)."""
         return self._circuit.encrypt(codes)
 
     def run(self, ciphertext: Any) -> Any:
@@ -91,6 +107,15 @@ class ConcretePythonCircuit:
         """Serialize the evaluation keys, which hold no secret."""
         return self._circuit.client.evaluation_keys.serialize()
 
+    def size(self, ciphertext: Any) -> int:
+        """Bytes of a serialized ciphertext."""
+        return len(ciphertext.serialize())
+
+    @property
+    def n_bootstraps(self) -> int:
+        """Bootstraps of one call, among them those of exact rounding."""
+        return int(self._circuit.programmable_bootstrap_count)
+
     @property
     def p_error(self) -> float:
         """Error probability of one bootstrap."""
@@ -98,33 +123,41 @@ class ConcretePythonCircuit:
         return float(self._circuit.server.p_error)
 
 
-def _evaluator(program: IntegerProgram):
+def _evaluator(program: IntegerProgram, exactness: fhe.Exactness):
     """Write the program's layers in Concrete's tracing language."""
     *hidden, last = program.layers
     tables = [_lookup_table(layer) for layer in hidden]
 
     def evaluate(codes):
         for layer, table in zip(hidden, tables, strict=True):
-            codes = table[_accumulate(layer, codes)]
-            codes = fhe.hint(codes, bit_width=_n_bits(int(layer.tables.max())))
+            sums = _accumulate(layer, codes)
+            if layer.lsbs_to_remove:
+                sums = fhe.round_bit_pattern(
+                    sums, layer.lsbs_to_remove, overflow_protection=False, exactness=exactness
+                )
+            codes = fhe.hint(table[sums], bit_width=_n_bits(int(layer.tables.max())))
         return _accumulate(last, codes)
 
     return evaluate
 
 
 def _accumulate(layer: IntegerLayer, codes):
-    """Sum, moved by a clear constant to start at 0, with its proven width declared."""
-    shifted = codes @ layer.weights.T - layer.low
-    return fhe.hint(shifted, bit_width=layer.n_accum_bits)
+    """Sum, moved by a clear constant to round to 0 at least, with its proven width declared."""
+    origin = layer.cell(layer.low) << layer.lsbs_to_remove
+    return fhe.hint(
+        codes @ layer.weights.T - origin, bit_width=layer.n_table_bits + layer.lsbs_to_remove
+    )
 
 
 def _lookup_table(layer: IntegerLayer) -> fhe.LookupTable:
-    """One table per neuron, padded to the common power of two."""
+    """One table per neuron, of a common power of two of entries."""
     assert layer.tables is not None
-    # Entries beyond are for sums that no input reaches.
-    tables = layer.tables[:, : 2**layer.n_accum_bits]
-    padding = 2**layer.n_accum_bits - tables.shape[1]
-    rows = np.pad(tables, ((0, 0), (0, padding)), mode="edge")
+    origin, lsbs = layer.cell(layer.low), layer.lsbs_to_remove
+    rounded = (origin[:, None] + np.arange(2**layer.n_table_bits)) << lsbs
+    # The first and last multiples may lie just beyond reach. Others there are for no input.
+    reached = rounded.clip(layer.low[:, None], layer.high[:, None])
+    rows = np.take_along_axis(layer.tables, reached - layer.low[:, None], axis=1)
+    rows = np.repeat(rows, 2**lsbs, axis=1)
     return fhe.LookupTable(np.array([fhe.LookupTable(row.tolist()) for row in rows]))
 
 

@@ -1,0 +1,16 @@
+"""Checks of arguments that several files share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["check_int"]
+
+
+def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Return ``value`` as an int, or raise ValueError unless it is one in ``[low, high]``."""
+    valid = hasattr(value, "__index__") and not isinstance(value, bool) and value >= low
+    if not valid or (high is not None and value > high):
+        bound = f"of at least {low}" if high is None else f"from {low} to {high}"
+        raise ValueError(f"{name} must be an integer {bound}. Got {value!r}.")
+    return int(value)

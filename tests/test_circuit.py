@@ -377,9 +377,26 @@ def test_a_code_beyond_its_own_thresholds_is_refused():
         circuit.execute(np.array([[0, 2]]))
 
 
-def test_a_ciphertext_holds_one_row(sum_of_four):
-    with pytest.raises(ValueError, match=r"A ciphertext holds one row. Got 2 rows"):
-        sum_of_four.encrypt(np.zeros((2, 4), dtype=np.int64))
+@pytest.mark.parametrize("n_rows", [0, 2])
+def test_a_ciphertext_holds_no_more_rows_than_compiled_for(sum_of_four, n_rows):
+    with pytest.raises(ValueError, match=rf"holds 1 to 1 rows\. Got {n_rows}"):
+        sum_of_four.encrypt(np.zeros((n_rows, 4), dtype=np.int64))
+
+
+@pytest.mark.parametrize("n_rows", [1, 3, 7])
+def test_batches_are_split_and_padded(n_rows):
+    program = linear_program([[1, -1, 2, 0]])
+    circuit = Circuit(program, [8], batch_size=3)
+    codes = np.arange(4 * n_rows).reshape(n_rows, 4) % 4
+    for result in (circuit.execute(codes), circuit.simulate(codes)):
+        np.testing.assert_array_equal(result, program.run(codes))
+    assert circuit.decrypt(circuit.run(circuit.encrypt(codes[:1]))).shape == (3, 1)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, True])
+def test_a_batch_has_a_whole_number_of_rows(batch_size):
+    with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):
+        Circuit(linear_program([[1]]), [8], batch_size=batch_size)
 
 
 def test_no_rows_give_no_results(sum_of_four):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._program import IntArray, IntegerProgram
 from cipherlearn.engines import EngineCircuit
 
-__all__ = ["DEFAULT_P_ERROR", "Circuit"]
+__all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
 
 DEFAULT_P_ERROR = 2.0**-40
 
@@ -61,12 +62,6 @@ class Circuit:
         If both error probabilities are given, or one is not between 0 and 1, or the batch
         size or rounding is none.
 
-    Attributes
-    ----------
-    flip_rate : float
-        Share of 1000 random rows whose simulated result differs from the clear one. 0.0 without
-        approximate rounding.
-
     Examples
     --------
     >>> import numpy as np
@@ -97,19 +92,27 @@ class Circuit:
         self.program = program
         self.batch_size = check_int("batch_size", batch_size, 1)
         self.rounding = rounding
-        self._error_probability = _check_error_probability(p_error, global_p_error)
+        self._error_probability = check_error_probability(p_error, global_p_error)
         self._verbose = verbose
         self._has_keys = False
         self._engine_circuit: EngineCircuit | None = None
         self._compiled()
-        self.flip_rate = self._measure_flips() if self._is_approximate else 0.0
 
     @property
-    def _is_approximate(self) -> bool:
-        removes_bits = any(layer.lsbs_to_remove for layer in self.program.layers)
-        return self.rounding == "approximate" and removes_bits
+    def options(self) -> dict[str, Any]:
+        """Arguments that decide the cost, as for ``compile``."""
+        return {
+            **self._error_probability,
+            "batch_size": self.batch_size,
+            "rounding": self.rounding,
+        }
 
-    def _measure_flips(self) -> float:
+    @cached_property
+    def flip_rate(self) -> float:
+        """Share of 1000 random rows whose simulated result differs from the clear one."""
+        removes_bits = any(layer.lsbs_to_remove for layer in self.program.layers)
+        if self.rounding == "exact" or not removes_bits:
+            return 0.0
         with _stage("Measuring flips", self._verbose):
             codes = self.program.quantizer.random_codes(_FLIP_ROWS, np.random.default_rng(0))
             differs = self.simulate(codes) != self.program.run(codes)
@@ -204,9 +207,7 @@ class Circuit:
             from cipherlearn.engines.concrete_python import compile_program
 
             with _stage("Compiling", self._verbose):
-                self._engine_circuit = compile_program(
-                    self.program, self.batch_size, self.rounding, **self._error_probability
-                )
+                self._engine_circuit = compile_program(self.program, **self.options)
         return self._engine_circuit
 
     def __getstate__(self) -> dict[str, Any]:
@@ -233,9 +234,10 @@ def _check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) ->
                 )
 
 
-def _check_error_probability(
+def check_error_probability(
     p_error: float | None, global_p_error: float | None
 ) -> dict[str, float | None]:
+    """Return both by name, or raise ValueError unless at most one is given, between 0 and 1."""
     if p_error is not None and global_p_error is not None:
         raise ValueError(
             "Give p_error (per bootstrap) or global_p_error (per row), not both. "

@@ -21,10 +21,12 @@ from torch.utils.data import DataLoader
 from cipherlearn._batches import TensorBatches, holds_arrays
 from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit
+from cipherlearn._cost import CostEstimate, estimate_cost
 from cipherlearn._exceptions import NotCompiledError
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
+from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
 from cipherlearn._training import (
     CosineDecay,
@@ -563,7 +565,73 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             rounding=rounding,
             verbose=self.verbose if verbose is None else verbose,
         )
+        if self.circuit_.flip_rate and (self.verbose if verbose is None else verbose):
+            print(f"Approximate rounding changes {100 * self.circuit_.flip_rate:.1f} % of rows.")
         return self.circuit_
+
+    def estimate(
+        self,
+        p_error: float | None = None,
+        global_p_error: float | None = None,
+        batch_size: int = 1,
+        rounding: str = "exact",
+    ) -> CostEstimate:
+        """Estimate the cost of encrypted prediction on this machine, before compiling.
+
+        The first call for networks of new precisions takes some seconds: circuits of a few
+        neurons are compiled and timed.
+
+        Parameters
+        ----------
+        p_error, global_p_error, batch_size, rounding
+            As for :meth:`compile`.
+
+        Returns
+        -------
+        CostEstimate
+            Bootstraps and their precision, expected latency, and sizes of keys and ciphertexts.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        CompilationError
+            If no cryptographic parameters fit.
+        """
+        check_is_fitted(self)
+        return estimate_cost(self.program_, p_error, global_p_error, batch_size, rounding)
+
+    def report(self, X: ArrayLike | None = None, **compile_options) -> Report:
+        """Describe what each layer holds and what it costs on ciphertexts.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), default=None
+            Rows on which the width of the accumulators is observed, beside what is proven.
+        **compile_options
+            As for :meth:`estimate`. Without any, those of the present circuit, if compiled.
+
+        Returns
+        -------
+        Report
+            Prints as text, shows as a table in notebooks, and has a ``plot`` method.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        """
+        check_is_fitted(self)
+        circuit = None if compile_options else getattr(self, "circuit_", None)
+        options = compile_options if circuit is None else circuit.options
+        return make_report(
+            self.program_,
+            self.module_.budgets,
+            self.module_.accum_bits,
+            self.estimate(**options),
+            None if X is None else self._check_features(X),
+            None if circuit is None or circuit.rounding == "exact" else circuit.flip_rate,
+        )
 
     def _is_training_dataset(self, X, execute_in_fhe: bool | str) -> bool:
         """Whether ``X`` is what skorch's scoring callbacks pass: the dataset, for the module."""

@@ -1,0 +1,262 @@
+"""What a program costs on ciphertexts of this machine, before it is compiled."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from cipherlearn._checks import check_int
+from cipherlearn._circuit import Circuit, check_error_probability
+from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+
+__all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost"]
+
+# Calls timed per calibration circuit, after one that unpacks the keys.
+_REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What decides the price of a layer's operations, besides how many there are.
+
+    Parameters
+    ----------
+    n_bits : int
+        Bits of an accumulator: in a hidden layer those that its table sees.
+    lsbs_to_remove : int
+        Further bits, which are rounded away.
+    norm2 : int
+        Largest squared norm of a neuron's weights, rounded up to a power of 2. It is the growth of
+        the noise in a sum.
+    largest : int
+        Largest output code of a hidden layer. 0 in the last.
+    """
+
+    n_bits: int
+    lsbs_to_remove: int
+    norm2: int
+    largest: int
+
+    @classmethod
+    def of(cls, layer: IntegerLayer) -> Precision:
+        norm2 = max(1, int((layer.weights**2).sum(axis=1).max()))
+        largest = 0 if layer.tables is None else max(1, *(r.high for r in layer.table_ranges))
+        return cls(
+            n_bits=layer.n_table_bits,
+            lsbs_to_remove=layer.lsbs_to_remove,
+            norm2=1 << (norm2 - 1).bit_length(),
+            largest=largest,
+        )
+
+    @property
+    def width(self) -> int:
+        """Largest width of a sum of this precision."""
+        n_bits = self.n_bits + self.lsbs_to_remove
+        return max(1, 2**n_bits - 2**self.lsbs_to_remove)
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """Expected cost of encrypted prediction on this machine.
+
+    Attributes
+    ----------
+    n_bootstraps : int
+        Table lookups per row.
+    table_bits : tuple of int
+        Bits that the tables of each hidden layer see.
+    seconds : float
+        Time of one call, for a batch of rows.
+    seconds_per_row : float
+        That time divided by the rows of a batch.
+    fixed_seconds : float
+        Part of ``seconds`` that does not depend on the number of bootstraps.
+    layer_seconds : tuple of float
+        Part of ``seconds`` for the bootstraps of each hidden layer.
+    key_bytes, input_bytes, output_bytes : int
+        Serialized evaluation keys, encrypted batch, and encrypted result.
+    """
+
+    n_bootstraps: int
+    table_bits: tuple[int, ...]
+    seconds: float
+    seconds_per_row: float
+    fixed_seconds: float
+    layer_seconds: tuple[float, ...]
+    key_bytes: int
+    input_bytes: int
+    output_bytes: int
+
+
+@dataclass(frozen=True)
+class _Calibration:
+    fixed_seconds: float
+    neuron_seconds: tuple[float, ...]
+    key_bytes: int
+    input_bytes: int
+    output_bytes: int
+
+
+def estimate_cost(
+    program: IntegerProgram,
+    p_error: float | None = None,
+    global_p_error: float | None = None,
+    batch_size: int = 1,
+    rounding: str = "exact",
+) -> CostEstimate:
+    """Estimate what a program costs, from a short calibration on this machine.
+
+    Circuits of a few neurons with the precisions of the program are compiled and timed. The
+    result is kept, so programs of the same precisions need no calibration of their own.
+
+    Parameters
+    ----------
+    program : IntegerProgram
+        A fitted estimator's ``program_``.
+    p_error, global_p_error, batch_size, rounding
+        As for ``compile``.
+
+    Returns
+    -------
+    CostEstimate
+
+    Examples
+    --------
+    >>> from cipherlearn import NeuralNetClassifier
+    >>> clf = NeuralNetClassifier(module__n_hidden_accum_bits=3, max_epochs=5)
+    >>> clf = clf.fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
+    >>> cost = clf.estimate()
+    >>> cost.n_bootstraps == clf.program_.n_bootstraps
+    True
+    >>> 0 < cost.seconds < 10
+    True
+    """
+    batch_size = check_int("batch_size", batch_size, 1)
+    p_error, global_p_error = check_error_probability(p_error, global_p_error).values()
+    precisions = tuple(Precision.of(layer) for layer in program.layers)
+    calibration = _calibrate(
+        precisions, program.n_codes, program.n_outputs, p_error, global_p_error, rounding
+    )
+    layer_seconds = tuple(
+        batch_size * len(layer.weights) * seconds
+        for layer, seconds in zip(program.layers, calibration.neuron_seconds, strict=False)
+    )
+    seconds = calibration.fixed_seconds + sum(layer_seconds)
+    return CostEstimate(
+        n_bootstraps=program.n_bootstraps,
+        table_bits=tuple(precision.n_bits for precision in precisions[:-1]),
+        seconds=seconds,
+        seconds_per_row=seconds / batch_size,
+        fixed_seconds=calibration.fixed_seconds,
+        layer_seconds=layer_seconds,
+        key_bytes=calibration.key_bytes,
+        input_bytes=batch_size * calibration.input_bytes,
+        output_bytes=batch_size * calibration.output_bytes,
+    )
+
+
+@cache
+def _calibrate(
+    precisions: tuple[Precision, ...],
+    n_codes: int,
+    n_outputs: int,
+    p_error: float | None,
+    global_p_error: float | None,
+    rounding: str,
+) -> _Calibration:
+    """Time bare circuits of few neurons, and of more in one layer after another."""
+    few = os.cpu_count() or 1
+    many = max(8, 4 * few)
+    n_hidden = len(precisions) - 1
+
+    def measure(counts: list[int]) -> tuple[float, Circuit]:
+        circuit = Circuit(
+            bare_program(precisions, counts, n_codes, n_outputs),
+            [p.n_bits + p.lsbs_to_remove for p in precisions],
+            p_error=p_error,
+            global_p_error=global_p_error,
+            rounding=rounding,
+        )
+        return _seconds_per_call(circuit), circuit
+
+    base, circuit = measure([few] * n_hidden)
+    neuron_seconds = []
+    for i in range(n_hidden):
+        more, circuit = measure([many if j == i else few for j in range(n_hidden)])
+        neuron_seconds.append(max(0.0, more - base) / (many - few))
+    input_bytes, output_bytes = circuit.ciphertext_sizes()
+    return _Calibration(
+        fixed_seconds=max(0.0, base - few * sum(neuron_seconds)),
+        neuron_seconds=tuple(neuron_seconds),
+        key_bytes=len(circuit.evaluation_keys()),
+        input_bytes=input_bytes,
+        output_bytes=output_bytes,
+    )
+
+
+def _seconds_per_call(circuit: Circuit) -> float:
+    codes = np.zeros((1, circuit.program.n_codes), dtype=np.int64)
+    circuit.run(circuit.encrypt(codes))
+    seconds = []
+    for _ in range(_REPEATS):
+        ciphertext = circuit.encrypt(codes)
+        start = time.perf_counter()
+        circuit.run(ciphertext)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+def bare_program(
+    precisions: tuple[Precision, ...], counts: list[int], n_codes: int, n_outputs: int
+) -> IntegerProgram:
+    """Make a program of given precisions and widths that computes nothing of interest.
+
+    Parameters
+    ----------
+    precisions : tuple of Precision
+        Of each layer.
+    counts : list of int
+        Neurons of each hidden layer.
+    n_codes, n_outputs : int
+        Codes of a row, and outputs.
+    """
+    quantizer = InputQuantizer(n_codes, np.arange(n_codes), np.full((n_codes, 1), 0.5))
+    layers, n_inputs, largest = [], n_codes, 1
+    for precision, n_neurons in zip(precisions, [*counts, n_outputs], strict=True):
+        row = _row(precision, n_inputs, largest)
+        weights = np.tile(row, (n_neurons, 1))
+        low, high = np.zeros(n_inputs, dtype=np.int64), np.full(n_inputs, largest)
+        # A range wider than proven takes up what the weights leave of the width.
+        high[0] = max(largest, precision.width - int(row[1:].sum()) * largest)
+        if precision.largest == 0:
+            layers.append(IntegerLayer(weights, low, high))
+            break
+        cells = np.arange(precision.width + 1) + (1 << precision.lsbs_to_remove >> 1)
+        table = (cells >> precision.lsbs_to_remove) % (precision.largest + 1)
+        tables = np.tile(table, (n_neurons, 1))
+        layers.append(IntegerLayer(weights, low, high, tables, precision.lsbs_to_remove))
+        n_inputs, largest = n_neurons, precision.largest
+    ones = np.ones(n_outputs, dtype=np.float32)
+    scaler = OutputScaler(ones, 0 * ones)
+    return IntegerProgram(quantizer, tuple(layers), scaler)
+
+
+def _row(precision: Precision, n_inputs: int, largest: int) -> np.ndarray:
+    """Weights of the norm of ``precision``, the first of them 1, within its width."""
+    row = np.zeros(n_inputs, dtype=np.int64)
+    row[0] = 1
+    norm2, room = precision.norm2 - 1, precision.width // largest - 1
+    size = math.ceil(math.sqrt(max(1, norm2) / max(1, n_inputs - 1)))
+    for i in range(1, n_inputs):
+        if norm2 < size**2 or room < size:
+            break
+        row[i] = size
+        norm2 -= size**2
+        room -= size
+    return row

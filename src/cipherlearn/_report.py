@@ -1,0 +1,197 @@
+"""What each layer of a trained network costs on ciphertexts, as text, HTML and a plot."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from cipherlearn._cost import CostEstimate
+from cipherlearn._program import FloatArray, IntegerProgram
+
+__all__ = ["LayerReport", "Report", "make_report"]
+
+_COLUMNS = (
+    "layer",
+    "neurons",
+    "weights",
+    "budget",
+    "allowed bits",
+    "proven bits",
+    "observed bits",
+    "table bits",
+    "bootstraps",
+    "latency",
+)
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One line of a :class:`Report`.
+
+    Attributes
+    ----------
+    name : str
+        "hidden 1" and so on, or "output".
+    n_neurons : int
+        Neurons that are left in the circuit.
+    n_weights, budget : int
+        Most non-zero weights of any neuron, and how many it may have.
+    allowed_bits, proven_bits, observed_bits : int or None
+        Bits of the accumulators: allowed, needed by some possible input, and needed by the rows
+        given. None without rows.
+    table_bits : int or None
+        Bits that the lookup tables see. None in the last layer, which has none.
+    n_bootstraps : int
+        Lookups on ciphertexts per row, without those of exact rounding.
+    latency_share : float
+        Part of the time of a call that the layer's bootstraps take.
+    """
+
+    name: str
+    n_neurons: int
+    n_weights: int
+    budget: int
+    allowed_bits: int
+    proven_bits: int
+    observed_bits: int | None
+    table_bits: int | None
+    n_bootstraps: int
+    latency_share: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What encrypted prediction costs, and where. ``print`` it, or show it in a notebook.
+
+    Attributes
+    ----------
+    layers : tuple of LayerReport
+        One for each layer.
+    cost : CostEstimate
+        Expected cost on this machine.
+    flip_rate : float or None
+        Share of rows that approximate rounding changes, once compiled.
+    """
+
+    layers: tuple[LayerReport, ...]
+    cost: CostEstimate
+    flip_rate: float | None = None
+
+    def __str__(self) -> str:
+        rows = [_COLUMNS, *self._rows()]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.ljust(width) if i == 0 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        return "\n".join([*lines, "", *self._summary()])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{escape(name)}</th>" for name in _COLUMNS)
+        body = "".join(
+            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self._rows()
+        )
+        summary = "<br>".join(map(escape, self._summary()))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{summary}</p>"
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw where the time of a call goes.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(figsize=(6, 1 + 0.5 * len(self.layers)), layout="constrained")
+        hidden = [layer for layer in self.layers if layer.n_bootstraps]
+        names = ["fixed", *(f"{layer.name}\n{layer.n_bootstraps} bootstraps" for layer in hidden)]
+        bars = ax.barh(names, [self.cost.fixed_seconds, *self.cost.layer_seconds])
+        ax.bar_label(bars, fmt="%.3f s", padding=3)
+        ax.invert_yaxis()
+        ax.margins(x=0.2)
+        ax.set_xlabel("expected seconds a call")
+        return ax
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        rows = []
+        for layer in self.layers:
+            *cells, share = astuple(layer)
+            text = ("" if cell is None else str(cell) for cell in cells)
+            rows.append((*text, f"{100 * share:.0f} %" if layer.n_bootstraps else ""))
+        return rows
+
+    def _summary(self) -> list[str]:
+        cost = self.cost
+        lines = [
+            f"{cost.n_bootstraps} bootstraps a row. About {cost.seconds_per_row:.3g} s a row and "
+            f"{cost.seconds:.3g} s a call, {cost.fixed_seconds:.2g} s of which are fixed.",
+            f"Evaluation keys {cost.key_bytes / 1e6:.0f} MB, an encrypted batch "
+            f"{cost.input_bytes / 1e3:.1f} kB, its result {cost.output_bytes / 1e3:.1f} kB.",
+        ]
+        if self.flip_rate is not None:
+            lines.append(f"Approximate rounding changes {100 * self.flip_rate:.1f} % of the rows.")
+        return lines
+
+
+def make_report(
+    program: IntegerProgram,
+    budgets: list[int],
+    accum_bits: list[int],
+    cost: CostEstimate,
+    X: FloatArray | None = None,
+    flip_rate: float | None = None,
+) -> Report:
+    """Describe every layer of a program.
+
+    Parameters
+    ----------
+    program : IntegerProgram
+    budgets, accum_bits : list of int
+        Allowed number of weights of a neuron, and bits of an accumulator, of each layer.
+    cost : CostEstimate
+    X : ndarray of shape (n_samples, n_features), default=None
+        Rows on which accumulators are observed.
+    flip_rate : float or None, default=None
+    """
+    observed = [None] * len(program.layers) if X is None else _observed_bits(program, X)
+    layers = []
+    for i, layer in enumerate(program.layers):
+        is_hidden = layer.tables is not None
+        layers.append(
+            LayerReport(
+                name=f"hidden {i + 1}" if is_hidden else "output",
+                n_neurons=len(layer.weights),
+                n_weights=int(np.count_nonzero(layer.weights, axis=1).max()),
+                budget=budgets[i],
+                allowed_bits=accum_bits[i],
+                proven_bits=layer.n_accum_bits,
+                observed_bits=observed[i],
+                table_bits=layer.n_table_bits if is_hidden else None,
+                n_bootstraps=len(layer.weights) if is_hidden else 0,
+                latency_share=cost.layer_seconds[i] / cost.seconds if is_hidden else 0.0,
+            )
+        )
+    return Report(tuple(layers), cost, flip_rate)
+
+
+def _observed_bits(program: IntegerProgram, X: FloatArray) -> list[int]:
+    bits, codes = [], program.quantize(X)
+    for layer in program.layers:
+        widths = np.ptp(codes @ layer.weights.T, axis=0)
+        bits.append(max(1, int(widths.max()).bit_length()))
+        codes = layer(codes)
+    return bits

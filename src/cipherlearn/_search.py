@@ -1,0 +1,271 @@
+"""Search for the network that predicts encrypted rows fastest at nearly the best score."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassifierMixin, RegressorMixin, is_classifier
+from sklearn.metrics import check_scoring
+from sklearn.model_selection import GridSearchCV, ParameterGrid
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+__all__ = ["EncryptedSearchCV"]
+
+# From few bootstraps of 4 bits to the default network's.
+_WIDTHS, _ACCUM_BITS = [4, 8, 16, 32], [4, 5]
+
+
+class EncryptedSearchCV(GridSearchCV):
+    """Cross-validated search that weighs accuracy against encrypted latency.
+
+    It is scikit-learn's grid search. Each candidate is scored in the clear and its encrypted
+    latency is estimated, per row. The winner is fitted on all data and compiled.
+
+    Parameters
+    ----------
+    estimator : NeuralNetClassifier, NeuralNetRegressor or Pipeline that ends in one
+        What to configure. It is cloned.
+    param_grid : dict or list of dict, default=None
+        Values to try, as for ``GridSearchCV``. None tries 4, 8, 16 and 32 neurons, hidden
+        accumulators of 4 and 5 bits, and outputs of 6.
+    max_seconds : float or None, default=None
+        Largest latency of a row. Of the candidates within it the best wins. With None
+        ``tolerance`` decides.
+    tolerance : float, default=0.01
+        How much score to give up at most: the fastest candidate wins whose mean score is within
+        ``tolerance`` of the best one's.
+    compile_options : dict or None, default=None
+        Arguments of ``compile``. A list of values is searched over, as in
+        ``{"rounding": ["exact", "approximate"], "p_error": [2**-40, 2**-20]}``. Where they let
+        results differ from the clear ones, predictions are scored as simulated.
+    scoring : str, callable or None, default=None
+        One score, as for ``GridSearchCV``. None takes the estimator's own.
+    n_jobs : int or None, default=None
+        Fits at a time. Latencies are measured while others run, so leave it at None to trust
+        them.
+    cv : int, splitter or iterable, default=None
+        How to split. None makes 5 folds.
+    verbose : int, default=0
+        How much to print.
+
+    Attributes
+    ----------
+    best_estimator_ : estimator
+        The winner, fitted on all data and compiled.
+    best_params_, best_compile_options_ : dict
+        Its parameters, and the arguments that it was compiled with.
+    best_score_, best_seconds_ : float
+        Its mean score, and its estimated latency per row, both over the folds.
+    scores_, seconds_ : ndarray of shape (n_candidates, n_compile_options)
+        Both for all.
+    cv_results_ : dict of arrays
+        As ``GridSearchCV`` has it.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from cipherlearn import EncryptedSearchCV, NeuralNetClassifier
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = NeuralNetClassifier(
+    ...     module__n_hidden_accum_bits=3, module__n_w_bits=2, max_epochs=10, random_state=0
+    ... )
+    >>> search = EncryptedSearchCV(clf, {"module__n_hidden_neurons": [1, 6]}, tolerance=0.02, cv=3)
+    >>> labels = search.fit(X, y).predict(X[:2], execute_in_fhe=True)
+    >>> bool((labels == search.predict(X[:2])).all())
+    True
+    """
+
+    def __init__(
+        self,
+        estimator,
+        param_grid=None,
+        *,
+        max_seconds=None,
+        tolerance=0.01,
+        compile_options=None,
+        scoring=None,
+        n_jobs=None,
+        cv=None,
+        verbose=0,
+    ):
+        super().__init__(
+            estimator, param_grid, scoring=scoring, n_jobs=n_jobs, cv=cv, verbose=verbose
+        )
+        self.max_seconds = max_seconds
+        self.tolerance = tolerance
+        self.compile_options = compile_options
+
+    def fit(self, X, y=None, **params):
+        """Search, then fit and compile the winner.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs)
+            Labels or targets.
+        **params
+            Passed on to ``fit`` of the estimator.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If no candidate is fast enough, or a parameter is out of range.
+        """
+        if self.max_seconds is not None and not self.max_seconds > 0:
+            raise ValueError(f"max_seconds must be above 0, or None. Got {self.max_seconds!r}.")
+        if not self.tolerance >= 0:
+            raise ValueError(f"tolerance must be at least 0. Got {self.tolerance!r}.")
+        options = list(
+            ParameterGrid(
+                {
+                    name: value if isinstance(value, list | tuple) else [value]
+                    for name, value in (self.compile_options or {}).items()
+                }
+            )
+        )
+        grid = GridSearchCV(
+            self.estimator,
+            self._default_grid() if self.param_grid is None else self.param_grid,
+            scoring=_Scores(check_scoring(self.estimator, self.scoring), options),
+            refit=self._choose,
+            n_jobs=self.n_jobs,
+            cv=self.cv,
+            verbose=self.verbose,
+            error_score="raise",
+        )
+        grid.fit(X, y, **params)
+        fitted = {k: v for k, v in vars(grid).items() if k.endswith("_") and not k.startswith("_")}
+        vars(self).update(fitted)
+        self.multimetric_, self.scorer_ = False, check_scoring(self.estimator, self.scoring)
+        best = self.best_index_, self._best_option
+        self.best_score_, self.best_seconds_ = self.scores_[best], self.seconds_[best]
+        self.best_compile_options_ = options[self._best_option]
+        _network(self.best_estimator_).compile(**self.best_compile_options_)
+        return self
+
+    def predict(self, X, **params):
+        """Predict with the winner.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            Features.
+        **params
+            Passed on, such as ``execute_in_fhe=True``.
+
+        Returns
+        -------
+        ndarray
+        """
+        check_is_fitted(self)
+        return self.best_estimator_.predict(X, **params)
+
+    def plot_frontier(self, ax: Any = None) -> Any:
+        """Draw score against latency for every candidate, with the frontier and the winner.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        check_is_fitted(self)
+        if ax is None:
+            import matplotlib.pyplot as plt
+
+            _, ax = plt.subplots(layout="constrained")
+        seconds, scores = self.seconds_.ravel(), self.scores_.ravel()
+        order = np.lexsort((-scores, seconds))
+        is_best_yet = np.diff(np.maximum.accumulate(scores[order]), prepend=-np.inf) > 0
+        frontier = order[is_best_yet]
+        ax.scatter(seconds, scores, color="0.6", label="candidates")
+        ax.step(seconds[frontier], scores[frontier], where="post", label="frontier")
+        best = self.best_seconds_, self.best_score_
+        ax.scatter(*best, marker="*", s=200, color="C3", label="chosen", zorder=3)
+        ax.set(xscale="log", xlabel="estimated seconds an encrypted row", ylabel="mean score")
+        ax.legend()
+        return ax
+
+    def _default_grid(self) -> dict[str, list]:
+        prefix = ""
+        if isinstance(self.estimator, Pipeline):
+            prefix = f"{self.estimator.steps[-1][0]}__"
+        return {
+            f"{prefix}module__n_hidden_neurons": _WIDTHS,
+            f"{prefix}module__n_hidden_accum_bits": _ACCUM_BITS,
+            f"{prefix}module__n_output_accum_bits": [6],
+        }
+
+    def _choose(self, cv_results: dict[str, Any]) -> int:
+        scores, seconds = (
+            np.stack([v for k, v in cv_results.items() if k.startswith(f"mean_test_{name}_")], 1)
+            for name in ("score", "seconds")
+        )
+        self.scores_, self.seconds_ = scores, seconds
+        if self.max_seconds is None:
+            allowed = scores >= scores.max() - self.tolerance
+            best = np.where(allowed, seconds, np.inf).argmin()
+        else:
+            allowed = seconds <= self.max_seconds
+            if not allowed.any():
+                raise ValueError(
+                    f"No candidate predicts a row in max_seconds={self.max_seconds:g}. The fastest "
+                    f"takes {seconds.min():.3g} s. Raise it, or add smaller networks to "
+                    "param_grid."
+                )
+            best = np.where(allowed, scores, -np.inf).argmax()
+        candidate, self._best_option = map(int, np.unravel_index(best, scores.shape))
+        return candidate
+
+
+class _Scores:
+    """Multi-metric scorer: a score and the estimated seconds of a row, for each way to compile."""
+
+    def __init__(self, scorer, options: list[dict[str, Any]]) -> None:
+        self._scorer = scorer
+        self._options = options
+
+    def __call__(self, estimator, X, y=None) -> dict[str, float]:
+        network = _network(estimator)
+        metrics: dict[str, float] = {}
+        clear_score = self._scorer(estimator, X, y)
+        for i, options in enumerate(self._options):
+            score = clear_score
+            if options.keys() - {"batch_size", "verbose"}:
+                network.compile(**options)
+                score = self._scorer(_Simulated(estimator), X, y)
+            cost = network.estimate(**{k: v for k, v in options.items() if k != "verbose"})
+            metrics |= {f"score_{i}": score, f"seconds_{i}": cost.seconds_per_row}
+        return metrics
+
+
+class _Simulated:
+    """A compiled estimator whose predictions are those of the simulated circuit."""
+
+    def __init__(self, estimator) -> None:
+        self._estimator = estimator
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self._estimator, name)
+        if name not in ("predict", "predict_proba"):
+            return attribute
+        return partial(attribute, execute_in_fhe="simulate")
+
+    def score(self, X, y) -> float:
+        mixin = ClassifierMixin if is_classifier(self._estimator) else RegressorMixin
+        return mixin.score(self, X, y)
+
+
+def _network(estimator):
+    return estimator[-1] if isinstance(estimator, Pipeline) else estimator

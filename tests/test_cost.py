@@ -1,0 +1,202 @@
+"""Costs foreseen, reported and chosen by."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import matplotlib
+import numpy as np
+import pytest
+from cases import blobs
+from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cipherlearn import Circuit, EncryptedSearchCV, NeuralNetClassifier, NeuralNetRegressor
+from cipherlearn._cost import Precision, bare_program
+
+matplotlib.use("Agg")
+
+SMALL = {
+    "module__n_hidden_neurons": 6,
+    "module__n_hidden_accum_bits": 3,
+    "module__n_output_accum_bits": 5,
+    "module__n_w_bits": 2,
+    "max_epochs": 8,
+    "random_state": 0,
+}
+
+
+def small(**kwargs):
+    return NeuralNetClassifier(**{**SMALL, **kwargs})
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return small().fit(*blobs())
+
+
+# ---------------------------------------------------------------------- estimates
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        {"module__n_layers": 3},
+        {"module__n_hidden_accum_bits": 5, "module__rounding_bits": 3},
+        {"module__n_layers": 1},
+    ],
+)
+def test_a_bare_circuit_costs_what_a_trained_one_of_its_precisions_does(parameters):
+    program = small(**parameters).fit(*blobs()).program_
+    precisions = tuple(Precision.of(layer) for layer in program.layers)
+    counts = [len(layer.weights) for layer in program.layers[:-1]]
+    bare = bare_program(precisions, counts, program.n_codes, program.n_outputs)
+    assert [layer.n_table_bits for layer in bare.layers] == [p.n_bits for p in precisions]
+    bits = [16] * len(program.layers)
+    sizes = Circuit(program, bits).ciphertext_sizes()
+    # Without a bootstrap the exact norms, and not their powers of 2, choose the parameters.
+    tolerance = 0 if counts else 0.1
+    assert Circuit(bare, bits).ciphertext_sizes() == pytest.approx(sizes, rel=tolerance)
+
+
+def test_an_estimate_foresees_time_and_sizes(fitted):
+    cost = fitted.estimate()
+    circuit = fitted.compile()
+    codes = fitted.program_.quantize(blobs()[0][:1])
+    circuit.execute(codes)
+    seconds = []
+    for _ in range(9):
+        ciphertext = circuit.encrypt(codes)
+        start = time.perf_counter()
+        circuit.run(ciphertext)
+        seconds.append(time.perf_counter() - start)
+    # The machine may be busy with something else, so only the order of magnitude is certain.
+    assert cost.seconds == pytest.approx(statistics.median(seconds), rel=1.0)
+    assert cost.n_bootstraps == circuit.n_bootstraps == fitted.program_.n_bootstraps
+    assert (cost.input_bytes, cost.output_bytes) == circuit.ciphertext_sizes()
+    assert cost.key_bytes == pytest.approx(len(circuit.evaluation_keys()), rel=0.01)
+    assert cost.seconds == pytest.approx(cost.fixed_seconds + sum(cost.layer_seconds))
+    assert cost.table_bits == (fitted.program_.layers[0].n_table_bits,)
+
+
+def test_a_batch_shares_the_fixed_cost(fitted):
+    one, four = fitted.estimate(), fitted.estimate(batch_size=4)
+    assert four.seconds == pytest.approx(4 * sum(one.layer_seconds) + one.fixed_seconds)
+    assert four.seconds_per_row == four.seconds / 4
+    assert four.input_bytes == 4 * one.input_bytes
+
+
+@pytest.mark.parametrize("method", ["estimate", "report"])
+def test_nothing_is_known_before_fit(method):
+    with pytest.raises(NotFittedError):
+        getattr(small(), method)()
+
+
+# ---------------------------------------------------------------------- reports
+
+
+def test_a_report_says_what_each_layer_holds(fitted):
+    X, _ = blobs()
+    report = fitted.report(X)
+    hidden, output = report.layers
+    program = fitted.program_
+    assert hidden.n_neurons == hidden.n_bootstraps == program.n_bootstraps
+    assert hidden.observed_bits <= hidden.proven_bits <= hidden.allowed_bits == 3
+    assert hidden.n_weights == np.count_nonzero(program.layers[0].weights, axis=1).max()
+    assert hidden.budget == fitted.module_.budgets[0]
+    assert (output.n_bootstraps, output.table_bits, output.name) == (0, None, "output")
+    assert 0 < hidden.latency_share < 1
+    lines = str(report).splitlines()
+    assert lines[0].split()[:2] == ["layer", "neurons"]
+    assert lines[1].startswith("hidden 1")
+    assert f"{program.n_bootstraps} bootstraps a row" in str(report)
+    assert report._repr_html_().count("<tr>") == 3
+    assert len(report.plot().patches) == 2
+
+
+def test_a_report_of_a_compiled_network_is_of_its_circuit():
+    clf = small(module__n_hidden_accum_bits=5, module__rounding_bits=3).fit(*blobs())
+    clf.compile(rounding="approximate", batch_size=2)
+    report = clf.report()
+    assert report.flip_rate == clf.circuit_.flip_rate
+    assert "Approximate rounding changes" in str(report)
+    assert report.cost == clf.estimate(rounding="approximate", batch_size=2)
+    assert clf.report(batch_size=1).flip_rate is None
+    assert report.layers[0].observed_bits is None
+
+
+# ---------------------------------------------------------------------- the search
+
+
+def test_the_fastest_within_the_tolerance_wins_and_is_compiled():
+    X, y = blobs()
+    grid = {"module__n_hidden_neurons": [1, 3, 6]}
+    search = EncryptedSearchCV(small(), grid, tolerance=1.0, cv=3).fit(X, y)
+    assert search.seconds_.shape == search.scores_.shape == (3, 1)
+    assert search.best_seconds_ == search.seconds_.min()
+    np.testing.assert_array_equal(
+        search.predict(X[:3], execute_in_fhe=True), search.best_estimator_.predict(X[:3])
+    )
+    strict = EncryptedSearchCV(small(), grid, tolerance=0.0, cv=3).fit(X, y)
+    assert strict.best_score_ == strict.scores_.max()
+    plain = GridSearchCV(small(), grid, cv=3).fit(X, y)
+    np.testing.assert_array_equal(plain.cv_results_["mean_test_score"], search.scores_[:, 0])
+    ax = search.plot_frontier()
+    assert len(ax.collections) == 2
+
+
+def test_the_best_within_a_latency_wins():
+    X, y = blobs()
+    grid = {"module__n_hidden_neurons": [1, 6]}
+    search = EncryptedSearchCV(small(), grid, max_seconds=100.0, cv=3).fit(X, y)
+    assert search.best_score_ == search.scores_.max()
+    with pytest.raises(ValueError, match=r"No candidate predicts a row in max_seconds=1e-06"):
+        EncryptedSearchCV(small(), grid, max_seconds=1e-6, cv=3).fit(X, y)
+
+
+def test_rounding_and_error_probability_are_searched_by_simulated_scores():
+    X, y = blobs()
+    pipeline = make_pipeline(
+        StandardScaler(),
+        small(module__n_hidden_accum_bits=5, module__rounding_bits=3, max_epochs=60),
+    )
+    grid = {"neuralnetclassifier__module__n_hidden_neurons": [4]}
+    options = {"rounding": "approximate", "p_error": [2**-40, 0.4]}
+    search = EncryptedSearchCV(pipeline, grid, compile_options=options, cv=2).fit(X, y)
+    assert search.scores_.shape == (1, 2)
+    # Two lookups in five go wrong, and the simulated score knows.
+    good, broken = search.scores_[0]
+    assert good > 0.8
+    assert broken < good - 0.1
+    assert search.best_compile_options_ == {"rounding": "approximate", "p_error": 2**-40}
+    assert search.best_estimator_[-1].circuit_.rounding == "approximate"
+
+
+def test_a_regressor_is_searched_for_by_its_own_score():
+    X, _ = blobs()
+    parameters = {**SMALL, "max_epochs": 20}
+    search = EncryptedSearchCV(
+        NeuralNetRegressor(**parameters),
+        {"module__n_hidden_neurons": [2, 4]},
+        compile_options={"p_error": 2**-30},
+        cv=2,
+    ).fit(X, X[:, 0])
+    assert search.best_score_ == pytest.approx(
+        search.cv_results_["mean_test_score_0"][search.best_index_]
+    )
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"tolerance": -0.1}, "at least 0. Got -0.1"),
+        ({"max_seconds": 0}, "above 0, or None. Got 0"),
+    ],
+)
+def test_an_impossible_demand_is_refused(argument, message):
+    with pytest.raises(ValueError, match=message):
+        EncryptedSearchCV(small(), **argument).fit(*blobs())

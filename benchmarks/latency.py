@@ -1,0 +1,287 @@
+"""Latency, keys and accuracy of encrypted prediction, beside Concrete-ML and TenSEAL.
+
+    python benchmarks/latency.py --output benchmarks/results \
+        [--concrete-ml PYTHON] [--tenseal PYTHON] [--rows 30] [--peer-default-rows 10]
+
+Every network is measured in a process of its own, on the same rows of the same split, at an error
+probability of 2**-40 per bootstrap. That is the default both here and in Concrete-ML. The two
+flags name the Python of virtual environments that have Concrete-ML and TenSEAL. Writes
+``latency.csv``, ``latency.md`` and ``latency.png``, and resumes from what the CSV holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.model_selection import train_test_split
+from sklearn.preprocessing import StandardScaler
+
+DATASETS = {
+    "iris": load_iris,
+    "wine": load_wine,
+    "breast cancer": load_breast_cancer,
+    "digits": load_digits,
+}
+WORKERS = Path(__file__).with_name("latency_workers")
+BATCH = 8
+NARROW = {"module__n_hidden_accum_bits": 4, "module__n_output_accum_bits": 6}
+OURS = {
+    "cipherlearn, default": ({}, "exact"),
+    **{
+        f"cipherlearn, 4 bits, {n} neurons": ({**NARROW, "module__n_hidden_neurons": n}, "exact")
+        for n in (4, 8, 16, 32)
+    },
+    "cipherlearn, 3 bits, 4 neurons": (
+        {**NARROW, "module__n_hidden_accum_bits": 3, "module__n_hidden_neurons": 4},
+        "exact",
+    ),
+    "cipherlearn, 5 bits rounded to 4, 32 neurons": (
+        {**NARROW, "module__n_hidden_accum_bits": 5, "module__rounding_bits": 4},
+        "approximate",
+    ),
+}
+PEER_DEFAULT = "Concrete-ML, default"
+PEER = {
+    PEER_DEFAULT: {"module__n_layers": 3},
+    **{
+        f"Concrete-ML, 2 layers, {n} neurons, {bits} bits": {
+            "module__n_layers": 2,
+            "module__n_w_bits": bits,
+            "module__n_a_bits": bits,
+            "n_neurons": n,
+            "max_epochs": 150,
+            "batch_size": 32,
+            "lr": 0.01,
+        }
+        for n in (8, 16)
+        for bits in (2, 3, 4)
+    },
+}
+CKKS = {f"TenSEAL, {n} neurons": n for n in (8, 32)}
+COLUMNS = {
+    "dataset": "data set",
+    "model": "model",
+    "clear_accuracy": "clear accuracy, %",
+    "encrypted_accuracy": "encrypted accuracy, %",
+    "rows": "rows",
+    "encrypted_equals_clear": "encrypted = clear, %",
+    "simulated_minus_clear": "simulated - clear on 1000 rows, points",
+    "seconds": "s a row",
+    "batch_seconds": f"s a row, batches of {BATCH}",
+    "estimated_seconds": "estimated s a row",
+    "floor_ratio": "ratio to the floor",
+    "bootstraps": "bootstraps",
+    "compile_seconds": "compile, s",
+    "keygen_seconds": "key generation, s",
+    "key_bytes": "keys, MB",
+    "ciphertext_bytes": "ciphertexts, kB",
+    "peak_memory": "peak memory, MB",
+}
+SCALES = {
+    "clear_accuracy": 100,
+    "encrypted_accuracy": 100,
+    "encrypted_equals_clear": 100,
+    "simulated_minus_clear": 100,
+    "key_bytes": 1e-6,
+    "ciphertext_bytes": 1e-3,
+    "peak_memory": 1e-6,
+}
+DECIMALS = {
+    "seconds": 3,
+    "batch_seconds": 3,
+    "estimated_seconds": 3,
+    "floor_ratio": 2,
+    "rows": 0,
+    "bootstraps": 0,
+}
+
+
+def split(load) -> dict[str, np.ndarray]:
+    X, y = load(return_X_y=True)
+    X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
+    scaler = StandardScaler().fit(X_train)
+    return {
+        "X_train": scaler.transform(X_train),
+        "X_test": scaler.transform(X_test),
+        "y_train": y_train,
+        "y_test": y_test,
+    }
+
+
+def square_network(data: dict[str, np.ndarray], n_neurons: int) -> list[list]:
+    """Train the weights of a float network whose activation is the square."""
+    torch.manual_seed(0)
+    X = torch.as_tensor(data["X_train"], dtype=torch.float32)
+    y = torch.as_tensor(data["y_train"])
+    first = torch.nn.Linear(X.shape[1], n_neurons)
+    second = torch.nn.Linear(n_neurons, int(y.max()) + 1)
+    parameters = [*first.parameters(), *second.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=0.01, weight_decay=0.1)
+    for _ in range(300):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(second(first(X) ** 2), y).backward()
+        optimizer.step()
+    matrices = (first.weight.T, first.bias, second.weight.T, second.bias)
+    return [matrix.detach().tolist() for matrix in matrices]
+
+
+def run_worker(python: str, name: str, task: dict) -> dict:
+    task["data"] = {key: values.tolist() for key, values in task["data"].items()}
+    process = subprocess.run(
+        [python, str(WORKERS / name)], input=json.dumps(task), capture_output=True, text=True
+    )
+    if process.returncode:
+        raise RuntimeError(f"{name} failed:\n{process.stderr[-3000:]}")
+    return json.loads(process.stdout.splitlines()[-1])
+
+
+def measurements(arguments):
+    """Name each measurement, with a function that makes it."""
+    for dataset, load in DATASETS.items():
+        data = split(load)
+        for model, (settings, rounding) in OURS.items():
+            task = {"settings": settings, "rounding": rounding, "batch": BATCH}
+            task |= {"data": data, "rows": arguments.rows}
+            yield dataset, model, lambda task=task: run_worker(sys.executable, "ours.py", task)
+        if arguments.tenseal:
+            for model, n_neurons in CKKS.items():
+                task = {"data": data, "rows": arguments.rows}
+                task["weights"] = square_network(data, n_neurons)
+                yield (
+                    dataset,
+                    model,
+                    lambda task=task: run_worker(arguments.tenseal, "ckks.py", task),
+                )
+        if arguments.concrete_ml:
+            for model, settings in PEER.items():
+                rows = arguments.peer_default_rows if model == PEER_DEFAULT else arguments.rows
+                task = {"settings": settings, "data": data, "rows": rows}
+                yield (
+                    dataset,
+                    model,
+                    lambda task=task: run_worker(arguments.concrete_ml, "concrete_ml.py", task),
+                )
+
+
+def environment() -> str:
+    packages = ("torch", "scikit-learn", "brevitas", "concrete-python", "numpy")
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{versions}. Error probability 2^-40 per bootstrap. Seconds are medians of the server's "
+        "computation."
+    )
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    lines = [environment(), "", "| " + " | ".join(COLUMNS.values()) + " |"]
+    lines.append("|" + " --- |" * len(COLUMNS))
+    for row in table.to_dict("records"):
+        cells = []
+        for name in COLUMNS:
+            value = row.get(name)
+            if isinstance(value, str):
+                cells.append(value)
+            elif value is None or np.isnan(value):
+                cells.append("")
+            else:
+                cells.append(f"{value * SCALES.get(name, 1):.{DECIMALS.get(name, 1)}f}")
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *comparison(table), ""])
+
+
+def comparison(table: pd.DataFrame) -> list[str]:
+    """How many times faster we are than the peer's default, and than its tuned networks."""
+    lines = [
+        "| data set | our network | accuracy, % | s a row | Concrete-ML's default, % | "
+        "times as fast | its fastest tuned within 1 point below ours, % | times as fast |",
+        "|" + " --- |" * 8,
+    ]
+    for dataset, group in table.groupby("dataset", sort=False):
+        ours = group[group.model.str.startswith("cipherlearn")]
+        default = group[group.model == PEER_DEFAULT]
+        tuned = group[group.model.str.startswith("Concrete-ML, 2")]
+        if default.empty or tuned.empty:
+            continue
+        for _, row in ours.iterrows():
+            cells = [dataset, row.model, f"{100 * row.clear_accuracy:.1f}", f"{row.seconds:.3f}"]
+            rivals = tuned[tuned.clear_accuracy >= row.clear_accuracy - 0.01]
+            for rival in (default, rivals):
+                if rival.empty:
+                    cells += ["none", ""]
+                    continue
+                best = rival.loc[rival.seconds.idxmin()]
+                cells.append(f"{100 * best.clear_accuracy:.1f} ({best.seconds:.2f} s)")
+                cells.append(f"{best.seconds / row.seconds:.1f}")
+            lines.append("| " + " | ".join(cells) + " |")
+    return lines if len(lines) > 2 else []
+
+
+def plot(table: pd.DataFrame, path: Path) -> None:
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(table.dataset.unique())
+    figure, axes = plt.subplots(
+        1, len(names), figsize=(3.6 * len(names), 3.8), squeeze=False, layout="constrained"
+    )
+    libraries = {"cipherlearn": "o", "Concrete-ML": "s", "TenSEAL": "^"}
+    for ax, name in zip(axes[0], names, strict=True):
+        group = table[table.dataset == name]
+        for library, marker in libraries.items():
+            rows = group[group.model.str.startswith(library)]
+            if len(rows):
+                ax.scatter(rows.seconds, 100 * rows.clear_accuracy, marker=marker, label=library)
+        ax.set(xscale="log", title=name, xlabel="seconds an encrypted row")
+        ax.grid(alpha=0.3)
+    axes[0, 0].set_ylabel("accuracy, %")
+    axes[0, 0].legend()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--concrete-ml", help="Python that has Concrete-ML")
+    parser.add_argument("--tenseal", help="Python that has TenSEAL")
+    parser.add_argument("--rows", type=int, default=30, help="encrypted rows per network")
+    parser.add_argument("--peer-default-rows", type=int, default=30)
+    parser.add_argument("--datasets", nargs="*", default=list(DATASETS))
+    arguments = parser.parse_args()
+
+    csv = arguments.output / "latency.csv"
+    records = pd.read_csv(csv).to_dict("records") if csv.exists() else []
+    done = {(record["dataset"], record["model"]) for record in records}
+    for dataset, model, measure in measurements(arguments):
+        if (dataset, model) in done or dataset not in arguments.datasets:
+            continue
+        result = measure()
+        if "floor_seconds" in result:
+            result["floor_ratio"] = result["seconds"] / result["floor_seconds"]
+        records.append({"dataset": dataset, "model": model, **result})
+        print(f"{dataset}: {model}: {result['seconds']:.3f} s, {result['clear_accuracy']:.3f}")
+        sys.stdout.flush()
+        pd.DataFrame(records).to_csv(csv, index=False)
+    order = list(DATASETS)
+    table = pd.DataFrame(records).sort_values(
+        "dataset", key=lambda names: names.map(order.index), kind="stable"
+    )
+    (arguments.output / "latency.md").write_text(to_markdown(table))
+    plot(table, arguments.output / "latency.png")
+    print(to_markdown(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -37,8 +37,14 @@ DATASETS = {
 WORKERS = Path(__file__).with_name("latency_workers")
 BATCH = 8
 NARROW = {"module__n_hidden_accum_bits": 4, "module__n_output_accum_bits": 6}
+ADDITIVE = {"module__n_layers": 1}
 OURS = {
     "cipherlearn, default": ({}, "exact"),
+    "cipherlearn, 1 layer": (ADDITIVE, "exact"),
+    "cipherlearn, 1 layer, 12-bit outputs": (
+        {**ADDITIVE, "module__n_w_bits": 5, "module__n_accum_bits": 12, "module__budget": "l1"},
+        "exact",
+    ),
     **{
         f"cipherlearn, 4 bits, {n} neurons": ({**NARROW, "module__n_hidden_neurons": n}, "exact")
         for n in (4, 8, 16, 32)
@@ -268,7 +274,7 @@ def main() -> None:
         if (dataset, model) in done or dataset not in arguments.datasets:
             continue
         result = measure()
-        if "floor_seconds" in result:
+        if result.get("floor_seconds"):
             result["floor_ratio"] = result["seconds"] / result["floor_seconds"]
         records.append({"dataset": dataset, "model": model, **result})
         print(f"{dataset}: {model}: {result['seconds']:.3f} s, {result['clear_accuracy']:.3f}")

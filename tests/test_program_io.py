@@ -39,6 +39,22 @@ def rewritten(content: bytes, **changes) -> io.BytesIO:
     return result
 
 
+def test_a_file_of_format_version_2_stays_readable():
+    program, X, content = saved()
+    header = json.dumps(
+        {"format": "cipherlearn-program", "version": 2, "n_features": 4, "n_layers": 2}
+    )
+    loaded = load_program(rewritten(content, program=header))
+    np.testing.assert_array_equal(loaded(X), program(X))
+
+
+def test_removed_bits_travel_with_the_program():
+    program, X, content = saved(n_hidden_accum_bits=6, rounding_bits=4)
+    loaded = load_program(io.BytesIO(content))
+    assert [layer.lsbs_to_remove for layer in loaded.layers] == [2, 0]
+    np.testing.assert_array_equal(loaded(X), program(X))
+
+
 @pytest.mark.parametrize("n_layers", [1, 2, 3])
 def test_a_loaded_program_computes_the_same(n_layers, tmp_path):
     program, X, _ = saved(n_layers=n_layers, n_a_bits=3)
@@ -107,7 +123,7 @@ def test_a_missing_array_is_named():
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"format": "cipherlearn-program", "version": 3}, "versions 1 to 2. Got version 3"),
+        ({"format": "cipherlearn-program", "version": 4}, "versions 1 to 3. Got version 4"),
         ({"format": "cipherlearn-program", "version": True}, "Got version True"),
         ({"format": "something-else", "version": 1}, "something-else"),
         ([], "must name its format"),

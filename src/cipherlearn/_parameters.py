@@ -23,6 +23,12 @@ PARAMETERS_DOC = """
         Width of the accumulators of hidden layers, in bits. The cost of a bootstrap
         grows steeply with it. It is guaranteed by a bound on the width of each neuron's sum.
         With None, or without pruning, ``module__n_accum_bits`` applies.
+    module__rounding_bits : int or None, default=None
+        Most significant bits of a hidden accumulator that its lookup table sees, so that sums may
+        be wider than tables. ``compile(rounding=...)`` says how they are rounded. None sees all.
+    module__n_output_accum_bits : int or None, default=None
+        Width of the accumulators of the last layer, in bits. 6 makes every bootstrap cheaper than 8
+        do. With None, or without pruning, ``module__n_accum_bits`` applies.
     module__n_hidden_neurons_multiplier : float, default=2.3
         A neuron keeps at most ``floor(multiplier * Ω)`` non-zero weights, with Ω from
         :func:`~cipherlearn.max_active_neurons`. Weights are signed, so 2.3 is safe for widths of

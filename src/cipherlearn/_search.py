@@ -14,8 +14,16 @@ from sklearn.utils.validation import check_is_fitted
 
 __all__ = ["EncryptedSearchCV"]
 
-# From few bootstraps of 4 bits to the default network's.
-_WIDTHS, _ACCUM_BITS = [4, 8, 16, 32], [4, 5]
+# An additive model, which needs no bootstrap, and networks of few narrow ones to many wider.
+_GRID: list[dict[str, list]] = [
+    {"n_layers": [1], "n_w_bits": [5], "n_accum_bits": [12], "budget": ["l1"]},
+    {
+        "n_layers": [2],
+        "n_hidden_neurons": [4, 8, 16, 32],
+        "n_hidden_accum_bits": [4, 5],
+        "n_output_accum_bits": [6],
+    },
+]
 
 
 class EncryptedSearchCV(GridSearchCV):
@@ -29,8 +37,8 @@ class EncryptedSearchCV(GridSearchCV):
     estimator : NeuralNetClassifier, NeuralNetRegressor or Pipeline that ends in one
         What to configure. It is cloned.
     param_grid : dict or list of dict, default=None
-        Values to try, as for ``GridSearchCV``. None tries 4, 8, 16 and 32 neurons, hidden
-        accumulators of 4 and 5 bits, and outputs of 6.
+        Values to try, as for ``GridSearchCV``. None tries a model of one layer, which
+        needs no bootstrap, and 4 to 32 hidden neurons with accumulators of 4 and 5 bits.
     max_seconds : float or None, default=None
         Largest latency of a row. Of the candidates within it the best wins. With None
         ``tolerance`` decides.
@@ -197,15 +205,11 @@ class EncryptedSearchCV(GridSearchCV):
         ax.legend()
         return ax
 
-    def _default_grid(self) -> dict[str, list]:
-        prefix = ""
-        if isinstance(self.estimator, Pipeline):
-            prefix = f"{self.estimator.steps[-1][0]}__"
-        return {
-            f"{prefix}module__n_hidden_neurons": _WIDTHS,
-            f"{prefix}module__n_hidden_accum_bits": _ACCUM_BITS,
-            f"{prefix}module__n_output_accum_bits": [6],
-        }
+    def _default_grid(self) -> list[dict[str, list]]:
+        step = f"{self.estimator.steps[-1][0]}__" if isinstance(self.estimator, Pipeline) else ""
+        return [
+            {f"{step}module__{name}": values for name, values in grid.items()} for grid in _GRID
+        ]
 
     def _choose(self, cv_results: dict[str, Any]) -> int:
         scores, seconds = (

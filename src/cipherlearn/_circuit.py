@@ -20,8 +20,8 @@ __all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
 
 DEFAULT_P_ERROR = 2.0**-40
 
-# Rows on which flips of approximate rounding are counted.
-_FLIP_ROWS = 1000
+# Rows on which flips of approximate rounding are counted, and how many at a time.
+_FLIP_ROWS, _FLIP_BATCH = 1000, 50
 
 
 class Circuit:
@@ -90,6 +90,7 @@ class Circuit:
         if rounding not in ("exact", "approximate"):
             raise ValueError(f'rounding must be "exact" or "approximate". Got {rounding!r}.')
         self.program = program
+        self._n_accum_bits = list(n_accum_bits)
         self.batch_size = check_int("batch_size", batch_size, 1)
         self.rounding = rounding
         self._error_probability = check_error_probability(p_error, global_p_error)
@@ -113,10 +114,14 @@ class Circuit:
         removes_bits = any(layer.lsbs_to_remove for layer in self.program.layers)
         if self.rounding == "exact" or not removes_bits:
             return 0.0
+        options = self.options
+        if options["global_p_error"] is None:
+            # A simulated call takes as long for one row as for many.
+            options["batch_size"] = max(self.batch_size, _FLIP_BATCH)
         with _stage("Measuring flips", self._verbose):
             codes = self.program.quantizer.random_codes(_FLIP_ROWS, np.random.default_rng(0))
-            differs = self.simulate(codes) != self.program.run(codes)
-        return float(differs.any(axis=1).mean())
+            simulated = Circuit(self.program, self._n_accum_bits, **options).simulate(codes)
+        return float((simulated != self.program.run(codes)).any(axis=1).mean())
 
     @property
     def n_bootstraps(self) -> int:

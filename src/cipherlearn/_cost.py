@@ -171,8 +171,9 @@ def _calibrate(
     rounding: str,
 ) -> _Calibration:
     """Time bare circuits of few neurons, and of more in one layer after another."""
-    few = os.cpu_count() or 1
-    many = max(8, 4 * few)
+    # Fewer would get cryptographic parameters of their own.
+    few = max(8, 2 * (os.cpu_count() or 1))
+    many = 3 * few
     n_hidden = len(precisions) - 1
 
     def measure(counts: list[int]) -> tuple[float, Circuit]:

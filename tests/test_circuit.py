@@ -393,6 +393,16 @@ def test_batches_are_split_and_padded(n_rows):
     assert circuit.decrypt(circuit.run(circuit.encrypt(codes[:1]))).shape == (3, 1)
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_rows_of_a_batch_are_told_apart_whatever_their_layout_in_memory(order):
+    program = linear_program([[1, -1, 2, 0], [0, 1, 0, 1]])
+    circuit = Circuit(program, [8], batch_size=3)
+    codes = np.array([[0, 1, 2, 3], [3, 0, 1, 0], [1, 1, 3, 2]], order=order)
+    for result in (circuit.execute(codes), circuit.simulate(codes)):
+        np.testing.assert_array_equal(result, program.run(codes))
+    assert program.quantize(codes).flags.c_contiguous
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, True])
 def test_a_batch_has_a_whole_number_of_rows(batch_size):
     with pytest.raises(ValueError, match="batch_size must be an integer of at least 1"):

@@ -110,7 +110,7 @@ class InputQuantizer(_Immutable):
         return max(1, int(self.largest.max()).bit_length())
 
     def __call__(self, X: FloatArray) -> IntArray:
-        return self.count(self.check(X)).T.astype(np.int64)
+        return np.ascontiguousarray(self.count(self.check(X)).T)
 
     def random_codes(self, n_rows: int, rng: np.random.Generator) -> IntArray:
         """Draw rows that features can give, with every interval between thresholds as likely."""

@@ -89,7 +89,7 @@ class ConcretePythonCircuit:
 
     def encrypt(self, codes: IntArray) -> Any:
         """Encrypt codes of shape (batch_size, n_codes)."""
-        return self._circuit.encrypt(codes)
+        return self._circuit.encrypt(_by_rows(codes))
 
     def run(self, ciphertext: Any) -> Any:
         """Evaluate the network on a ciphertext."""
@@ -101,7 +101,8 @@ class ConcretePythonCircuit:
 
     def simulate(self, codes: IntArray) -> IntArray:
         """Run the circuit's noise model on clear codes."""
-        return np.asarray(self._circuit.simulate(codes), dtype=np.int64) + self._output_low
+        simulated = self._circuit.simulate(_by_rows(codes))
+        return np.asarray(simulated, dtype=np.int64) + self._output_low
 
     def evaluation_keys(self) -> bytes:
         """Serialize the evaluation keys, which hold no secret."""
@@ -121,6 +122,11 @@ class ConcretePythonCircuit:
         """Error probability of one bootstrap."""
         # Circuit.p_error is not to be trusted in concrete-python 2.11; the server's is.
         return float(self._circuit.server.p_error)
+
+
+def _by_rows(codes: IntArray) -> IntArray:
+    """Lay codes out row by row, as Concrete reads them whatever their strides say."""
+    return np.ascontiguousarray(codes)
 
 
 def _evaluator(program: IntegerProgram, exactness: fhe.Exactness):

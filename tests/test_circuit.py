@@ -497,9 +497,8 @@ def test_copies_made_before_compile_compile_on_their_own(fitted_linear, duplicat
 def test_a_pickle_holds_no_keys(compiled):
     circuit = compiled.circuit_
     assert len(pickle.dumps(circuit)) < 20_000 < len(circuit.evaluation_keys())
-    # A circuit that has made no keys pickles to the very same length, flips counted.
+    # A circuit that has made no keys pickles to the very same length.
     keyless = Circuit(compiled.program_, [4, 4], verbose=compiled.verbose)
-    assert keyless.flip_rate == circuit.flip_rate == 0.0
     assert len(pickle.dumps(keyless)) == len(pickle.dumps(circuit))
 
 

@@ -556,6 +556,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             If no cryptographic parameters fit.
         """
         check_is_fitted(self)
+        verbose = self.verbose if verbose is None else verbose
         self.circuit_ = Circuit(
             self.program_,
             n_accum_bits=self.module_.accum_bits,
@@ -563,9 +564,9 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             global_p_error=global_p_error,
             batch_size=batch_size,
             rounding=rounding,
-            verbose=self.verbose if verbose is None else verbose,
+            verbose=verbose,
         )
-        if self.circuit_.flip_rate and (self.verbose if verbose is None else verbose):
+        if rounding == "approximate" and self.circuit_.flip_rate and verbose:
             print(f"Approximate rounding changes {100 * self.circuit_.flip_rate:.1f} % of rows.")
         return self.circuit_
 

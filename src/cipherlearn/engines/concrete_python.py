@@ -39,7 +39,7 @@ def compile_program(
         How bits that tables do not see are removed: by a narrow bootstrap each, or by the noise
         of the table's own.
     **error_probability
-        ``p_error`` (per bootstrap) and ``global_p_error`` (per row), one of them None.
+        ``p_error`` (per bootstrap) and ``global_p_error`` (per call), one of them None.
 
     Raises
     ------

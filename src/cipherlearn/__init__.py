@@ -1,23 +1,30 @@
 """Sparse quantized neural networks that predict on encrypted data."""
 
-from cipherlearn._budget import max_active_neurons
-from cipherlearn._circuit import Circuit
-from cipherlearn._classifier import NeuralNetClassifier
-from cipherlearn._cost import CostEstimate
-from cipherlearn._exceptions import (
-    AccumulatorOverflowError,
-    CipherlearnError,
-    CompilationError,
-    NotCompiledError,
-    ProgramFormatError,
-)
-from cipherlearn._module import SparseQuantNeuralNetImpl
-from cipherlearn._program import IntegerProgram
-from cipherlearn._program_io import load_program, save_program
-from cipherlearn._regressor import NeuralNetRegressor
-from cipherlearn._report import Report
-from cipherlearn._search import EncryptedSearchCV
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from cipherlearn._version import __version__
+
+if TYPE_CHECKING:
+    from cipherlearn._budget import max_active_neurons
+    from cipherlearn._circuit import Circuit
+    from cipherlearn._classifier import NeuralNetClassifier
+    from cipherlearn._cost import CostEstimate
+    from cipherlearn._exceptions import (
+        AccumulatorOverflowError,
+        CipherlearnError,
+        CompilationError,
+        ProgramFormatError,
+    )
+    from cipherlearn._module import SparseQuantNeuralNetImpl
+    from cipherlearn._net import NotCompiledError
+    from cipherlearn._program import IntegerProgram
+    from cipherlearn._program_io import load_program, save_program
+    from cipherlearn._regressor import NeuralNetRegressor
+    from cipherlearn._report import Report
+    from cipherlearn._search import EncryptedSearchCV
 
 __all__ = [
     "AccumulatorOverflowError",
@@ -38,3 +45,35 @@ __all__ = [
     "max_active_neurons",
     "save_program",
 ]
+
+# A client or a server imports neither torch nor scikit-learn, so names are imported when used.
+_MODULES = {
+    "AccumulatorOverflowError": "_exceptions",
+    "CipherlearnError": "_exceptions",
+    "Circuit": "_circuit",
+    "CompilationError": "_exceptions",
+    "CostEstimate": "_cost",
+    "EncryptedSearchCV": "_search",
+    "IntegerProgram": "_program",
+    "NeuralNetClassifier": "_classifier",
+    "NeuralNetRegressor": "_regressor",
+    "NotCompiledError": "_net",
+    "ProgramFormatError": "_exceptions",
+    "Report": "_report",
+    "SparseQuantNeuralNetImpl": "_module",
+    "load_program": "_program_io",
+    "max_active_neurons": "_budget",
+    "save_program": "_program_io",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -198,6 +198,10 @@ class Circuit:
         inputs = self.encrypt(np.zeros((1, self.program.n_codes), dtype=np.int64))
         return self._compiled().size(inputs), self._compiled().size(self.run(inputs))
 
+    def files(self) -> dict[str, bytes]:
+        """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""
+        return self._compiled().files()
+
     def _map_batches(self, function, codes: IntArray, title: str, verbose: bool | int) -> IntArray:
         results = np.empty((len(codes), self.program.n_outputs), dtype=np.int64)
         with tqdm(total=len(codes), desc=title, unit="row", disable=not verbose) as progress:

@@ -1,22 +1,23 @@
-"""The exceptions that cipherlearn adds to scikit-learn's and Python's own."""
+"""The exceptions that cipherlearn adds to Python's own.
 
-from sklearn.exceptions import NotFittedError
+Without scikit-learn, which clients and servers do without: the one that extends scikit-learn's is
+where it is raised, in ``_net``.
+"""
 
 __all__ = [
     "AccumulatorOverflowError",
+    "ArtefactError",
     "CipherlearnError",
     "CompilationError",
-    "NotCompiledError",
+    "MessageError",
     "ProgramFormatError",
+    "RemoteError",
+    "UnknownKeyError",
 ]
 
 
 class CipherlearnError(Exception):
     """Base of cipherlearn's own exceptions."""
-
-
-class NotCompiledError(CipherlearnError, NotFittedError):
-    """Encrypted prediction was asked of an estimator before ``compile()``."""
 
 
 class AccumulatorOverflowError(CipherlearnError, ValueError):
@@ -29,3 +30,19 @@ class CompilationError(CipherlearnError, ValueError):
 
 class ProgramFormatError(CipherlearnError, ValueError):
     """A file is not an integer program that this version can read."""
+
+
+class ArtefactError(CipherlearnError, ValueError):
+    """A file is no artefact or key file that this version can use, or is one of another model."""
+
+
+class MessageError(CipherlearnError, ValueError):
+    """Bytes are no ciphertext or evaluation keys for this model, or are damaged."""
+
+
+class UnknownKeyError(CipherlearnError, LookupError):
+    """The server does not have the evaluation keys that a ciphertext needs."""
+
+
+class RemoteError(CipherlearnError, RuntimeError):
+    """A server could not be reached, or refused a request."""

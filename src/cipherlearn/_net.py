@@ -13,6 +13,7 @@ import skorch
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
@@ -22,7 +23,7 @@ from cipherlearn._batches import TensorBatches, holds_arrays
 from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit
 from cipherlearn._cost import CostEstimate, estimate_cost
-from cipherlearn._exceptions import NotCompiledError
+from cipherlearn._exceptions import CipherlearnError
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
@@ -37,7 +38,7 @@ from cipherlearn._training import (
 )
 from cipherlearn._twin import float_twin
 
-__all__ = ["EncryptedPredictionNet"]
+__all__ = ["EncryptedPredictionNet", "NotCompiledError"]
 
 # Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
 _STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 4000, 30, 500
@@ -47,6 +48,10 @@ _IMPORTANCE_ROWS, _GENTLE = 2000, 0.3
 
 # torch has a fused Adam for the CPU since 2.4.
 _FUSED_ADAM = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 4)
+
+
+class NotCompiledError(CipherlearnError, NotFittedError):
+    """Encrypted prediction was asked of an estimator before ``compile()``."""
 
 
 class EncryptedPredictionNet(skorch.NeuralNet):

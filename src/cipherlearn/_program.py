@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 __all__ = ["InputQuantizer", "IntegerLayer", "IntegerProgram", "IntegerRange", "OutputScaler"]
 
@@ -293,7 +296,10 @@ class IntegerLayer(_Immutable):
 
     @cached_property
     def _sparse_weights(self) -> csr_array:
-        # Most weights are pruned, and BLAS knows no integers.
+        # Most weights are pruned, and BLAS knows no integers. A client never comes here, and
+        # imports faster without.
+        from scipy.sparse import csr_array
+
         return csr_array(self.weights.astype(self.sum_dtype))
 
     @cached_property

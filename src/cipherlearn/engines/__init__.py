@@ -37,6 +37,9 @@ class EngineCircuit(Protocol):
     def size(self, ciphertext: Any) -> int:
         """Bytes of a serialized ciphertext."""
 
+    def files(self) -> dict[str, bytes]:
+        """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""
+
     @property
     def n_bootstraps(self) -> int:
         """Bootstraps of one call, among them those of exact rounding."""

@@ -112,6 +112,11 @@ class ConcretePythonCircuit:
         """Bytes of a serialized ciphertext."""
         return len(ciphertext.serialize())
 
+    def files(self) -> dict[str, bytes]:
+        """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""
+        specs = self._circuit.client.specs.program_info.serialize()
+        return {"specs.json": specs, "circuit.mlir": self._circuit.mlir.encode()}
+
     @property
     def n_bootstraps(self) -> int:
         """Bootstraps of one call, among them those of exact rounding."""

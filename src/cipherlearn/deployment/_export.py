@@ -1,0 +1,247 @@
+"""From a compiled estimator to the artefacts of its client and its server."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from cipherlearn._checks import check_int
+from cipherlearn._circuit import Circuit
+from cipherlearn._classifier import NeuralNetClassifier
+from cipherlearn._exceptions import ArtefactError
+from cipherlearn._net import EncryptedPredictionNet, NotCompiledError
+from cipherlearn._program import OutputScaler
+from cipherlearn._program_io import save_program
+from cipherlearn._version import __version__
+from cipherlearn.deployment._archive import replace_file
+from cipherlearn.deployment._client import FHEClient, raw_outputs
+from cipherlearn.deployment._messages import Frame
+from cipherlearn.deployment._model import ClientModel, ServerModel
+from cipherlearn.deployment._preprocessing import dump_preprocessing
+from cipherlearn.deployment._server import FHEServer
+from cipherlearn.engines.concrete_runtime import (
+    ENGINE,
+    ClientRuntime,
+    ServerRuntime,
+    compile_library,
+    engine_version,
+)
+
+__all__ = ["export"]
+
+
+def export(
+    model: EncryptedPredictionNet | Pipeline,
+    directory: str | os.PathLike[str],
+    *,
+    trusted: Sequence[str] = (),
+    n_test_rows: int = 2,
+) -> tuple[Path, Path]:
+    """Write the artefacts that a client and a server need.
+
+    Before they get their names, both are loaded again and predict ``n_test_rows`` encrypted rows.
+    That generates keys twice, so it takes some seconds.
+
+    Parameters
+    ----------
+    model : NeuralNetClassifier, NeuralNetRegressor or Pipeline
+        A fitted and compiled estimator, or a pipeline that ends in one. The steps before it
+        travel in the client's artefact, as skops stores them.
+    directory : str or path
+        Where to write. Made if missing. Artefacts that are there are replaced.
+    trusted : sequence of str, default=()
+        Types in the preceding steps that clients shall trust besides scikit-learn's, by name.
+        Clients must name them too.
+    n_test_rows : int, default=2
+        Encrypted rows of the self-test, at least 1.
+
+    Returns
+    -------
+    client, server : Path
+        ``client.zip``, with what a client needs and no weights, and ``server.zip``.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the model is not fitted or not compiled.
+    TypeError
+        If it is no such model.
+    ArtefactError
+        If the preceding steps cannot be stored safely, or the self-test fails.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from cipherlearn import NeuralNetClassifier
+    >>> from cipherlearn.deployment import export
+    >>> clf = NeuralNetClassifier(module__n_layers=1, max_epochs=5)
+    >>> pipe = make_pipeline(StandardScaler(), clf).fit([[0.0], [1.0]], ["no", "yes"])
+    >>> circuit = pipe[-1].compile()
+    >>> [path.name for path in export(pipe, tempfile.mkdtemp())]
+    ['client.zip', 'server.zip']
+    """
+    check_int("n_test_rows", n_test_rows, 1)
+    steps, estimator = _split(model)
+    circuit = estimator.circuit_
+    preprocessing = None if steps is None else dump_preprocessing(steps, trusted)
+    files = circuit.files()
+    client = _client_model(model, estimator, files, _frames(circuit, files), preprocessing)
+    program = io.BytesIO()
+    save_program(estimator.program_, program)
+    archive = client.to_archive()
+    server = ServerModel(
+        _server_description(circuit), files["circuit.mlir"], program.getvalue(), archive
+    )
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    # On the same disk, so that both get their names by a rename.
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".untested-") as untested:
+        paths = Path(untested, "client.zip"), Path(untested, "server.zip")
+        for path, content in zip(paths, (archive, server.to_archive()), strict=True):
+            replace_file(path, content.to_bytes())
+        _self_test(*paths, circuit, trusted, n_test_rows)
+        client_path, server_path = (path.replace(directory / path.name) for path in paths)
+    return client_path, server_path
+
+
+def _split(model: Any) -> tuple[Pipeline | None, EncryptedPredictionNet]:
+    """Take the estimator, and the steps before it, from a model that can be exported."""
+    steps, estimator = None, model
+    if isinstance(model, Pipeline):
+        estimator = model[-1]
+        # Only steps that do something travel.
+        if any(step not in (None, "passthrough") for _, step in model.steps[:-1]):
+            steps = model[:-1]
+    if not isinstance(estimator, EncryptedPredictionNet):
+        raise TypeError(
+            "Only a NeuralNetClassifier, a NeuralNetRegressor or a Pipeline that ends in one can "
+            f"be exported. Got {type(estimator).__name__}. Of a search, export best_estimator_."
+        )
+    check_is_fitted(estimator)
+    if not hasattr(estimator, "circuit_"):
+        raise NotCompiledError(
+            f"This {type(estimator).__name__} instance is not compiled yet. Call compile(), which "
+            "chooses the error probability and the batch size, before exporting."
+        )
+    return steps, estimator
+
+
+def _client_model(
+    model: Any,
+    estimator: EncryptedPredictionNet,
+    files: dict[str, bytes],
+    frames: dict[str, Frame],
+    preprocessing: bytes | None,
+) -> ClientModel:
+    is_classifier = isinstance(estimator, NeuralNetClassifier)
+    circuit, program = estimator.circuit_, estimator.program_
+    names = getattr(model, "feature_names_in_", None)
+    description = {
+        "cipherlearn": __version__,
+        "engine": {"name": ENGINE, "version": engine_version()},
+        "estimator": "classifier" if is_classifier else "regressor",
+        "n_features": int(model.n_features_in_),
+        "n_network_features": program.n_features,
+        "feature_names": None if names is None else list(names),
+        "classes": _describe_classes(estimator.classes_) if is_classifier else None,
+        "probabilities": _probabilities(estimator) if is_classifier else None,
+        "target_is_1d": None if is_classifier else estimator._target_is_1d,
+        "batch_size": circuit.batch_size,
+        "circuit_sha256": hashlib.sha256(files["circuit.mlir"]).hexdigest(),
+        "frames": {name: frame.to_json() for name, frame in frames.items()},
+    }
+    scaler, last = program.scaler, program.layers[-1]
+    assert scaler.offset is not None
+    return ClientModel(
+        description,
+        files["specs.json"],
+        program.quantizer,
+        # Decrypted sums start at 0.
+        OutputScaler(scaler.gain, scaler.bias, scaler.offset + last.low),
+        None if is_classifier else estimator.target_mean_,
+        None if is_classifier else estimator.target_scale_,
+        preprocessing,
+    )
+
+
+def _server_description(circuit: Circuit) -> dict[str, Any]:
+    return {
+        "error_probability": _error_probability(circuit),
+        "achieved_p_error": circuit.p_error,
+        "rounding": circuit.rounding,
+        "flip_rate": circuit.flip_rate,
+        "n_bootstraps": circuit.n_bootstraps,
+    }
+
+
+def _error_probability(circuit: Circuit) -> dict[str, float | None]:
+    return {name: circuit.options[name] for name in ("p_error", "global_p_error")}
+
+
+def _describe_classes(classes: Any) -> dict[str, Any]:
+    values = classes.tolist()
+    if classes.dtype == object and not all(isinstance(value, str) for value in values):
+        raise ArtefactError(
+            "Labels must be strings, numbers or booleans to be stored without pickle. "
+            f"Got {classes!r}. Fit the model on such labels."
+        )
+    return {"dtype": classes.dtype.str if classes.dtype != object else "object", "values": values}
+
+
+def _probabilities(estimator: Any) -> str | None:
+    """How the client makes probabilities of outputs; None where no rule is known to it."""
+    rows = torch.tensor([[0.5, -1.0, 2.0], [3.0, 0.0, -2.0]], dtype=torch.float64)
+    made = estimator._get_predict_nonlinearity()(rows)
+    if made.shape == rows.shape and torch.allclose(made, rows.softmax(dim=1)):
+        return "softmax"
+    return "identity" if torch.equal(made, rows) else None
+
+
+def _frames(circuit: Circuit, files: dict[str, bytes]) -> dict[str, Frame]:
+    """Find what all serialized keys, ciphertexts and results of a circuit have in common."""
+    client = ClientRuntime(files["specs.json"])
+    rng = np.random.default_rng(0)
+    samples = []
+    with tempfile.TemporaryDirectory() as library:
+        compile_library(files["circuit.mlir"], Path(library), **_error_probability(circuit))
+        server = ServerRuntime(Path(library))
+        for _ in range(2):
+            client.generate_keys()
+            codes = circuit.program.quantizer.random_codes(circuit.batch_size, rng)
+            keys, ciphertext = client.evaluation_keys(), client.encrypt(codes)
+            result = server.run(ciphertext, server.load_keys(keys))
+            samples.append({"evaluation_keys": keys, "ciphertext": ciphertext, "result": result})
+    first, second = samples
+    return {name: Frame.between(first[name], second[name]) for name in first}
+
+
+def _self_test(
+    client_path: Path, server_path: Path, circuit: Circuit, trusted: Sequence[str], n_rows: int
+) -> None:
+    """Predict encrypted rows with what was written, or raise ArtefactError."""
+    client, server = FHEClient(client_path, trusted), FHEServer(server_path)
+    client.generate_keys()
+    server.add_keys(client.evaluation_keys())
+    codes = circuit.program.quantizer.random_codes(n_rows, np.random.default_rng(1))
+    decrypted = raw_outputs(client, codes, server.evaluate)
+    expected = circuit.program.dequantize(circuit.program.run(codes))
+    differs = (decrypted != expected).any(axis=1)
+    # Approximate rounding may change some rows, but not all of them.
+    if differs.all() or (differs.any() and circuit.flip_rate == 0):
+        raise ArtefactError(
+            f"The exported client and server must predict what the model predicts. On "
+            f"{differs.sum()} of {n_rows} encrypted rows they did not, so nothing was written. "
+            "Please report this, with the versions of cipherlearn and its engine."
+        )

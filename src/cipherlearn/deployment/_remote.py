@@ -1,0 +1,278 @@
+"""A model behind an HTTP service, used like a local one."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from cipherlearn._checks import check_int
+from cipherlearn._exceptions import ArtefactError, MessageError, RemoteError, UnknownKeyError
+from cipherlearn.deployment._client import FHEClient
+from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["RemoteModel"]
+
+# Batches of one request: enough to make its cost small, few enough for any limit of a body.
+_BATCHES_PER_REQUEST = 16
+
+# Seconds before the first retry; twice as long before each further one.
+_FIRST_PAUSE = 0.25
+
+
+class RemoteModel:
+    """A model on a ``cipherlearn serve``, with scikit-learn's prediction methods.
+
+    Rows are encrypted and predictions decrypted here, and keys never leave. The service is asked
+    for its ``client.zip``, and given the evaluation keys when it does not have them.
+
+    Parameters
+    ----------
+    url : str
+        Where the service is, such as ``"https://example.org:8000"``.
+    keys : str, path or None, default=None
+        File of the secret keys. Made if there is none. None makes keys for this object alone.
+    passphrase : str or None, default=None
+        Of that file.
+    model_id : str or None, default=None
+        The model that is expected, as ``cipherlearn inspect client.zip`` shows it. None takes
+        what the service has.
+    token : str or None, default=None
+        The service's bearer token.
+    trusted : sequence of str, default=()
+        As for :class:`FHEClient`.
+    timeout : float, default=150
+        Seconds to wait for the service to answer, or to go on answering.
+    n_retries : int, default=5
+        How often a request is tried again when the service cannot be reached or is busy.
+    verbose : bool or int, default=False
+        Whether to show progress.
+
+    Attributes
+    ----------
+    client_ : FHEClient
+        What encrypts and decrypts.
+    classes_ : ndarray of shape (n_classes,)
+        Labels. Only of classifiers.
+
+    Raises
+    ------
+    RemoteError
+        If the service cannot be reached, or refuses. Its reason is in the message.
+    ArtefactError
+        If the service's artefact is damaged, insecure or of another model, or the key file does
+        not fit it.
+
+    Examples
+    --------
+    >>> from cipherlearn.deployment import RemoteModel
+    >>> model = RemoteModel("http://localhost:8000", keys="iris.keys")  # doctest: +SKIP
+    >>> model.predict(X)  # doctest: +SKIP
+    array(['setosa', 'virginica'], dtype=object)
+    """
+
+    def __init__(
+        self,
+        url: str,
+        keys: str | os.PathLike[str] | None = None,
+        *,
+        passphrase: str | None = None,
+        model_id: str | None = None,
+        token: str | None = None,
+        trusted: Sequence[str] = (),
+        timeout: float = 150,
+        n_retries: int = 5,
+        verbose: bool | int = False,
+    ) -> None:
+        try:
+            import requests
+        except ImportError as error:
+            raise ImportError(
+                "RemoteModel needs requests: pip install 'cipherlearn[client]'"
+            ) from error
+        self.url = url.rstrip("/")
+        self.timeout = timeout
+        self.n_retries = check_int("n_retries", n_retries, 0)
+        self.verbose = verbose
+        self._session = requests.Session()
+        if token is not None:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+        self.client_ = FHEClient.from_bytes(self._get("/v1/client.zip"), trusted)
+        if model_id is not None and model_id != self.client_.model_id:
+            raise ArtefactError(
+                f"The service at {self.url} must have the model {model_id}. It has "
+                f"{self.client_.model_id}."
+            )
+        if hasattr(self.client_, "classes_"):
+            self.classes_ = self.client_.classes_
+        self.client_.open_keys(keys, passphrase)
+
+    def upload_keys(self) -> None:
+        """Give the service the evaluation keys. ``predict`` does it when they are missing."""
+        path, keys = f"/v1/keys/{self.client_.key_id}", self.client_.evaluation_keys()
+        self._retried(lambda: self._request("PUT", path, keys).close())
+
+    def predict(self, X):
+        """Predict labels or targets of encrypted rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows,) or (n_rows, n_outputs)
+
+        Raises
+        ------
+        ValueError
+            If ``X`` is invalid.
+        RemoteError
+            If the service cannot be reached, or refuses.
+        """
+        return self.client_.predict(X, self.evaluate, self.verbose)
+
+    def predict_proba(self, X):
+        """Predict the probability of each class for encrypted rows.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_classes)
+        """
+        return self.client_.predict_proba(X, self.evaluate, self.verbose)
+
+    def score(self, X, y, sample_weight=None) -> float:
+        """Compute the accuracy or R² on encrypted rows, as scikit-learn does.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_features)
+        y : array-like of shape (n_rows,) or (n_rows, n_outputs)
+        sample_weight : array-like of shape (n_rows,), default=None
+
+        Returns
+        -------
+        float
+        """
+        from sklearn.metrics import accuracy_score, r2_score
+
+        is_classifier = self.client_.description["estimator"] == "classifier"
+        score = accuracy_score if is_classifier else r2_score
+        return float(score(y, self.predict(X), sample_weight=sample_weight))
+
+    def evaluate(self, ciphertexts: Iterable[bytes]) -> Iterator[bytes]:
+        """Have ciphertexts evaluated by the service: a transport for a client."""
+        ciphertexts = iter(ciphertexts)
+        while batch := list(islice(ciphertexts, _BATCHES_PER_REQUEST)):
+            n_failures = 0
+            while batch:
+                try:
+                    with self._request("POST", "/v1/predict", b"".join(batch)) as response:
+                        while batch:
+                            result = _read_message(response.raw)
+                            # What has arrived need not be asked for again.
+                            del batch[0]
+                            yield result
+                except UnknownKeyError as error:
+                    # The service has not seen them, or has dropped them for others'.
+                    n_failures = self._after_failure(n_failures, error)
+                    self.upload_keys()
+                except _transient() as error:
+                    n_failures = self._after_failure(n_failures, error)
+
+    # ------------------------------------------------------------------ HTTP
+
+    def _get(self, path: str) -> bytes:
+        def get() -> bytes:
+            with self._request("GET", path) as response:
+                return response.content
+
+        return self._retried(get)
+
+    def _request(self, method: str, path: str, body: bytes | None = None) -> requests.Response:
+        response = self._session.request(
+            method, self.url + path, data=body, timeout=self.timeout, stream=True
+        )
+        if response.ok:
+            return response
+        reason = _reason(response)
+        if response.status_code == 404 and method == "POST":
+            raise UnknownKeyError(reason)
+        if response.status_code == 503:
+            raise _BusyError(reason)
+        raise RemoteError(
+            f"{method} {self.url}{path} was refused with status {response.status_code}: {reason}"
+        )
+
+    def _retried(self, attempt: Callable[[], Any]) -> Any:
+        n_failures = 0
+        while True:
+            try:
+                return attempt()
+            except _transient() as error:
+                n_failures = self._after_failure(n_failures, error)
+
+    def _after_failure(self, n_failures: int, error: Exception) -> int:
+        """Pause before another try, or raise RemoteError if there were enough."""
+        if n_failures == self.n_retries:
+            raise RemoteError(
+                f"The service at {self.url} did not answer in {n_failures + 1} tries. The last "
+                f"said: {error}"
+            ) from error
+        time.sleep(_FIRST_PAUSE * 2**n_failures)
+        return n_failures + 1
+
+
+def _transient() -> tuple[type[Exception], ...]:
+    """Errors after which another try may succeed."""
+    from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
+
+    return (RequestException, HTTPError, _BusyError, _CutError)
+
+
+class _BusyError(Exception):
+    """The service asks to come back."""
+
+
+class _CutError(Exception):
+    """An answer ended early."""
+
+
+def _reason(response: requests.Response) -> str:
+    try:
+        return str(response.json()["detail"])
+    except (ValueError, KeyError, TypeError):
+        return response.reason
+
+
+def _read_message(stream: Any) -> bytes:
+    """Read one message of a response, or raise the error that it holds."""
+    header = _read_exactly(stream, HEADER_BYTES)
+    message = header + _read_exactly(stream, Message.length(header) - HEADER_BYTES)
+    try:
+        error = Message.from_bytes(message, Kind.ERROR)
+    except MessageError:
+        return message
+    raise RemoteError(f"The service stopped midway: {json.loads(error.payload)['detail']}")
+
+
+def _read_exactly(stream: Any, n_bytes: int) -> bytes:
+    parts = []
+    while n_bytes:
+        part = stream.read(n_bytes)
+        if not part:
+            raise _CutError("the answer ended early")
+        parts.append(part)
+        n_bytes -= len(part)
+    return b"".join(parts)

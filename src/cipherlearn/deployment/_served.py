@@ -1,0 +1,87 @@
+"""A model as a server knows it, without the engine: what is checked before the engine sees it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from cipherlearn._exceptions import MessageError
+from cipherlearn.deployment._archive import Archive
+from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
+from cipherlearn.deployment._model import ClientModel, ServerModel
+
+__all__ = ["ServedModel"]
+
+# Of client.json, what is shown to whoever asks what a server serves.
+_SHOWN = ("estimator", "classes", "n_features", "feature_names", "batch_size", "engine")
+
+
+class ServedModel:
+    """The content of a ``server.zip``, and the checks of messages for it.
+
+    Parameters
+    ----------
+    path : str or path
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.model = ServerModel.from_archive(Archive.read(path, "server"))
+        self.client_zip = self.model.client.to_bytes()
+        self.model_id = self.model.client.id
+        self._client = ClientModel.from_archive(self.model.client)
+        self._keyset_id = self._client.keyset_id
+        self.frames = {
+            name: self._client.frame(name) for name in ("evaluation_keys", "ciphertext", "result")
+        }
+
+    @property
+    def engine(self) -> dict[str, str]:
+        """Name and version of the engine that the circuit was compiled for."""
+        return self._client.description["engine"]
+
+    @property
+    def specs(self) -> bytes:
+        """The cryptographic parameters that clients have."""
+        return self._client.specs
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """What a client may know of the model, and the sizes of messages."""
+        return {
+            **{name: self._client.description[name] for name in _SHOWN},
+            **self.model.description,
+            "model_id": self.model_id,
+            "keyset_id": self._keyset_id.hex(),
+            "message_bytes": {name: self.message_bytes(name) for name in self.frames},
+        }
+
+    def message_bytes(self, name: str) -> int:
+        """Length of a message with "evaluation_keys", a "ciphertext" or a "result"."""
+        return HEADER_BYTES + self.frames[name].n_payload
+
+    def read_ciphertext(self, ciphertext: bytes) -> Message:
+        """Parse a ciphertext, or raise MessageError unless it is one for this model."""
+        message = Message.from_bytes(ciphertext, Kind.CIPHERTEXT)
+        if message.scope.hex() != self.model_id:
+            raise MessageError(
+                f"This server has the model {self.model_id}. The ciphertext is for "
+                f"{message.scope.hex()}. Get the client.zip of this server."
+            )
+        n_payload = self.frames["ciphertext"].n_payload
+        if len(message.payload) != n_payload:
+            raise MessageError(
+                f"A ciphertext of this model must have a payload of {n_payload} bytes. "
+                f"Got {len(message.payload)}."
+            )
+        return message
+
+    def read_evaluation_keys(self, evaluation_keys: bytes) -> bytes:
+        """Return evaluation keys as the engine serializes them, or raise MessageError."""
+        message = Message.from_bytes(evaluation_keys, Kind.EVALUATION_KEYS)
+        if message.scope != self._keyset_id:
+            raise MessageError(
+                "These evaluation keys are for other cryptographic parameters than this model's: "
+                f"{message.scope.hex()} instead of {self._keyset_id.hex()}. Make keys with the "
+                "model's client.zip."
+            )
+        return self.frames["evaluation_keys"].fill(message.payload)

@@ -1,0 +1,293 @@
+"""The HTTP interface."""
+
+import asyncio
+import contextlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import StreamingResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.requests import ClientDisconnect
+
+from cipherlearn._exceptions import MessageError, UnknownKeyError
+from cipherlearn._version import __version__
+from cipherlearn.deployment._messages import Kind, Message
+from cipherlearn.deployment._served import ServedModel
+from cipherlearn.deployment.service._key_store import KeyStore
+from cipherlearn.deployment.service._observability import AccessLog, Metrics
+from cipherlearn.deployment.service._settings import ServiceSettings
+from cipherlearn.deployment.service._workers import BusyError, WorkerPool
+
+__all__ = ["create_app"]
+
+_BINARY = "application/octet-stream"
+_BINARY_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {_BINARY: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+_REASONS = {
+    400: "The body is damaged, or for another model.",
+    401: "The bearer token is missing or wrong.",
+    404: "The evaluation keys are not here. Upload them.",
+    408: "The body took too long to arrive.",
+    413: "The body is too large.",
+    503: "Too many requests wait. Come back after Retry-After seconds.",
+    504: "The evaluation took too long.",
+}
+_DESCRIPTION = """
+Predicts on encrypted rows. This service sees ciphertexts and evaluation keys, and has no key that
+could read a row or a prediction. Never send it anything that was decrypted.
+
+`cipherlearn.deployment.RemoteModel` speaks this protocol.
+"""
+
+_Credentials = HTTPAuthorizationCredentials | None
+_BEARER = HTTPBearer(auto_error=False, description="The service's token, if it has one.")
+
+# Each is a file of up to hundreds of megabytes that is written and checked.
+_MAX_UPLOADS = 4
+
+
+def create_app(settings: ServiceSettings) -> FastAPI:
+    """Make the service of a model, for any ASGI server.
+
+    Parameters
+    ----------
+    settings : ServiceSettings
+
+    Returns
+    -------
+    fastapi.FastAPI
+        Its documentation is at ``/docs``.
+
+    Raises
+    ------
+    ArtefactError
+        If ``server_zip`` is no server artefact.
+    ValueError
+        If the limits leave no room for a single client.
+    """
+    service = _Service(settings)
+    app = FastAPI(
+        title="cipherlearn",
+        version=__version__,
+        description=_DESCRIPTION,
+        lifespan=service.lifespan,
+    )
+    app.add_middleware(AccessLog, metrics=service.metrics)
+    app.get("/health", tags=["operation"])(service.health)
+    app.include_router(service.router())
+    return app
+
+
+class _Service:
+    """The endpoints, and what they share."""
+
+    def __init__(self, settings: ServiceSettings) -> None:
+        self._settings = settings
+        self._served = ServedModel(settings.server_zip)
+        _check_limits(settings, self._served)
+        self.metrics = Metrics()
+        self._store = KeyStore(
+            settings.data_dir, settings.max_key_store_bytes, self._served.read_evaluation_keys
+        )
+        self._pool = WorkerPool(self._served, settings, self.metrics.restarts.inc)
+        self._uploads = asyncio.Semaphore(_MAX_UPLOADS)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
+        await self._pool.start()
+        yield
+        await self._pool.close()
+
+    def router(self) -> APIRouter:
+        """Give what only those with the token may ask."""
+        router = APIRouter(dependencies=[Depends(self._authorize)])
+        router.get("/metrics", tags=["operation"])(self.prometheus)
+        router.get("/v1/model", tags=["model"])(self.model)
+        router.get("/v1/client.zip", tags=["model"], response_class=Response)(self.client)
+        key = "/v1/keys/{key_id}"
+        router.get(key, tags=["keys"], responses=_reasons(404))(self.has_keys)
+        router.put(
+            key,
+            tags=["keys"],
+            status_code=201,
+            openapi_extra=_BINARY_BODY,
+            responses=_reasons(400, 408, 413, 503),
+        )(self.put_keys)
+        router.delete(key, tags=["keys"], status_code=204, responses=_reasons(404))(
+            self.delete_keys
+        )
+        router.post(
+            "/v1/predict",
+            tags=["prediction"],
+            openapi_extra=_BINARY_BODY,
+            response_class=StreamingResponse,
+            responses={200: {"content": {_BINARY: {}}}, **_reasons(400, 404, 408, 413, 503, 504)},
+        )(self.predict)
+        return router
+
+    def _authorize(self, credentials: Annotated[_Credentials, Depends(_BEARER)]) -> None:
+        token = self._settings.token
+        given = credentials.credentials if credentials else ""
+        if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
+            raise HTTPException(
+                401, "A valid bearer token is needed.", headers={"WWW-Authenticate": "Bearer"}
+            )
+
+    async def health(self) -> dict[str, str]:
+        """Tell that the service runs, and which model it has."""
+        return {"status": "ok", "model_id": self._served.model_id}
+
+    async def prometheus(self) -> Response:
+        """Give metrics for Prometheus."""
+        self.metrics.pending.set(self._pool.n_pending)
+        self.metrics.keys.set(len(self._store))
+        self.metrics.key_bytes.set(self._store.n_bytes)
+        return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    async def model(self) -> dict[str, Any]:
+        """Describe the model: its labels and features, error probability and message sizes."""
+        return self._served.description
+
+    async def client(self) -> Response:
+        """Give the artefact that clients make keys and ciphertexts with."""
+        return Response(self._served.client_zip, media_type="application/zip")
+
+    async def has_keys(self, key_id: str) -> dict[str, str]:
+        """Tell whether a client's evaluation keys are here."""
+        if key_id not in self._store:
+            raise HTTPException(404, f"There are no keys {key_id!r:.80}. Upload them.")
+        return {"key_id": key_id}
+
+    async def put_keys(self, key_id: str, request: Request) -> dict[str, str]:
+        """Keep a client's evaluation keys, named by the SHA-256 of the body."""
+        if self._uploads.locked():
+            raise _busy(f"This service takes {_MAX_UPLOADS} uploads at a time. Come back.")
+        expected = self._served.message_bytes("evaluation_keys")
+        async with self._uploads:
+            with _as_http(), self._store.upload(key_id) as upload:
+                async for chunk in _body(request, expected, self._settings.body_timeout):
+                    await asyncio.to_thread(upload.write, chunk)
+                await asyncio.to_thread(upload.commit)
+        return {"key_id": key_id}
+
+    async def delete_keys(self, key_id: str) -> None:
+        """Forget a client's evaluation keys."""
+        with _as_http():
+            self._store.remove(key_id)
+
+    async def predict(self, request: Request) -> StreamingResponse:
+        """Predict on encrypted batches, one after the other.
+
+        The body is one or more ciphertexts. The answer is as many results, each sent as soon as
+        it is there. What fails after the first comes as a message of kind error.
+        """
+        limits = self._settings
+        body = _body(request, limits.max_body_bytes, limits.body_timeout)
+        data = b"".join([chunk async for chunk in body])
+        with _as_http():
+            ciphertexts = _split(data, self._served)
+            for key_id in {key_id for _, key_id in ciphertexts}:
+                self._store.use(key_id)
+            first = await self._evaluate(*ciphertexts[0])
+        return StreamingResponse(self._answers(first, ciphertexts[1:]), media_type=_BINARY)
+
+    async def _evaluate(self, ciphertext: bytes, key_id: str) -> bytes:
+        try:
+            result = await self._pool.evaluate(ciphertext, key_id)
+        except UnknownKeyError:
+            # The worker found the file missing or damaged.
+            with contextlib.suppress(UnknownKeyError):
+                self._store.remove(key_id)
+            raise
+        self.metrics.evaluations.inc()
+        return result
+
+    async def _answers(self, first: bytes, others: list[tuple[bytes, str]]) -> AsyncIterator[bytes]:
+        yield first
+        try:
+            for ciphertext, key_id in others:
+                yield await self._evaluate(ciphertext, key_id)
+        except (MessageError, UnknownKeyError, BusyError, TimeoutError) as error:
+            reason = json.dumps({"detail": str(error)}).encode()
+            yield Message(Kind.ERROR, bytes(32), bytes(32), reason).to_bytes()
+
+
+def _check_limits(settings: ServiceSettings, served: ServedModel) -> None:
+    for limit, name in (
+        ("max_key_store_bytes", "evaluation_keys"),
+        ("max_body_bytes", "ciphertext"),
+    ):
+        needed, allowed = served.message_bytes(name), getattr(settings, limit)
+        if allowed < needed:
+            raise ValueError(
+                f"{limit} must hold one message with this model's {name}, of {needed} bytes. "
+                f"Got {allowed}."
+            )
+
+
+def _reasons(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    return {status: {"description": _REASONS[status]} for status in (401, *statuses)}
+
+
+@contextlib.contextmanager
+def _as_http():
+    """Answer what a client did wrong, or has to wait for, with its status and reason."""
+    try:
+        yield
+    except MessageError as error:
+        raise HTTPException(400, str(error)) from error
+    except UnknownKeyError as error:
+        raise HTTPException(404, str(error)) from error
+    except BusyError as error:
+        raise _busy(str(error)) from error
+    except TimeoutError as error:
+        raise HTTPException(504, str(error)) from error
+
+
+def _busy(reason: str) -> HTTPException:
+    return HTTPException(503, reason, headers={"Retry-After": "1"})
+
+
+async def _body(request: Request, max_bytes: int, timeout: int) -> AsyncIterator[bytes]:
+    """Give a body as it arrives, unless it is too large or too slow."""
+    too_large = HTTPException(413, f"The body may have {max_bytes} bytes. This one has more.")
+    if int(request.headers.get("content-length", 0)) > max_bytes:
+        raise too_large
+    deadline = asyncio.get_running_loop().time() + timeout
+    n_bytes = 0
+    chunks = request.stream()
+    while True:
+        remaining = deadline - asyncio.get_running_loop().time()
+        try:
+            chunk = await asyncio.wait_for(anext(chunks), max(0.0, remaining))
+        except StopAsyncIteration:
+            return
+        except ClientDisconnect as error:
+            raise HTTPException(400, "The client went away before the body was whole.") from error
+        except asyncio.TimeoutError as error:
+            raise HTTPException(
+                408, f"The body must arrive within {timeout} seconds. It did not."
+            ) from error
+        n_bytes += len(chunk)
+        if n_bytes > max_bytes:
+            raise too_large
+        yield chunk
+
+
+def _split(data: bytes, served: ServedModel) -> list[tuple[bytes, str]]:
+    """Split a body into its ciphertexts, with the id of the keys that each needs."""
+    size = served.message_bytes("ciphertext")
+    if not data or len(data) % size:
+        raise MessageError(
+            f"A body must be one or more ciphertexts of {size} bytes each. Got {len(data)} bytes."
+        )
+    ciphertexts = [data[start : start + size] for start in range(0, len(data), size)]
+    return [(each, served.read_ciphertext(each).key.hex()) for each in ciphertexts]

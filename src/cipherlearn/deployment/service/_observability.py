@@ -1,0 +1,126 @@
+"""Logs and metrics. Neither holds a payload."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+import uuid
+from typing import Any, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+__all__ = ["AccessLog", "Metrics", "configure_logging"]
+
+_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
+
+_LOGGER = logging.getLogger("cipherlearn.service")
+
+
+class Metrics:
+    """What Prometheus may ask for."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.requests = Counter(
+            "cipherlearn_requests",
+            "Requests.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+        self.seconds = Histogram(
+            "cipherlearn_request_seconds",
+            "Seconds of a request.",
+            ["route"],
+            registry=self.registry,
+        )
+        self.evaluations = Counter(
+            "cipherlearn_evaluations", "Batches predicted.", registry=self.registry
+        )
+        self.restarts = Counter(
+            "cipherlearn_worker_restarts", "Workers replaced.", registry=self.registry
+        )
+        self.pending = Gauge(
+            "cipherlearn_pending", "Batches waiting or running.", registry=self.registry
+        )
+        self.keys = Gauge("cipherlearn_keys", "Clients' keys on disk.", registry=self.registry)
+        self.key_bytes = Gauge(
+            "cipherlearn_key_bytes", "Disk space of keys.", registry=self.registry
+        )
+
+
+class AccessLog:
+    """ASGI middleware: one log record and one count a request."""
+
+    def __init__(self, app: Any, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Handle a connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = uuid.uuid4().hex
+        record = {"bytes_in": 0, "bytes_out": 0, "status": 0}
+
+        async def counting_receive() -> Any:
+            message = await receive()
+            record["bytes_in"] += len(message.get("body", b""))
+            return message
+
+        async def counting_send(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                record["status"] = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", request_id.encode()),
+                ]
+            record["bytes_out"] += len(message.get("body", b""))
+            await send(message)
+
+        start = time.perf_counter()
+        try:
+            await self._app(scope, counting_receive, counting_send)
+        finally:
+            seconds = time.perf_counter() - start
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._metrics.requests.labels(scope["method"], route, record["status"]).inc()
+            self._metrics.seconds.labels(route).observe(seconds)
+            client = scope.get("client")
+            _LOGGER.info(
+                "request",
+                extra={
+                    "fields": {
+                        "request_id": request_id,
+                        "client": client[0] if client else None,
+                        "method": scope["method"],
+                        "path": scope["path"],
+                        "ms": round(1000 * seconds, 1),
+                        **record,
+                    }
+                },
+            )
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            entry["exception"] = self.formatException(record.exc_info)
+        return json.dumps(entry)
+
+
+def configure_logging(level: str) -> None:
+    """Write all logs as JSON lines to the standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -1,0 +1,58 @@
+"""What an operator may choose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from cipherlearn._checks import check_int
+
+__all__ = ["ServiceSettings"]
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """Limits and places of a service.
+
+    Parameters
+    ----------
+    server_zip : Path
+        The artefact to serve.
+    data_dir : Path
+        Where uploaded evaluation keys are kept.
+    token : str or None, default=None
+        What clients must send as ``Authorization: Bearer TOKEN``. None lets anybody in.
+    n_workers : int, default=1
+        Processes that evaluate. Each uses all cores for a network with bootstraps, so more than
+        one pays for one-layer models only.
+    max_loaded_keys : int, default=8
+        Clients whose keys a worker keeps in memory.
+    max_key_store_bytes : int, default=10 GB
+        Disk space for keys. Those least recently used go first.
+    max_body_bytes : int, default=64 MB
+        Largest body of a prediction. Keys have a length of their own.
+    max_pending : int, default=64
+        Requests that may wait or run. Further ones are told to come back.
+    evaluation_timeout : int, default=120
+        Seconds for one batch, from its start.
+    body_timeout : int, default=300
+        Seconds in which a body must arrive.
+    """
+
+    server_zip: Path
+    data_dir: Path
+    token: str | None = None
+    n_workers: int = 1
+    max_loaded_keys: int = 8
+    max_key_store_bytes: int = 10_000_000_000
+    max_body_bytes: int = 64_000_000
+    max_pending: int = 64
+    evaluation_timeout: int = 120
+    body_timeout: int = 300
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if field.type == "int":
+                check_int(field.name, getattr(self, field.name), 1)
+        if self.token == "":
+            raise ValueError("token must not be empty. Give None to let anybody in.")

@@ -63,6 +63,7 @@ class ClientModel:
 
     def to_archive(self) -> Archive:
         """Write the members of client.zip."""
+        assert self.scaler.offset is not None
         members = {
             "client.json": json_bytes(self.description),
             "specs.json": self.specs,

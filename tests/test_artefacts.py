@@ -96,7 +96,7 @@ def test_an_artefact_of_a_later_version_is_refused(client_zip):
             if name == "manifest.json":
                 content = json.dumps({**json.loads(content), "version": 2}).encode()
             new.writestr(name, content)
-    with pytest.raises(ArtefactError, match="reads version 1 of cipherlearn-client. Got version 2"):
+    with pytest.raises(ArtefactError, match=r"reads version 1 .* Got version 2"):
         Archive.from_bytes(buffer.getvalue(), "client")
 
 
@@ -207,7 +207,7 @@ def sparse_keys(specs):
 @pytest.mark.parametrize("weaken", [weaker_noise, no_noise, shorter_keys, weaker_inputs])
 def test_parameters_of_less_than_128_bits_are_refused(artefacts, weaken):
     content = (artefacts / "client.zip").read_bytes()
-    with pytest.raises(ArtefactError, match="128 bits of security.*could read what you encrypt"):
+    with pytest.raises(ArtefactError, match=r"128 bits of security.*could read what you encrypt"):
         FHEClient.from_bytes(resealed(content, with_json("specs.json", weaken)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 
@@ -554,3 +555,14 @@ def test_verbosity_of_compile_overrides_the_estimators(fitted_linear, capsys):
     assert "Compiling..." in capsys.readouterr().out
     clf.set_params(verbose=1).compile(verbose=0)
     assert capsys.readouterr().out == ""
+
+
+def test_a_broken_pipe_is_an_error_after_an_encrypted_prediction(compiled):
+    X, _ = classes()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(compiled.predict, X[:1], execute_in_fhe=True).result()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with pytest.raises(BrokenPipeError):
+        os.write(writer, b"x")
+    os.close(writer)

@@ -86,7 +86,7 @@ def test_a_value_of_another_structure_is_refused():
     frame = Frame.between(first, second)
     with pytest.raises(MessageError, match="another structure"):
         frame.strip(b"Structure" + first[9:])
-    with pytest.raises(MessageError, match="must have 96 bytes. Got 95"):
+    with pytest.raises(MessageError, match=r"must have 96 bytes\. Got 95"):
         frame.fill(bytes(95))
 
 

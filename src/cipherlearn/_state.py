@@ -36,7 +36,7 @@ def plain_state(net: EncryptedPredictionNet) -> dict[str, Any]:
     state = {name: value for name, value in vars(net).items() if name not in _MADE_AGAIN}
     if "module_" in state:
         state["module_"] = net.module_.plain_state()
-        state["history_"] = list(net.history_)
+        state["history_"] = list(net.history)
     if "program_" in state:
         file = io.BytesIO()
         save_program(net.program_, file)
@@ -54,7 +54,7 @@ def restore(net: EncryptedPredictionNet, state: dict[str, Any]) -> None:
         for name in ("module_", "history_", "program_", "circuit_")
         if name in state
     }
-    vars(net).update(state)
+    net.__dict__.update(state)
     if "module_" in trained:
         # Initial weights are drawn and then replaced: leave the global generator alone.
         with torch.random.fork_rng(devices=[]):

@@ -9,6 +9,7 @@ import numpy as np
 
 from cipherlearn._exceptions import CompilationError
 from cipherlearn._program import IntArray, IntegerLayer, IntegerProgram
+from cipherlearn.engines._broken_pipes import keep_broken_pipes_errors
 
 with warnings.catch_warnings():
     # concrete declares its namespace through pkg_resources, which warns on every import.
@@ -93,7 +94,9 @@ class ConcretePythonCircuit:
 
     def run(self, ciphertext: Any) -> Any:
         """Evaluate the network on a ciphertext."""
-        return self._circuit.run(ciphertext)
+        result = self._circuit.run(ciphertext)
+        keep_broken_pipes_errors()
+        return result
 
     def decrypt(self, ciphertext: Any) -> IntArray:
         """Decrypt to the accumulators."""

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cipherlearn.engines._broken_pipes import keep_broken_pipes_errors
+
 with warnings.catch_warnings():
     # concrete declares its namespace through pkg_resources, which warns on every import.
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
@@ -127,4 +129,5 @@ class ServerRuntime:
         # A server circuit holds the arguments of its call, so that threads must not share one.
         program = compiler.ServerProgram(self._library, False)
         (result,) = program.get_server_circuit(self._function).call([value], keys)
+        keep_broken_pipes_errors()
         return result.serialize()

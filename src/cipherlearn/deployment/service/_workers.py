@@ -9,7 +9,7 @@ import multiprocessing
 import signal
 import tempfile
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,6 +26,9 @@ _ERRORS: dict[str, type[CipherlearnError]] = {
     "MessageError": MessageError,
     "UnknownKeyError": UnknownKeyError,
 }
+
+# Engine threads do not survive a fork.
+_CONTEXT = multiprocessing.get_context("spawn")
 
 # An import of the engine and a load of the compiled circuit take about a second.
 _START_SECONDS = 120
@@ -66,7 +69,10 @@ class WorkerPool:
     async def start(self) -> None:
         """Compile the circuit, and start the workers."""
         self._library = tempfile.TemporaryDirectory(prefix="cipherlearn-")
-        await asyncio.to_thread(compile_server, self._served, Path(self._library.name))
+        # Not in this process, since the engine meddles with signals.
+        with ProcessPoolExecutor(1, _CONTEXT) as process:
+            compiled = process.submit(compile_server, self._served, Path(self._library.name))
+            await asyncio.wrap_future(compiled)
         await asyncio.gather(*(self._add_worker() for _ in range(self._settings.n_workers)))
 
     async def close(self) -> None:
@@ -150,10 +156,8 @@ class _Worker:
     """One process, and the pipe to it."""
 
     def __init__(self, settings: ServiceSettings, library: str) -> None:
-        # Engine threads do not survive a fork.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(
+        self._pipe, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(
             target=_work, args=(theirs, settings, library), daemon=True, name="cipherlearn-worker"
         )
         self._process.start()
@@ -193,18 +197,19 @@ def _work(pipe: Connection, settings: ServiceSettings, library: str) -> None:
     find_keys = partial(read_keys, settings.data_dir)
     server = FHEServer(settings.server_zip, settings.max_loaded_keys, find_keys, library)
     pipe.send_bytes(b"ready")
-    while True:
-        try:
-            ciphertext = pipe.recv_bytes()
-        except EOFError:
-            return
-        try:
-            answer = b"\0" + server.run(ciphertext)
-        except UnknownKeyError as error:
-            answer = _describe("UnknownKeyError", error)
-        except (MessageError, RuntimeError) as error:
-            answer = _describe("MessageError", error)
-        pipe.send_bytes(answer)
+    # Without the service there is nobody to answer.
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            pipe.send_bytes(_answer(server, pipe.recv_bytes()))
+
+
+def _answer(server: FHEServer, ciphertext: bytes) -> bytes:
+    try:
+        return b"\0" + server.run(ciphertext)
+    except UnknownKeyError as error:
+        return _describe("UnknownKeyError", error)
+    except (MessageError, RuntimeError) as error:
+        return _describe("MessageError", error)
 
 
 def _describe(name: str, error: Exception) -> bytes:

@@ -13,9 +13,10 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest
 
-# What depends on the versions of scikit-learn, skorch and NumPy, at their oldest.
+# What depends on the versions of other packages, at their oldest.
 test-oldest: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest tests/test_sklearn.py tests/test_estimators.py tests/test_ladder.py
+	$(OLDEST)/bin/python -m pytest tests/test_sklearn.py tests/test_estimators.py tests/test_ladder.py \
+		tests/test_persistence.py tests/test_cli.py
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

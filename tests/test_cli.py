@@ -79,7 +79,13 @@ def test_export_compiles_and_writes_both_artefacts(capsys, tmp_path, table, suff
     path = tmp_path / f"model.{suffix}"
     {"joblib": joblib.dump, "skops": skops.io.dump}[suffix](clf, path)
     trusted = [] if suffix == "joblib" else skops.io.get_untrusted_types(file=path)
-    flags = ["--batch-size", "4", "--p-error", "0.001", *(["--trusted", *trusted] if trusted else [])]
+    flags = [
+        "--batch-size",
+        "4",
+        "--p-error",
+        "0.001",
+        *(["--trusted", *trusted] if trusted else []),
+    ]
     shown = run(capsys, "export", path, tmp_path / "out", *flags)
     assert "client.zip" in shown
     assert "server.zip" in shown
@@ -182,9 +188,7 @@ def test_predict_names_each_target(capsys, tmp_path, n_targets):
         ("holes.csv", "out.csv", "NaN"),
     ],
 )
-def test_tables_that_do_not_fit_are_refused(
-    capsys, tmp_path, named, table, source, target, reason
-):
+def test_tables_that_do_not_fit_are_refused(capsys, tmp_path, named, table, source, target, reason):
     _, directory = named
     X, _ = table
     X.to_csv(tmp_path / "rows.csv", index=False)

@@ -2,8 +2,8 @@
 
     python benchmarks/serving.py --output benchmarks/results
 
-Needs ``cipherlearn[client,server]``. Breast cancer, one encrypted row a request, one worker. Calls of
-the circuit in this process and requests to a service on the loopback take turns, so that both
+Needs ``cipherlearn[client,server]``. Breast cancer, one encrypted row a request, one worker. Calls
+of the circuit in this process and requests to a service on the loopback take turns, so that both
 meet the same machine. Writes ``serving.md``.
 """
 

@@ -95,6 +95,12 @@ def test_export_compiles_and_writes_both_artefacts(capsys, tmp_path, table, suff
     assert described["error_probability"]["p_error"] == 0.001
 
 
+def test_options_that_come_too_late_are_refused(capsys, tmp_path, named):
+    path = tmp_path / "model.joblib"
+    joblib.dump(named[0], path)
+    assert "compiled already" in fails(capsys, "export", path, tmp_path, "--batch-size", "3")
+
+
 def test_export_of_an_unfitted_model_says_so(capsys, tmp_path):
     path = tmp_path / "model.joblib"
     joblib.dump(NeuralNetClassifier(), path)
@@ -130,6 +136,23 @@ def test_keygen_makes_keys_once(capsys, tmp_path, named):
     assert stat.S_IMODE(keys.stat().st_mode) == 0o600
     assert evaluation.stat().st_size > 0
     assert "exists" in fails(capsys, "keygen", directory / "client.zip", keys, *flags)
+    before = keys.read_bytes()
+    flags = ("--evaluation-keys", keys)
+    shown = fails(capsys, "keygen", directory / "client.zip", tmp_path / "new.keys", *flags)
+    assert "may hold somebody's keys" in shown
+    assert keys.read_bytes() == before
+    assert not (tmp_path / "new.keys").exists()
+
+
+def test_a_passphrase_is_asked_for_twice_when_keys_are_made(capsys, tmp_path, named, monkeypatch):
+    _, directory = named
+    arguments = ("keygen", directory / "client.zip", tmp_path / "my.keys", "--ask-passphrase")
+    given = iter(["one", "another", "same", "same"])
+    monkeypatch.setattr("getpass.getpass", lambda prompt: next(given))
+    assert "twice alike" in fails(capsys, *arguments)
+    assert not (tmp_path / "my.keys").exists()
+    run(capsys, *arguments)
+    assert (tmp_path / "my.keys").exists()
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -159,8 +182,19 @@ def test_predict_asks_a_service_and_keeps_its_keys(capsys, tmp_path, named, tabl
         assert "401" in fails(capsys, *arguments)
         for _ in range(2):
             run(capsys, *arguments, "--keys", tmp_path / "my.keys", "--token-file", token)
-        assert len(list((tmp_path / "keys").iterdir())) == 1
+        assert len(list((tmp_path / "keys").glob("*[!k]"))) == 1
     assert pd.read_csv(tmp_path / "out.csv")["prediction"].tolist() == clf.predict(X[:3]).tolist()
+
+
+def test_probabilities_of_a_model_without_them_are_refused_early(capsys, tmp_path):
+    X, _ = blobs()
+    reg = NeuralNetRegressor(**LINEAR).fit(X, X[:, 0])
+    reg.compile()
+    export(reg, tmp_path)
+    pd.DataFrame(X[:3]).to_csv(tmp_path / "rows.csv", index=False)
+    flags = ("--server", tmp_path / "server.zip", "--quiet", "--proba")
+    shown = fails(capsys, "predict", tmp_path / "rows.csv", tmp_path / "out.csv", *flags)
+    assert "needs a classifier" in shown
 
 
 @pytest.mark.parametrize("n_targets", [1, 2])
@@ -186,6 +220,7 @@ def test_predict_names_each_target(capsys, tmp_path, n_targets):
         ("none.csv", "out.csv", "No such file"),
         ("lacking.csv", "out.csv", r"It lacks \['age'\]"),
         ("holes.csv", "out.csv", "NaN"),
+        ("rows.csv", "none/out.csv", "directory of the predictions must exist"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(capsys, tmp_path, named, table, source, target, reason):
@@ -205,6 +240,13 @@ def test_a_table_without_names_must_have_all_features(capsys, tmp_path, linear_a
     flags = ("--server", linear_artefacts / "server.zip", "--quiet")
     shown = fails(capsys, "predict", tmp_path / "rows.csv", tmp_path / "out.csv", *flags)
     assert "4 features without names" in shown
+
+
+def test_an_empty_token_does_not_open_the_service(capsys, tmp_path, linear_artefacts, monkeypatch):
+    monkeypatch.setenv("CIPHERLEARN_TOKEN", "")
+    server = linear_artefacts / "server.zip"
+    shown = fails(capsys, "serve", server, "--data-dir", tmp_path / "keys")
+    assert "token must not be empty" in shown
 
 
 @pytest.mark.parametrize(

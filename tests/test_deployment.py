@@ -31,6 +31,7 @@ from cipherlearn.deployment import (
 from cipherlearn.deployment import _export as export_module
 from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._messages import Kind, Message
+from cipherlearn.deployment._model import _FIELDS
 
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
 
@@ -178,6 +179,15 @@ def test_an_export_of_an_unfinished_or_foreign_model_is_refused(tmp_path, labell
     assert not list(tmp_path.iterdir())
 
 
+def test_labels_that_json_does_not_know_are_refused(tmp_path):
+    X, y = blobs(2)
+    days = np.array(["2026-01-01", "2026-01-02"], dtype="datetime64[D]")
+    clf = NeuralNetClassifier(**LINEAR).fit(X, days[y])
+    clf.compile()
+    with pytest.raises(ArtefactError, match="Labels must be strings, numbers or booleans"):
+        export(clf, tmp_path)
+
+
 def times_two(X):
     return 2 * X
 
@@ -189,9 +199,13 @@ def test_steps_of_unknown_types_are_refused_unless_both_sides_trust_them(tmp_pat
         export(pipe, tmp_path)
     trusted = ["test_deployment.times_two"]
     export(pipe, tmp_path, trusted=trusted)
+    wary = FHEClient(tmp_path / "client.zip")
+    wary.generate_keys()  # needs no preprocessing
     with pytest.raises(ArtefactError, match="named as trusted"):
-        FHEClient(tmp_path / "client.zip")
-    FHEClient(tmp_path / "client.zip", trusted=trusted)
+        wary.encrypt(labelled_rows[0])
+    trusting = FHEClient(tmp_path / "client.zip", trusted=trusted)
+    trusting.generate_keys()
+    assert len(list(trusting.encrypt(labelled_rows[0][:2]))) == 2
 
 
 def test_a_step_that_does_nothing_does_not_travel(tmp_path, labelled_rows):
@@ -217,13 +231,21 @@ def test_a_failed_self_test_leaves_what_was_there(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_the_client_artefact_holds_no_weights(artefacts, deployed_pipeline):
-    members = Archive.read(artefacts / "client.zip", "client").members
-    assert not {"circuit.mlir", "program.zip"} & members.keys()
-    for layer in deployed_pipeline[-1].program_.layers:
-        for array in (layer.weights, layer.tables):
-            if array is not None:
-                assert not any(array.tobytes() in content for content in members.values())
+def test_the_client_artefact_holds_what_a_client_needs_and_nothing_else(artefacts):
+    archive = Archive.read(artefacts / "client.zip", "client")
+    assert set(archive.members) == {
+        "client.json",
+        "specs.json",
+        "input_feature.npy",
+        "input_thresholds.npy",
+        "output_gain.npy",
+        "output_bias.npy",
+        "output_offset.npy",
+        "preprocessing.skops",
+    }
+    # The specs are rewritten from shapes and parameters: weights have no place in them.
+    assert set(archive.json("specs.json")) == {"keyset", "circuits"}
+    assert set(archive.json("client.json")) == set(_FIELDS)
 
 
 def test_an_exported_program_can_be_loaded_without_an_engine(
@@ -242,7 +264,7 @@ def test_a_client_without_keys_says_how_to_get_them(linear_artefacts):
     client = FHEClient(linear_artefacts / "client.zip")
     for use in (
         lambda: client.encrypt([[0.0] * 4]),
-        lambda: client.decrypt([]),
+        lambda: client.decrypt([], 0),
         lambda: client.key_id,
         lambda: client.evaluation_keys(),
         lambda: client.save_keys("never"),
@@ -274,6 +296,11 @@ def test_keys_out_of_memory_are_found_again_or_unknown(linear_artefacts, labelle
     finding = FHEServer(linear_artefacts / "server.zip", 1, find_keys=kept.__getitem__)
     for each in clients:
         each.predict(X[:1], finding.evaluate)
+    confused = FHEServer(
+        linear_artefacts / "server.zip", find_keys=lambda _: clients[0].evaluation_keys()
+    )
+    with pytest.raises(UnknownKeyError, match="are not"):
+        clients[1].predict(X[:1], confused.evaluate)
 
 
 def test_keys_of_another_model_are_refused(server, client, linear_server, linear_client):
@@ -297,7 +324,7 @@ def test_a_result_for_other_keys_is_refused(linear_artefacts, linear_server, lab
         linear_server.add_keys(each.evaluation_keys())
     results = list(linear_server.evaluate(other.encrypt(X[:1])))
     with pytest.raises(MessageError, match="cannot decrypt it"):
-        mine.decrypt(results)
+        mine.decrypt(results, 1)
 
 
 def test_results_out_of_order_are_refused(linear_client, linear_server, labelled_rows):
@@ -315,6 +342,17 @@ def test_lost_and_doubled_results_are_refused(linear_client, linear_server, labe
 
     with pytest.raises(MessageError):
         linear_client.predict(labelled_rows[0][:4], transport)
+
+
+@pytest.mark.parametrize(("n_results", "n_rows"), [(1, 3), (2, 2), (0, 1), (3, 4)])
+def test_as_many_results_are_needed_as_rows_had_ciphertexts(
+    linear_client, linear_server, labelled_rows, n_results, n_rows
+):
+    results = list(linear_server.evaluate(linear_client.encrypt(labelled_rows[0][:6])))
+    with pytest.raises(MessageError, match=f"{n_rows} rows need"):
+        linear_client.decrypt(results[:n_results], n_rows)
+    with pytest.raises(ValueError, match="n_rows must be an integer"):
+        linear_client.decrypt(results, -1)
 
 
 @pytest.mark.parametrize("wrap", [lambda data: data[:-8], lambda data: data + bytes(8)])
@@ -415,6 +453,48 @@ def test_a_wrong_passphrase_is_refused(tmp_path, linear_client, saved, given, re
     linear_client.save_keys(tmp_path / "my.keys", saved)
     with pytest.raises(ArtefactError, match=reason):
         linear_client.load_keys(tmp_path / "my.keys", given)
+
+
+def test_keys_that_fail_to_load_leave_those_that_were_there(
+    tmp_path, monkeypatch, linear_artefacts, linear_server, deployed_linear, labelled_rows
+):
+    X, _ = labelled_rows
+    old, new = (FHEClient(linear_artefacts / "client.zip") for _ in range(2))
+    for each in (old, new):
+        each.generate_keys()
+    linear_server.add_keys(old.evaluation_keys())
+    new.save_keys(tmp_path / "new.keys")
+    key_id = old.key_id
+
+    def other_structure(*_):
+        raise MessageError("another structure")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FHEClient, "_evaluation_keys", other_structure)
+        with pytest.raises(ArtefactError, match="cannot read the keys"):
+            old.load_keys(tmp_path / "new.keys")
+    assert old.key_id == key_id
+    np.testing.assert_array_equal(
+        old.predict(X, linear_server.evaluate), deployed_linear.predict(X)
+    )
+
+
+def test_of_two_who_write_one_key_file_one_is_told(tmp_path, linear_artefacts):
+    clients = [FHEClient(linear_artefacts / "client.zip") for _ in range(4)]
+    for each in clients:
+        each.generate_keys()
+
+    def save(each):
+        try:
+            each.save_keys(tmp_path / "my.keys")
+        except FileExistsError:
+            return None
+        return each.key_id
+
+    with ThreadPoolExecutor(4) as threads:
+        (kept,) = filter(None, threads.map(save, clients))
+    clients[0].load_keys(tmp_path / "my.keys")
+    assert clients[0].key_id == kept
 
 
 def test_keys_that_others_may_read_are_warned_about(tmp_path, linear_client, linear_artefacts):

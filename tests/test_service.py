@@ -6,9 +6,9 @@ import contextlib
 import hashlib
 import os
 import random
+import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import sys
 import threading
@@ -29,7 +29,7 @@ from cipherlearn.deployment import (
     RemoteModel,
     UnknownKeyError,
 )
-from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
+from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment.service import ServiceSettings, create_app
 from cipherlearn.deployment.service._key_store import KeyStore
 
@@ -227,6 +227,10 @@ def test_a_slow_body_times_out(linear_artefacts, tmp_path):
 def test_a_token_is_needed_where_one_is_set(linear_artefacts, tmp_path, labelled_rows):
     server_zip = linear_artefacts / "server.zip"
     with Service(server_zip, tmp_path / "keys", token="secret token") as service:
+        for path in ("/v1/predict", "/v1/keys/" + "0" * 64):
+            for method in ("PUT", "POST", "DELETE"):
+                response = requests.request(method, service.url + path, data=b"x", timeout=10)
+                assert response.status_code in (401, 405)
         for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic c2VjcmV0"}):
             for path in ("/v1/model", "/v1/client.zip", "/metrics", "/v1/keys/" + "0" * 64):
                 response = requests.get(service.url + path, headers=headers, timeout=10)
@@ -347,7 +351,7 @@ def test_a_thousand_fuzzed_requests_crash_nothing(
     assert service.worker_ids() == workers
     assert service.metric("cipherlearn_worker_restarts_total") == restarts
     results = post(service, ciphertext).content
-    (label,) = client.labels(client.decrypt([results]))
+    (label,) = client.labels(client.decrypt([results], 1))
     assert label == deployed_pipeline.predict(X[:1])[0]
 
 
@@ -425,9 +429,11 @@ def test_keys_survive_a_service_that_is_killed_in_the_middle(
         connection.close()
         service.process.wait()
     assert list(data_dir.glob("*.part"))
+    (data_dir / "film.mkv.part").write_text("somebody else's")
     with Service(server_zip, data_dir) as again:
         running.join()
-        assert [path.name for path in data_dir.iterdir()] == [remote.client_.key_id]
+        kept = {".lock", "film.mkv.part", remote.client_.key_id}
+        assert {path.name for path in data_dir.iterdir()} == kept
         resumed = RemoteModel(again.url, keys=tmp_path / "my.keys")
         np.testing.assert_array_equal(resumed.predict(X[:3]), deployed_pipeline.predict(X[:3]))
         routes = [record.get("method") for record in again.logs()]
@@ -502,15 +508,77 @@ def test_requests_in_progress_are_finished_when_the_service_is_ended(
             wait_until(lambda: service.metric("cipherlearn_evaluations_total") > 0)
             assert service.stop() == -signal.SIGTERM
             response = future.result()
-        size = requests_message_bytes(client)
-        assert len(response.content) == 20 * size
-
-
-def requests_message_bytes(client):
-    return HEADER_BYTES + client._frames["result"].n_payload
+        assert len(response.content) == 20 * client.message_bytes("result")
 
 
 # ---------------------------------------------------------------------- limits
+
+
+def test_a_worker_that_died_idle_is_replaced_unnoticed(
+    tmp_path, linear_artefacts, deployed_linear, labelled_rows
+):
+    X, _ = labelled_rows
+    flags = ("--workers", "2")
+    with Service(linear_artefacts / "server.zip", tmp_path / "keys", *flags) as service:
+        remote = RemoteModel(service.url, n_retries=0)
+        remote.upload_keys()
+        for worker in service.worker_ids():
+            os.kill(worker, signal.SIGKILL)
+        np.testing.assert_array_equal(remote.predict(X[:3]), deployed_linear.predict(X[:3]))
+        assert service.metric("cipherlearn_worker_restarts_total") == 2
+        assert service.is_healthy()
+
+
+def test_who_went_away_is_not_waited_for(tmp_path, artefacts, labelled_rows):
+    X, _ = labelled_rows
+    with Service(artefacts / "server.zip", tmp_path / "keys") as service:
+        client = FHEClient(artefacts / "client.zip")
+        client.generate_keys()
+        put_keys(service, client)
+        (worker,) = service.worker_ids()
+        os.kill(worker, signal.SIGSTOP)
+        (body,) = client.encrypt(X[:1])
+        host, port = service.url.removeprefix("http://").split(":")
+        head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        connections = [socket.create_connection((host, int(port))) for _ in range(5)]
+        for connection in connections:
+            connection.sendall(head.encode() + body)
+        wait_until(lambda: service.metric("cipherlearn_pending") == 5)
+        for connection in connections:
+            connection.close()
+        wait_until(lambda: service.metric("cipherlearn_pending") == 0)
+        start = time.monotonic()
+        service.stop()
+        assert time.monotonic() - start < 5
+
+
+def test_connections_are_used_again(linear_service, labelled_rows, monkeypatch):
+    remote = RemoteModel(linear_service.url)
+    remote.predict(labelled_rows[0][:1])
+    opened = []
+    connect = socket.socket.connect
+    monkeypatch.setattr(
+        socket.socket, "connect", lambda self, to: (opened.append(to), connect(self, to))
+    )
+    for _ in range(5):
+        remote.predict(labelled_rows[0][:40])
+    assert not opened
+
+
+def test_a_method_of_ones_own_makes_no_metric_of_its_own(linear_service):
+    for name in ("MINE", "YOURS"):
+        requests.request(name, linear_service.url, timeout=10)
+    text = requests.get(f"{linear_service.url}/metrics", timeout=10).text
+    assert "MINE" not in text
+    assert 'method="other"' in text
+
+
+def test_a_disk_that_fails_is_an_error_of_the_service(tmp_path, linear_artefacts, linear_client):
+    with Service(linear_artefacts / "server.zip", tmp_path / "keys") as service:
+        shutil.rmtree(service.data_dir)
+        response = put_keys(service, linear_client)
+        assert response.status_code == 507
+        assert service.is_healthy()
 
 
 def test_too_many_requests_are_told_to_come_back(tmp_path, artefacts, labelled_rows):
@@ -573,9 +641,12 @@ def test_the_least_used_keys_go_first(tmp_path, linear_client, linear_artefacts)
     assert store.n_bytes == 2 * size
     with pytest.raises(UnknownKeyError):
         store.use(second.key_id)
+    with pytest.raises(ValueError, match="in use by another"):
+        KeyStore(tmp_path / "keys", 2 * size, lambda keys: None)
+    store.close()
     again = KeyStore(tmp_path / "keys", 2 * size, lambda keys: None)
-    add_order = list(again._sizes)
-    assert add_order == [first.key_id, third.key_id]
+    assert list(again._sizes) == [first.key_id, third.key_id]
+    again.close()
 
 
 def test_an_upload_that_is_refused_leaves_nothing(tmp_path):
@@ -587,8 +658,9 @@ def test_an_upload_that_is_refused_leaves_nothing(tmp_path):
         upload.write(b"x")
         with pytest.raises(MessageError, match="no"):
             upload.commit()
-    assert not list((tmp_path / "keys").iterdir())
+    assert [path.name for path in (tmp_path / "keys").iterdir()] == [".lock"]
     assert len(store) == 0
+    store.close()
 
 
 def test_evicted_keys_are_uploaded_again(tmp_path, linear_artefacts, labelled_rows):
@@ -597,11 +669,38 @@ def test_evicted_keys_are_uploaded_again(tmp_path, linear_artefacts, labelled_ro
     client.generate_keys()
     room_for_one = ("--max-key-store-bytes", str(len(client.evaluation_keys())))
     with Service(linear_artefacts / "server.zip", tmp_path / "keys", *room_for_one) as service:
-        first, second = RemoteModel(service.url), RemoteModel(service.url)
+        first, second = (RemoteModel(service.url, n_retries=12) for _ in range(2))
         expected = first.predict(X[:3])
         for remote in (second, first, second):
             np.testing.assert_array_equal(remote.predict(X[:3]), expected)
         assert service.metric("cipherlearn_keys") == 1
+
+
+def test_keys_that_are_evicted_midway_are_uploaded_again(
+    tmp_path, linear_artefacts, deployed_linear, labelled_rows
+):
+    X, _ = labelled_rows
+    with Service(linear_artefacts / "server.zip", tmp_path / "keys", "--max-loaded-keys", "1") as s:
+        remote = RemoteModel(s.url)
+        remote.upload_keys()
+        real, calls = remote._session.send, []
+
+        def forgetting(request, **kwargs):
+            response = real(request, **kwargs)
+            if request.method == "POST" and not calls:
+                calls.append(request)
+                # After the status is sent, and while further results are computed.
+                requests.delete(f"{s.url}/v1/keys/{remote.client_.key_id}", timeout=10)
+                other = FHEClient(linear_artefacts / "client.zip")
+                other.generate_keys()
+                put_keys(s, other)
+                post(s, next(iter(other.encrypt(X[:1]))))
+            return response
+
+        remote._session.send = forgetting
+        rows = np.tile(X, (4, 1))
+        np.testing.assert_array_equal(remote.predict(rows), deployed_linear.predict(rows))
+        assert calls
 
 
 def test_memory_and_latency_stay_flat_over_500_requests(linear_service, labelled_rows):
@@ -690,7 +789,7 @@ def test_no_secret_reaches_the_server(tmp_path, artefacts, labelled_rows):
         recorder.close()
         patterns = secret_patterns(remote.client_)
         assert len(patterns) > 50
-        (stored,) = service.data_dir.iterdir()
+        (stored,) = (path for path in service.data_dir.iterdir() if path.name != ".lock")
         places = {
             "traffic": bytes(recorder.traffic),
             "artefact": (artefacts / "server.zip").read_bytes(),
@@ -729,20 +828,18 @@ def test_logs_are_json_without_payloads(tmp_path, linear_artefacts, labelled_row
         assert max(len(line) for line in service.log_path.read_text().splitlines()) < 1000
 
 
-def test_tls_is_served(tmp_path, linear_artefacts):
+def test_tls_is_served(tmp_path, linear_artefacts, deployed_linear, labelled_rows):
+    X, _ = labelled_rows
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     _write_certificate(key, certificate)
     flags = ("--tls-key", str(key), "--tls-certificate", str(certificate))
     with Service(linear_artefacts / "server.zip", tmp_path / "keys", *flags) as service:
         assert service.url.startswith("https://")
-        context = ssl.create_default_context(cafile=certificate)
-        host, port = service.url.removeprefix("https://").split(":")
-        with (
-            socket.create_connection((host, int(port)), timeout=10) as plain,
-            context.wrap_socket(plain, server_hostname="localhost") as secure,
-        ):
-            secure.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert b"200 OK" in secure.recv(1000)
+        url = service.url.replace("127.0.0.1", "localhost")
+        with pytest.raises(RemoteError, match="certificate"):
+            RemoteModel(url, n_retries=0)
+        with RemoteModel(url, verify=certificate) as remote:
+            np.testing.assert_array_equal(remote.predict(X[:3]), deployed_linear.predict(X[:3]))
 
 
 def _write_certificate(key_path, certificate_path):

@@ -9,6 +9,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +83,12 @@ def _add_export(commands: Any) -> None:
         "is in them, so trust whoever wrote them",
     )
     command.add_argument("directory", type=Path, help="where to write; made if missing")
+    command.add_argument("--batch-size", type=int, help="rows of a ciphertext (default: 1)")
     command.add_argument(
-        "--batch-size", type=int, default=1, help="rows of a ciphertext (default: 1)"
-    )
-    command.add_argument(
-        "--p-error", type=float, help="error probability of a bootstrap (default: 2**-40)"
+        "--p-error",
+        type=float,
+        help="error probability of a bootstrap (default: 2**-40). This and --batch-size are for a "
+        "model that is not compiled yet",
     )
     command.add_argument(
         "--trusted",
@@ -103,8 +105,15 @@ def _export(options: argparse.Namespace) -> None:
     model = _load_model(options.model, options.trusted)
     steps = getattr(model, "steps", None)
     estimator = steps[-1][1] if steps else model
+    asked = {"p_error": options.p_error, "batch_size": options.batch_size}
+    asked = {name: value for name, value in asked.items() if value is not None}
+    if hasattr(estimator, "circuit_") and asked:
+        raise ValueError(
+            f"The model is compiled already, with {estimator.circuit_.options}. Leave out "
+            f"{' and '.join(asked)}, or save the model before it is compiled."
+        )
     if hasattr(estimator, "program_") and not hasattr(estimator, "circuit_"):
-        estimator.compile(p_error=options.p_error, batch_size=options.batch_size)
+        estimator.compile(**asked)
     for path in export(model, options.directory, trusted=options.trusted):
         print(f"{path}  {path.stat().st_size} bytes")
 
@@ -153,8 +162,9 @@ def _add_serve(commands: Any) -> None:
         ("workers", 1, "processes that evaluate; more pay for one-layer models only"),
         ("max-loaded-keys", 8, "clients whose keys a worker keeps in memory"),
         ("max-key-store-bytes", 10_000_000_000, "disk space of keys; the least used go first"),
-        ("max-body-bytes", 64_000_000, "largest body of a prediction"),
-        ("max-pending", 64, "batches that may wait or run; further ones get status 503"),
+        ("max-body-bytes", 16_000_000, "largest body of a prediction"),
+        ("max-pending", 32, "predictions that may wait or run; further ones get status 503"),
+        ("max-uploads", 16, "keys that may arrive at a time; further ones get status 503"),
         ("evaluation-timeout", 120, "seconds for one batch"),
         ("body-timeout", 300, "seconds in which a body must arrive"),
         ("shutdown-timeout", 30, "seconds for requests in progress when the service is ended"),
@@ -187,6 +197,7 @@ def _serve(options: argparse.Namespace) -> None:
         max_key_store_bytes=options.max_key_store_bytes,
         max_body_bytes=options.max_body_bytes,
         max_pending=options.max_pending,
+        max_uploads=options.max_uploads,
         evaluation_timeout=options.evaluation_timeout,
         body_timeout=options.body_timeout,
     )
@@ -196,6 +207,7 @@ def _serve(options: argparse.Namespace) -> None:
         port=options.port,
         ssl_certfile=options.tls_certificate,
         ssl_keyfile=options.tls_key,
+        limit_concurrency=10 * (options.max_pending + options.max_uploads),
         timeout_graceful_shutdown=options.shutdown_timeout,
         access_log=False,  # the service writes its own
         log_config=None,
@@ -205,7 +217,8 @@ def _serve(options: argparse.Namespace) -> None:
 def _token(options: argparse.Namespace) -> str | None:
     if options.token_file is not None:
         return options.token_file.read_text().strip()
-    return os.environ.get("CIPHERLEARN_TOKEN") or None
+    # An empty one is refused, and does not let everybody in.
+    return os.environ.get("CIPHERLEARN_TOKEN")
 
 
 # ---------------------------------------------------------------------- keygen
@@ -238,7 +251,11 @@ def _add_passphrase(command: Any) -> None:
 
 def _passphrase(options: argparse.Namespace) -> str | None:
     if options.ask_passphrase:
-        return getpass.getpass("Passphrase of the keys: ")
+        passphrase = getpass.getpass("Passphrase of the keys: ")
+        is_new = options.keys is None or not options.keys.exists()
+        if is_new and getpass.getpass("The same again: ") != passphrase:
+            raise ValueError("The passphrase must be given twice alike. It was not.")
+        return passphrase
     if options.passphrase_file is not None:
         return options.passphrase_file.read_text().rstrip("\n")
     return None
@@ -248,11 +265,18 @@ def _keygen(options: argparse.Namespace) -> None:
     from cipherlearn.deployment import FHEClient
 
     client = FHEClient(options.client_zip)
+    for path in (options.keys, options.evaluation_keys):
+        if path is not None and path.exists():
+            raise FileExistsError(
+                f"{path} exists, and may hold somebody's keys. Name another file."
+            )
+    passphrase = _passphrase(options)
     client.generate_keys()
-    client.save_keys(options.keys, _passphrase(options))
+    client.save_keys(options.keys, passphrase)
     print(f"{options.keys}  secret keys, id {client.key_id}")
     if options.evaluation_keys is not None:
-        options.evaluation_keys.write_bytes(client.evaluation_keys())
+        with options.evaluation_keys.open("xb") as file:
+            file.write(client.evaluation_keys())
         print(f"{options.evaluation_keys}  evaluation keys for the server")
 
 
@@ -283,6 +307,11 @@ def _add_predict(commands: Any) -> None:
     )
     _add_passphrase(command)
     command.add_argument("--token-file", type=Path, help="file of the service's bearer token")
+    command.add_argument(
+        "--ca-file",
+        type=Path,
+        help="PEM file of who vouches for an HTTPS service, if not the usual",
+    )
     command.add_argument("--model-id", help="refuse a service with another model")
     command.add_argument("--proba", action="store_true", help="also write probabilities")
     command.add_argument(
@@ -303,7 +332,7 @@ def _predict(options: argparse.Namespace) -> None:
     from cipherlearn.deployment import FHEClient, FHEServer, RemoteModel
 
     table = _read_table(options.rows)
-    _check_suffix(options.predictions)
+    _check_target(options.predictions)
     if options.url is not None:
         remote = RemoteModel(
             options.url,
@@ -312,6 +341,7 @@ def _predict(options: argparse.Namespace) -> None:
             model_id=options.model_id,
             token=_token(options),
             trusted=options.trusted,
+            verify=True if options.ca_file is None else options.ca_file,
         )
         client, transport = remote.client_, remote.evaluate
     else:
@@ -320,6 +350,8 @@ def _predict(options: argparse.Namespace) -> None:
         client.open_keys(options.keys, _passphrase(options))
         server.add_keys(client.evaluation_keys())
         transport = server.evaluate
+    if options.proba and client.description["probabilities"] is None:
+        raise ValueError("--proba needs a classifier whose outputs are probabilities. It has none.")
     outputs = client.outputs(_features(table, client.description), transport, not options.quiet)
     if client.description["estimator"] == "classifier":
         result = pd.DataFrame({"prediction": client.labels(outputs)}, index=table.index)
@@ -338,6 +370,15 @@ def _predict(options: argparse.Namespace) -> None:
 def _check_suffix(path: Path) -> None:
     if path.suffix not in (".csv", ".parquet"):
         raise ValueError(f"A table must be a .csv or .parquet file. Got {path}.")
+
+
+def _check_target(path: Path) -> None:
+    """Find out before rows are encrypted, which may take hours."""
+    _check_suffix(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"The directory of the predictions must exist. Got {path.parent}.")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise ImportError("Parquet files need pyarrow: pip install 'cipherlearn[client]'")
 
 
 def _read_table(path: Path) -> pd.DataFrame:

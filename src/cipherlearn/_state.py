@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from skorch.history import History
+from skorch.utils import get_map_location
 
 from cipherlearn._circuit import Circuit
 from cipherlearn._program_io import load_program, save_program
@@ -55,6 +56,8 @@ def restore(net: EncryptedPredictionNet, state: dict[str, Any]) -> None:
         if name in state
     }
     net.__dict__.update(state)
+    # As skorch does with a pickle: without that device, the CPU, with a warning.
+    net.device = net._check_device(net.device, get_map_location(net.device))
     if "module_" in trained:
         # Initial weights are drawn and then replaced: leave the global generator alone.
         with torch.random.fork_rng(devices=[]):

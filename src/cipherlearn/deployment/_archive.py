@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ArtefactError
 
-__all__ = ["Archive", "array_bytes", "json_bytes", "replace_file"]
+__all__ = ["Archive", "array_bytes", "json_bytes", "refusing_damage", "write_file"]
 
 MANIFEST = "manifest.json"
 VERSION = 1
@@ -29,11 +32,13 @@ MAX_BYTES = 1 << 30
 # Zip files store a time. A fixed one makes equal artefacts equal files.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
+# What reading damaged or crafted content can raise.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
-    KeyError,
+    LookupError,
+    MemoryError,
     NotImplementedError,
     OverflowError,
     RecursionError,
@@ -41,6 +46,20 @@ _DAMAGE = (
     TypeError,
     ValueError,
 )
+
+
+@contextlib.contextmanager
+def refusing_damage(name: str) -> Iterator[None]:
+    """Turn what reading raises into ArtefactError."""
+    try:
+        yield
+    except ArtefactError:
+        raise
+    except _DAMAGE as error:
+        raise ArtefactError(
+            f"{name} must be whole, as cipherlearn.deployment.export wrote it. It is not: "
+            f"{error!r:.200}. Get it again."
+        ) from error
 
 
 class Archive:
@@ -76,9 +95,21 @@ class Archive:
             raise ArtefactError(f"{name} in an artefact must be a JSON object. Got {value!r:.100}.")
         return value
 
-    def array(self, name: str) -> NDArray:
-        """Read a member that is a NumPy array."""
-        return np.lib.format.read_array(io.BytesIO(self.members[name]), allow_pickle=False)
+    def array(self, name: str, shape: tuple[int, ...] | None = None) -> NDArray:
+        """Read a member that is a NumPy array, of this shape if one is given."""
+        file = io.BytesIO(self.members[name])
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(file)]
+        found, _, dtype = read_header(file)
+        # A header may claim more than follows, and have it allocated.
+        if math.prod(found) * dtype.itemsize != len(self.members[name]) - file.tell():
+            raise ArtefactError(f"{name} must hold the {found} numbers that its header names.")
+        if shape not in (None, found):
+            raise ArtefactError(f"{name} must have the shape {shape}. Got {found}.")
+        file.seek(0)
+        return np.lib.format.read_array(file, allow_pickle=False)
 
     def to_bytes(self) -> bytes:
         """Give the archive as a file's content."""
@@ -93,28 +124,20 @@ class Archive:
     @classmethod
     def from_bytes(cls, content: bytes, kind: str) -> Archive:
         """Read an archive of this kind, or raise ArtefactError."""
-        try:
-            with zipfile.ZipFile(io.BytesIO(content)) as archive:
-                size = sum(entry.file_size for entry in archive.infolist())
-                if size > MAX_BYTES:
-                    raise ArtefactError(
-                        f"An artefact holds at most {MAX_BYTES} bytes. This one claims {size}."
-                    )
-                _check_manifest(json.loads(archive.read(MANIFEST)), kind)
-                names = [name for name in archive.namelist() if name != MANIFEST]
-                read = cls(kind, {name: archive.read(name) for name in names})
-                if archive.read(MANIFEST) != read.manifest:
-                    raise ArtefactError(
-                        "The checksums of an artefact must match its content. These do not: the "
-                        "file is damaged or was changed. Get it again."
-                    )
-        except ArtefactError:
-            raise
-        except _DAMAGE as error:
-            raise ArtefactError(
-                f"{kind}.zip must be an undamaged {_format(kind)} archive. {error}. "
-                "Get it again, or write it with cipherlearn.deployment.export."
-            ) from error
+        with refusing_damage(f"{kind}.zip"), zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+            if size > MAX_BYTES:
+                raise ArtefactError(
+                    f"An artefact holds at most {MAX_BYTES} bytes. This one claims {size}."
+                )
+            _check_manifest(json.loads(archive.read(MANIFEST)), kind)
+            names = [name for name in archive.namelist() if name != MANIFEST]
+            read = cls(kind, {name: archive.read(name) for name in names})
+            if archive.read(MANIFEST) != read.manifest:
+                raise ArtefactError(
+                    "The checksums of an artefact must match its content. These do not: the "
+                    "file is damaged or was changed. Get it again."
+                )
         return read
 
     @classmethod
@@ -153,16 +176,25 @@ def array_bytes(array: NDArray) -> bytes:
     return buffer.getvalue()
 
 
-def replace_file(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write a file whole or not at all, even if the machine stops midway."""
+def write_file(path: Path, content: bytes, *, is_secret: bool = False) -> None:
+    """Write a file whole or not at all, even if the machine stops midway.
+
+    A secret is its owner's alone, and never takes the place of a file that is there.
+    """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, mode)
+            os.fchmod(descriptor, 0o600 if is_secret else 0o644)
             file.write(content)
             file.flush()
             os.fsync(descriptor)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        if is_secret:
+            os.link(temporary, path)
+        else:
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+    directory = os.open(path.parent, os.O_RDONLY)
+    os.fsync(directory)
+    os.close(directory)

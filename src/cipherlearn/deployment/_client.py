@@ -5,16 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
+from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError
 from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._key_file import read_keys, write_keys
-from cipherlearn.deployment._messages import Kind, Message
+from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
 from cipherlearn.deployment._model import ClientModel
 from cipherlearn.deployment._preprocessing import load_preprocessing
 
@@ -52,8 +54,9 @@ class FHEClient:
     Raises
     ------
     ArtefactError
-        If the file is no client artefact, is damaged, names insecure parameters, or holds
-        preprocessing of types that are not trusted. It is a ``ValueError``.
+        If the file is no client artefact, is damaged, or names insecure parameters; and when rows
+        are encrypted, if its preprocessing holds types that are not trusted. It is a
+        ``ValueError``.
 
     Examples
     --------
@@ -86,7 +89,7 @@ class FHEClient:
     def _open(self, archive: Archive, trusted: Sequence[str]) -> None:
         self.model_id = archive.id
         self._model = ClientModel.from_archive(archive)
-        self._preprocessing = load_preprocessing(self._model.preprocessing, trusted)
+        self._trusted = tuple(trusted)
         classes = self._model.classes
         if classes is not None:
             self.classes_ = classes
@@ -97,10 +100,19 @@ class FHEClient:
         self._nonce = b""
         self._key_id = b""
 
+    @cached_property
+    def _preprocessing(self) -> Any:
+        # Keys can be made without it.
+        return load_preprocessing(self._model.preprocessing, self._trusted)
+
     @property
     def description(self) -> dict[str, Any]:
         """What the artefact says of the model."""
         return self._model.description
+
+    def message_bytes(self, name: str) -> int:
+        """Length of a message with "evaluation_keys", a "ciphertext" or a "result"."""
+        return HEADER_BYTES + self._frames[name].n_payload
 
     # ------------------------------------------------------------------ keys
 
@@ -117,8 +129,9 @@ class FHEClient:
 
     def generate_keys(self) -> None:
         """Make fresh keys. What was encrypted with earlier ones needs those to be read."""
-        self._runtime.generate_keys()
-        self._set_nonce(os.urandom(_NONCE_BYTES))
+        runtime = _runtime(self._model)
+        runtime.generate_keys()
+        self._use_keys(runtime, os.urandom(_NONCE_BYTES))
 
     def save_keys(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
         """Write the keys, the secret ones included, to a new file that only its owner may read.
@@ -160,9 +173,10 @@ class FHEClient:
             If the file is damaged or for other parameters, or the passphrase is wrong.
         """
         keys = read_keys(path, self._model.keyset_id, passphrase)
+        runtime = _runtime(self._model)
         try:
-            self._runtime.load_keys(keys[_NONCE_BYTES:])
-            self._set_nonce(keys[:_NONCE_BYTES])
+            runtime.load_keys(keys[_NONCE_BYTES:])
+            self._use_keys(runtime, keys[:_NONCE_BYTES])
         except (MessageError, RuntimeError) as error:
             raise ArtefactError(
                 f"The engine {self.description['engine']} cannot read the keys in {path}. {error}"
@@ -187,16 +201,17 @@ class FHEClient:
     def evaluation_keys(self) -> bytes:
         """Give the keys that a server needs, as a message. They hold no secret."""
         self._check_keys()
-        return self._evaluation_keys()
+        return self._evaluation_keys(self._runtime, self._nonce)
 
-    def _evaluation_keys(self) -> bytes:
-        payload = self._frames["evaluation_keys"].strip(self._runtime.evaluation_keys())
-        message = Message(Kind.EVALUATION_KEYS, self._model.keyset_id, self._nonce, payload)
+    def _use_keys(self, runtime: ClientRuntime, nonce: bytes) -> None:
+        """Replace the keys, all that belongs to them at once."""
+        key_id = hashlib.sha256(self._evaluation_keys(runtime, nonce)).digest()
+        self._runtime, self._nonce, self._key_id = runtime, nonce, key_id
+
+    def _evaluation_keys(self, runtime: ClientRuntime, nonce: bytes) -> bytes:
+        payload = self._frames["evaluation_keys"].strip(runtime.evaluation_keys())
+        message = Message(Kind.EVALUATION_KEYS, self._model.keyset_id, nonce, payload)
         return message.to_bytes()
-
-    def _set_nonce(self, nonce: bytes) -> None:
-        self._nonce = nonce
-        self._key_id = hashlib.sha256(self._evaluation_keys()).digest()
 
     def _check_keys(self) -> None:
         if not self.has_keys:
@@ -227,15 +242,15 @@ class FHEClient:
         self._check_keys()
         return (message.to_bytes() for message in self._encrypt_codes(self._quantize(X)))
 
-    def decrypt(self, results: Iterable[bytes], n_rows: int | None = None) -> NDArray[np.float32]:
+    def decrypt(self, results: Sequence[bytes], n_rows: int) -> NDArray[np.float32]:
         """Decrypt results to the network's outputs.
 
         Parameters
         ----------
-        results : iterable of bytes
-            What the server answered to :meth:`encrypt`, in order.
-        n_rows : int or None, default=None
-            Number of rows that were encrypted. None keeps the padding of the last batch.
+        results : sequence of bytes
+            What the server answered to :meth:`encrypt`, in order. :meth:`predict` checks the order.
+        n_rows : int
+            Number of rows that were encrypted.
 
         Returns
         -------
@@ -245,9 +260,15 @@ class FHEClient:
         Raises
         ------
         MessageError
-            If a result is damaged, or one of another model or other keys.
+            If a result is damaged, one of another model or other keys, or too few or many came.
         """
         self._check_keys()
+        check_int("n_rows", n_rows, 0)
+        n_batches = -(-n_rows // self.description["batch_size"])
+        if len(results) != n_batches:
+            raise MessageError(
+                f"{n_rows} rows need {n_batches} results. Got {len(results)} of them."
+            )
         sums = [self._decrypt_message(result)[1] for result in results]
         n_outputs = len(self._model.scaler.gain)
         stacked = np.concatenate([np.empty((0, n_outputs), dtype=np.int64), *sums])
@@ -441,4 +462,4 @@ def raw_outputs(
 ) -> NDArray[np.float32]:
     """Give the network's outputs for codes, for the self-test of an export."""
     messages = (message.to_bytes() for message in client._encrypt_codes(codes))
-    return client.decrypt(transport(messages), len(codes))
+    return client.decrypt([*transport(messages)], len(codes))

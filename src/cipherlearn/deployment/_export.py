@@ -23,11 +23,12 @@ from cipherlearn._net import EncryptedPredictionNet, NotCompiledError
 from cipherlearn._program import OutputScaler
 from cipherlearn._program_io import save_program
 from cipherlearn._version import __version__
-from cipherlearn.deployment._archive import replace_file
+from cipherlearn.deployment._archive import write_file
 from cipherlearn.deployment._client import FHEClient, raw_outputs
 from cipherlearn.deployment._messages import Frame
 from cipherlearn.deployment._model import ClientModel, ServerModel
 from cipherlearn.deployment._preprocessing import dump_preprocessing
+from cipherlearn.deployment._security import read_specs
 from cipherlearn.deployment._server import FHEServer
 from cipherlearn.engines.concrete_runtime import (
     ENGINE,
@@ -50,7 +51,7 @@ def export(
     """Write the artefacts that a client and a server need.
 
     Before they get their names, both are loaded again and predict ``n_test_rows`` encrypted rows.
-    That generates keys twice, so it takes some seconds.
+    That generates keys three times, so it takes some seconds.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ def export(
     with tempfile.TemporaryDirectory(dir=directory, prefix=".untested-") as untested:
         paths = Path(untested, "client.zip"), Path(untested, "server.zip")
         for path, content in zip(paths, (archive, server.to_archive()), strict=True):
-            replace_file(path, content.to_bytes())
+            write_file(path, content.to_bytes())
         _self_test(*paths, circuit, trusted, n_test_rows)
         client_path, server_path = (path.replace(directory / path.name) for path in paths)
     return client_path, server_path
@@ -168,7 +169,7 @@ def _client_model(
     assert scaler.offset is not None
     return ClientModel(
         description,
-        files["specs.json"],
+        read_specs(files["specs.json"], program.n_codes, program.n_outputs, circuit.batch_size),
         program.quantizer,
         # Decrypted sums start at 0.
         OutputScaler(scaler.gain, scaler.bias, scaler.offset + last.low),
@@ -194,7 +195,7 @@ def _error_probability(circuit: Circuit) -> dict[str, float | None]:
 
 def _describe_classes(classes: Any) -> dict[str, Any]:
     values = classes.tolist()
-    if classes.dtype == object and not all(isinstance(value, str) for value in values):
+    if not all(isinstance(value, str | bool | int | float) for value in values):
         raise ArtefactError(
             "Labels must be strings, numbers or booleans to be stored without pickle. "
             f"Got {classes!r}. Fit the model on such labels."

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from cipherlearn._exceptions import ArtefactError
-from cipherlearn.deployment._archive import replace_file
+from cipherlearn.deployment._archive import write_file
 
 __all__ = ["read_keys", "write_keys"]
 
@@ -32,18 +32,19 @@ def write_keys(
     from it. Without one, a SHA-256 tells damage.
     """
     path = Path(path)
-    if path.exists():
-        raise FileExistsError(
-            f"{path} exists, and may be the only key to what was encrypted with it. Name another "
-            "file, or move that one away."
-        )
     salt, nonce = os.urandom(16), os.urandom(12)
     header = _HEADER.pack(_MAGIC, _VERSION, passphrase is not None, keyset_id, salt, nonce)
     if passphrase is None:
         body = hashlib.sha256(header + keys).digest() + keys
     else:
         body = _cipher(passphrase, salt).encrypt(nonce, keys, header)
-    replace_file(path, header + body, mode=0o600)
+    try:
+        write_file(path, header + body, is_secret=True)
+    except FileExistsError as error:
+        raise FileExistsError(
+            f"{path} exists, and may be the only key to what was encrypted with it. Name another "
+            "file, or move that one away."
+        ) from error
 
 
 def read_keys(path: str | os.PathLike[str], keyset_id: bytes, passphrase: str | None) -> bytes:

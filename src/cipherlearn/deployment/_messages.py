@@ -87,6 +87,11 @@ class Message:
         _check_start(magic, version, "in a stream")
         return HEADER_BYTES + n_payload
 
+    @staticmethod
+    def kind_of(header: bytes) -> int:
+        """Kind of the message that starts with these ``HEADER_BYTES``."""
+        return _HEADER.unpack(header)[2]
+
     @classmethod
     def from_bytes(cls, data: bytes, kind: Kind) -> Message:
         """Parse a message of this kind, or raise MessageError."""

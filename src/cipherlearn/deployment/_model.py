@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ArtefactError
 from cipherlearn._program import InputQuantizer, OutputScaler
-from cipherlearn.deployment._archive import Archive, array_bytes, json_bytes
+from cipherlearn.deployment._archive import Archive, array_bytes, json_bytes, refusing_damage
 from cipherlearn.deployment._messages import Frame
-from cipherlearn.deployment._security import check_security
+from cipherlearn.deployment._security import read_specs
 
 __all__ = ["ClientModel", "ServerModel"]
 
@@ -28,7 +28,7 @@ class ClientModel:
     description : dict
         What ``client.json`` holds; ``docs/artefact_formats.rst`` describes it.
     specs : bytes
-        Cryptographic parameters and shapes, as the engine's JSON.
+        Cryptographic parameters and shapes, as JSON for the engine.
     quantizer : InputQuantizer
     scaler : OutputScaler
         From the sums as they are decrypted.
@@ -83,56 +83,85 @@ class ClientModel:
     @classmethod
     def from_archive(cls, archive: Archive) -> ClientModel:
         """Read and check the members of client.zip, or raise ArtefactError."""
-        try:
+        with refusing_damage("client.zip"):
             description = archive.json("client.json")
             _check_description(description)
             is_regressor = description["estimator"] == "regressor"
+            quantizer = InputQuantizer(
+                description["n_network_features"],
+                archive.array("input_feature.npy"),
+                archive.array("input_thresholds.npy"),
+            )
+            scaler = OutputScaler(
+                archive.array("output_gain.npy"),
+                archive.array("output_bias.npy"),
+                archive.array("output_offset.npy"),
+            )
+            n_codes, n_outputs = len(quantizer.feature), len(scaler.gain)
             model = cls(
                 description,
-                archive.members["specs.json"],
-                InputQuantizer(
-                    int(description["n_network_features"]),
-                    archive.array("input_feature.npy"),
-                    archive.array("input_thresholds.npy"),
+                read_specs(
+                    archive.members["specs.json"], n_codes, n_outputs, description["batch_size"]
                 ),
-                OutputScaler(
-                    archive.array("output_gain.npy"),
-                    archive.array("output_bias.npy"),
-                    archive.array("output_offset.npy"),
-                ),
-                archive.array("target_mean.npy") if is_regressor else None,
-                archive.array("target_scale.npy") if is_regressor else None,
+                quantizer,
+                scaler,
+                archive.array("target_mean.npy", (n_outputs,)) if is_regressor else None,
+                archive.array("target_scale.npy", (n_outputs,)) if is_regressor else None,
                 archive.members.get("preprocessing.skops"),
             )
             for name in ("evaluation_keys", "ciphertext", "result"):
                 model.frame(name)
             classes = model.classes
-            specs = archive.json("specs.json")
-        except ArtefactError:
-            raise
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ArtefactError(
-                f"client.zip must hold a whole model. {error!r}. Export it again."
-            ) from error
-        n_outputs = len(model.scaler.gain)
         if classes is not None and classes.shape != (n_outputs,):
             raise ArtefactError(f"{n_outputs} outputs need as many classes. Got {len(classes)}.")
-        check_security(specs)
         return model
 
 
+# Fields of client.json, and the types that each may have.
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "cipherlearn": (str,),
+    "engine": (dict,),
+    "estimator": (str,),
+    "n_features": (int,),
+    "n_network_features": (int,),
+    "feature_names": (list, type(None)),
+    "classes": (dict, type(None)),
+    "probabilities": (str, type(None)),
+    "target_is_1d": (bool, type(None)),
+    "batch_size": (int,),
+    "circuit_sha256": (str,),
+    "frames": (dict,),
+}
+
+# Labels: an object array of strings, or a plain type of at most so many bytes an item.
+_LABEL_KINDS, _MAX_LABEL_BYTES = "biufUO", 4096
+
+
 def _check_description(description: dict[str, Any]) -> None:
+    for name, types in _FIELDS.items():
+        if type(description[name]) not in types:
+            raise ArtefactError(
+                f"{name} in client.json must be of type {' or '.join(t.__name__ for t in types)}. "
+                f"Got {description[name]!r:.100}."
+            )
+    engine = description["engine"]
+    if not (isinstance(engine["name"], str) and isinstance(engine["version"], str)):
+        raise ArtefactError(f"engine must have a name and a version. Got {engine!r:.100}.")
     kinds = ("classifier", "regressor")
     if description["estimator"] not in kinds:
         raise ArtefactError(f"estimator must be one of {kinds}. Got {description['estimator']!r}.")
     if (description["classes"] is None) != (description["estimator"] == "regressor"):
         raise ArtefactError("A classifier needs classes, and a regressor has none.")
+    if description["classes"] is not None:
+        dtype = np.dtype(description["classes"]["dtype"])
+        if dtype.kind not in _LABEL_KINDS or dtype.itemsize > _MAX_LABEL_BYTES:
+            raise ArtefactError(f"Labels must be strings, numbers or booleans. Got {dtype}.")
     if description["probabilities"] not in ("softmax", "identity", None):
         raise ArtefactError(
             "probabilities must be softmax, identity or null. "
             f"Got {description['probabilities']!r}."
         )
-    if not (isinstance(description["batch_size"], int) and description["batch_size"] >= 1):
+    if description["batch_size"] < 1:
         raise ArtefactError(f"batch_size must be at least 1. Got {description['batch_size']!r}.")
 
 
@@ -169,7 +198,7 @@ class ServerModel:
     @classmethod
     def from_archive(cls, archive: Archive) -> ServerModel:
         """Read and check the members of server.zip, or raise ArtefactError."""
-        try:
+        with refusing_damage("server.zip"):
             model = cls(
                 archive.json("server.json"),
                 archive.members["circuit.mlir"],
@@ -177,14 +206,10 @@ class ServerModel:
                 Archive.from_bytes(archive.members["client.zip"], "client"),
             )
             probability = model.description["error_probability"]
-            for name in ("p_error", "global_p_error"):
-                if probability[name] is not None and not 0 < probability[name] < 1:
-                    raise ArtefactError(f"{name} must be null or in (0, 1). Got {probability!r}.")
+            if set(probability) != {"p_error", "global_p_error"}:
+                raise ArtefactError(f"error_probability must hold both. Got {probability!r:.100}.")
+            for name, value in probability.items():
+                if value is not None and not 0 < value < 1:
+                    raise ArtefactError(f"{name} must be null or in (0, 1). Got {value!r:.100}.")
             ClientModel.from_archive(model.client)
-        except ArtefactError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(
-                f"server.zip must hold a whole model. {error!r}. Export it again."
-            ) from error
         return model

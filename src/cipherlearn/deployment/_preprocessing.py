@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cipherlearn._exceptions import ArtefactError
+from cipherlearn.deployment._archive import refusing_damage
 
 __all__ = ["dump_preprocessing", "load_preprocessing"]
 
@@ -38,11 +39,13 @@ def load_preprocessing(content: bytes | None, trusted: Sequence[str]) -> Any:
         from skops.io import get_untrusted_types, loads
     except ImportError as error:
         raise ImportError(_NEEDS) from error
-    untrusted = set(get_untrusted_types(data=content)) - set(trusted)
+    with refusing_damage("preprocessing.skops"):
+        untrusted = set(get_untrusted_types(data=content)) - set(trusted)
     if untrusted:
         raise ArtefactError(
             "The steps before the network may only hold types of scikit-learn and NumPy, or such "
             f"as are named as trusted. Got also {sorted(untrusted)}. Read what these types do, "
             f"and if you trust them give trusted={sorted(untrusted)}, or leave the step out."
         )
-    return loads(content, trusted=list(trusted))
+    with refusing_damage("preprocessing.skops"):
+        return loads(content, trusted=list(trusted))

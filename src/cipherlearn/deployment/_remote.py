@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ __all__ = ["RemoteModel"]
 
 # Batches of one request: enough to make its cost small, few enough for any limit of a body.
 _BATCHES_PER_REQUEST = 16
+
+# Bytes of a reason for stopping midway.
+_LARGEST_ERROR = 10_000
 
 # Seconds before the first retry; twice as long before each further one.
 _FIRST_PAUSE = 0.25
@@ -47,6 +51,9 @@ class RemoteModel:
         The service's bearer token.
     trusted : sequence of str, default=()
         As for :class:`FHEClient`.
+    verify : bool, str or path, default=True
+        How an HTTPS service is known: by the usual authorities, or by those in a PEM file. False
+        trusts whoever answers.
     timeout : float, default=150
         Seconds to wait for the service to answer, or to go on answering.
     n_retries : int, default=5
@@ -86,6 +93,7 @@ class RemoteModel:
         model_id: str | None = None,
         token: str | None = None,
         trusted: Sequence[str] = (),
+        verify: bool | str | os.PathLike[str] = True,
         timeout: float = 150,
         n_retries: int = 5,
         verbose: bool | int = False,
@@ -101,8 +109,12 @@ class RemoteModel:
         self.n_retries = check_int("n_retries", n_retries, 0)
         self.verbose = verbose
         self._session = requests.Session()
+        self._session.verify = verify if isinstance(verify, bool) else os.fspath(verify)
+        # Results are binary, and no proxy shall recode them.
+        self._session.headers["Accept-Encoding"] = "identity"
         if token is not None:
-            self._session.headers["Authorization"] = f"Bearer {token}"
+            # Headers alone would give way to a .netrc file.
+            self._session.auth = partial(_authorize, token)
         self.client_ = FHEClient.from_bytes(self._get("/v1/client.zip"), trusted)
         if model_id is not None and model_id != self.client_.model_id:
             raise ArtefactError(
@@ -111,7 +123,18 @@ class RemoteModel:
             )
         if hasattr(self.client_, "classes_"):
             self.classes_ = self.client_.classes_
+        self._largest = max(self.client_.message_bytes("result"), _LARGEST_ERROR)
         self.client_.open_keys(keys, passphrase)
+
+    def close(self) -> None:
+        """Close the connections to the service."""
+        self._session.close()
+
+    def __enter__(self) -> RemoteModel:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def upload_keys(self) -> None:
         """Give the service the evaluation keys. ``predict`` does it when they are missing."""
@@ -179,10 +202,12 @@ class RemoteModel:
                 try:
                     with self._request("POST", "/v1/predict", b"".join(batch)) as response:
                         while batch:
-                            result = _read_message(response.raw)
+                            result = _read_message(response.raw, self._largest)
                             # What has arrived need not be asked for again.
                             del batch[0]
                             yield result
+                        # The end has to be read for the connection to be used again.
+                        response.raw.read(1)
                 except UnknownKeyError as error:
                     # The service has not seen them, or has dropped them for others'.
                     n_failures = self._after_failure(n_failures, error)
@@ -256,15 +281,23 @@ def _reason(response: requests.Response) -> str:
         return response.reason
 
 
-def _read_message(stream: Any) -> bytes:
+def _authorize(token: str, request: Any) -> Any:
+    request.headers["Authorization"] = f"Bearer {token}"
+    return request
+
+
+def _read_message(stream: Any, largest: int) -> bytes:
     """Read one message of a response, or raise the error that it holds."""
     header = _read_exactly(stream, HEADER_BYTES)
-    message = header + _read_exactly(stream, Message.length(header) - HEADER_BYTES)
-    try:
-        error = Message.from_bytes(message, Kind.ERROR)
-    except MessageError:
+    n_bytes = Message.length(header)
+    if n_bytes > largest:
+        raise MessageError(f"A result has at most {largest} bytes. The service sends {n_bytes}.")
+    message = header + _read_exactly(stream, n_bytes - HEADER_BYTES)
+    if Message.kind_of(header) != Kind.ERROR:
         return message
-    raise RemoteError(f"The service stopped midway: {json.loads(error.payload)['detail']}")
+    error = json.loads(Message.from_bytes(message, Kind.ERROR).payload)
+    kind = {404: UnknownKeyError, 503: _BusyError}.get(error["status"], RemoteError)
+    raise kind(f"The service stopped midway: {error['detail']}")
 
 
 def _read_exactly(stream: Any, n_bytes: int) -> bytes:

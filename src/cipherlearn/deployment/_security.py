@@ -2,71 +2,203 @@
 
 from __future__ import annotations
 
+import json
 import math
 from typing import Any
 
 from cipherlearn._exceptions import ArtefactError
+from cipherlearn.deployment._archive import json_bytes
 
-__all__ = ["check_security"]
+__all__ = ["read_specs"]
 
 # The smallest noise that hides a message for 128 bits of security at binary keys of n bits and a
 # modulus of 2**64: log2(standard deviation / modulus) = slope * n + intercept. Concrete's curve,
 # fitted to the Lattice Estimator (https://github.com/zama-ai/concrete, tools/parameter-curves).
 _SLOPE, _INTERCEPT = -0.025696778711484593, 2.675931372549016
 
-# The curve holds from here on.
-_MIN_DIMENSION = 450
+# The curve holds from here on. No circuit needs more than the largest.
+_MIN_DIMENSION, _MAX_DIMENSION = 450, 2**20
+
+# Noise of a quarter of the modulus hides everything from everybody. More may wrap to none.
+_LARGEST_NOISE = -2.0
 
 # Rounding of the variance on its way through JSON.
 _TOLERANCE = 1e-6
 
+_NATIVE: dict[str, Any] = {"modulus": {"native": {}}}
 
-def check_security(specs: dict[str, Any]) -> None:
-    """Raise ArtefactError unless everything that a client encrypts is 128 bits secure.
 
-    An artefact from a careless or hostile server could otherwise name parameters under which
-    the client's ciphertexts and keys hide nothing.
+def read_specs(raw: bytes, n_codes: int, n_outputs: int, batch_size: int) -> bytes:
+    """Return specs as the engine may have them, or raise ArtefactError.
+
+    Only what is understood here reaches the engine: the specs are written anew from fields that
+    were checked, and must say nothing else. All that a client encrypts must be 128 bits secure. An
+    artefact from a hostile server could otherwise name parameters that hide nothing.
     """
     try:
-        keyset = specs["keyset"]
-        dimensions = {}
-        for key in keyset["lweSecretKeys"]:
-            dimensions[key["id"]] = int(key["params"]["lweDimension"])
-            _check_type(key["params"])
-        encrypted = []
-        for name in ("lweBootstrapKeys", "lweKeyswitchKeys", "packingKeyswitchKeys"):
-            for key in keyset[name]:
-                _check_type(key["params"])
-                encrypted.append((dimensions[key["outputId"]], key["params"]["variance"]))
-        for circuit in specs["circuits"]:
-            for gate in circuit["inputs"]:
-                encryption = gate["typeInfo"]["lweCiphertext"]["encryption"]
-                encrypted.append((dimensions[encryption["keyId"]], encryption["variance"]))
-        for dimension, variance in encrypted:
-            _check_noise(dimension, float(variance))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, ArtefactError):
-            raise
+        given = json.loads(raw)
+        dimensions = [_dimension(key) for key in given["keyset"]["lweSecretKeys"]]
+        (circuit,) = given["circuits"]
+        (codes,), (sums,) = circuit["inputs"], circuit["outputs"]
+        rewritten = {
+            "keyset": _keyset(given["keyset"], dimensions),
+            "circuits": [
+                {
+                    "name": _string(circuit["name"]),
+                    "inputs": [_gate(codes, [batch_size, n_codes], dimensions)],
+                    "outputs": [_gate(sums, [batch_size, n_outputs], dimensions)],
+                }
+            ],
+        }
+    except ArtefactError:
+        raise
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ArtefactError(
-            f"The cryptographic parameters of an artefact must name keys and noise. {error!r}."
+            f"The cryptographic parameters of an artefact must describe one circuit. {error!r}."
         ) from error
-
-
-def _check_type(parameters: dict[str, Any]) -> None:
-    if parameters["keyType"] != "binary" or parameters["integerPrecision"] != 64:
+    if rewritten != given:
         raise ArtefactError(
-            "Keys must be binary, with ciphertexts of 64-bit integers. Got "
-            f"{parameters['keyType']!r} and {parameters['integerPrecision']!r} bits."
+            "The cryptographic parameters of an artefact must fit each other and its model, and "
+            "hold nothing else. These do not. Do not use it: whoever made it could read what you "
+            "encrypt."
         )
+    return json_bytes(rewritten)
 
 
-def _check_noise(dimension: int, variance: float) -> None:
+def _keyset(keyset: dict[str, Any], dimensions: list[int]) -> dict[str, Any]:
+    return {
+        "lweSecretKeys": [
+            {"id": i, "params": _key_type(dimension)} for i, dimension in enumerate(dimensions)
+        ],
+        "lweBootstrapKeys": [
+            _bootstrap_key(i, key, dimensions) for i, key in enumerate(keyset["lweBootstrapKeys"])
+        ],
+        "lweKeyswitchKeys": [
+            _keyswitch_key(i, key, dimensions) for i, key in enumerate(keyset["lweKeyswitchKeys"])
+        ],
+        "packingKeyswitchKeys": [],
+    }
+
+
+def _key_type(dimension: int) -> dict[str, Any]:
+    return {"lweDimension": dimension, "integerPrecision": 64, "keyType": "binary"}
+
+
+def _bootstrap_key(i: int, key: dict[str, Any], dimensions: list[int]) -> dict[str, Any]:
+    source, target = _index(key["inputId"], dimensions), _index(key["outputId"], dimensions)
+    size = _integer(key["params"]["polynomialSize"], 1, _MAX_DIMENSION)
+    return {
+        "id": i,
+        "inputId": source,
+        "outputId": target,
+        "params": {
+            **_decomposition(key, dimensions[target]),
+            "glweDimension": dimensions[target] // size,
+            "polynomialSize": size,
+            "inputLweDimension": dimensions[source],
+        },
+        "compression": _compression(key),
+    }
+
+
+def _keyswitch_key(i: int, key: dict[str, Any], dimensions: list[int]) -> dict[str, Any]:
+    source, target = _index(key["inputId"], dimensions), _index(key["outputId"], dimensions)
+    return {
+        "id": i,
+        "inputId": source,
+        "outputId": target,
+        "params": {
+            **_decomposition(key, dimensions[target]),
+            "inputLweDimension": dimensions[source],
+            "outputLweDimension": dimensions[target],
+        },
+        "compression": _compression(key),
+    }
+
+
+def _decomposition(key: dict[str, Any], dimension: int) -> dict[str, Any]:
+    return {
+        "levelCount": _integer(key["params"]["levelCount"], 1, 64),
+        "baseLog": _integer(key["params"]["baseLog"], 1, 64),
+        "variance": _variance(key["params"]["variance"], dimension),
+        "integerPrecision": 64,
+        "modulus": _NATIVE,
+        "keyType": "binary",
+    }
+
+
+def _gate(gate: dict[str, Any], shape: list[int], dimensions: list[int]) -> dict[str, Any]:
+    ciphertext = gate["typeInfo"]["lweCiphertext"]
+    encryption, integer = ciphertext["encryption"], ciphertext["encoding"]["integer"]
+    key = _index(encryption["keyId"], dimensions)
+    compression = _compression(ciphertext)
+    # A seed of two words and the body; or the mask and the body.
+    concrete = [*shape, 3 if compression == "seed" else dimensions[key] + 1]
+    return {
+        "rawInfo": {
+            "shape": {"dimensions": concrete},
+            "integerPrecision": 64,
+            "isSigned": False,
+        },
+        "typeInfo": {
+            "lweCiphertext": {
+                "abstractShape": {"dimensions": shape},
+                "concreteShape": {"dimensions": concrete},
+                "integerPrecision": 64,
+                "encryption": {
+                    "keyId": key,
+                    "variance": _variance(encryption["variance"], dimensions[key]),
+                    "lweDimension": dimensions[key],
+                    "modulus": _NATIVE,
+                },
+                "compression": compression,
+                "encoding": {
+                    "integer": {
+                        "width": _integer(integer["width"], 1, 64),
+                        "isSigned": integer["isSigned"] is True,
+                        "mode": {"native": {}},
+                    }
+                },
+            }
+        },
+    }
+
+
+def _dimension(key: dict[str, Any]) -> int:
+    return _integer(key["params"]["lweDimension"], 1, _MAX_DIMENSION)
+
+
+def _integer(value: Any, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"expected an integer from {low} to {high}, got {value!r:.100}")
+    return value
+
+
+def _index(value: Any, dimensions: list[int]) -> int:
+    return _integer(value, 0, len(dimensions) - 1)
+
+
+def _string(value: Any) -> str:
+    if type(value) is not str:
+        raise ValueError(f"expected a string, got {value!r:.100}")
+    return value
+
+
+def _compression(value: dict[str, Any]) -> str:
+    return "seed" if value["compression"] == "seed" else "none"
+
+
+def _variance(variance: Any, dimension: int) -> float:
+    """Return the variance of an encryption under a key, if it gives 128 bits of security."""
+    if type(variance) is not float:
+        raise ValueError(f"expected a variance, got {variance!r:.100}")
     needed = _SLOPE * dimension + _INTERCEPT
     noise = 0.5 * math.log2(variance) if variance > 0 else -math.inf
-    if dimension < _MIN_DIMENSION or not noise >= needed - _TOLERANCE:
+    if dimension < _MIN_DIMENSION or not needed - _TOLERANCE <= noise <= _LARGEST_NOISE:
         raise ArtefactError(
             "The parameters of an artefact must give 128 bits of security. Keys of dimension "
-            f"{dimension} need noise of at least 2**{needed:.2f}, and dimension "
-            f"{_MIN_DIMENSION}. Got 2**{noise:.2f}. Do not use it: whoever made it could read "
-            "what you encrypt."
+            f"{dimension} need noise from 2**{needed:.2f} to 2**{_LARGEST_NOISE:.0f}, and at least "
+            f"dimension {_MIN_DIMENSION}. Got 2**{noise:.2f}. Do not use it: whoever made it could "
+            "read what you encrypt."
         )
+    return variance

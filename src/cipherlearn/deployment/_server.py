@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -151,7 +152,10 @@ class FHEServer:
                 f"The server must have the evaluation keys {key_id.hex()}. It has not, or no "
                 "longer. Add them again."
             )
-        return self._load(key_id, self._find_keys(key_id.hex()))
+        keys = self._find_keys(key_id.hex())
+        if hashlib.sha256(keys).digest() != key_id:
+            raise UnknownKeyError(f"The keys that were found are not {key_id.hex()}.")
+        return self._load(key_id, keys)
 
     def _load(self, key_id: bytes, evaluation_keys: bytes) -> Any:
         keys = self._runtime.load_keys(self._served.read_evaluation_keys(evaluation_keys))
@@ -178,7 +182,7 @@ def compile_server(served: ServedModel, directory: Path) -> None:
         specs = compile_library(served.model.circuit, directory, **probability)
     except RuntimeError as error:
         raise ArtefactError(f"{ENGINE} cannot compile this model's circuit. {error}") from error
-    if specs != served.specs:
+    if json.loads(specs) != json.loads(served.specs):
         raise ArtefactError(
             f"{ENGINE} {engine_version()} chose other cryptographic parameters than version "
             f"{engine['version']} did when the model was exported, so that its clients' keys do "

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hmac
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
@@ -20,7 +20,8 @@ from cipherlearn.deployment._served import ServedModel
 from cipherlearn.deployment.service._key_store import KeyStore
 from cipherlearn.deployment.service._observability import AccessLog, Metrics
 from cipherlearn.deployment.service._settings import ServiceSettings
-from cipherlearn.deployment.service._workers import BusyError, WorkerPool
+from cipherlearn.deployment.service._slots import SlotLimit, Slots
+from cipherlearn.deployment.service._workers import WorkerDiedError, WorkerPool
 
 __all__ = ["create_app"]
 
@@ -39,6 +40,7 @@ _REASONS = {
     413: "The body is too large.",
     503: "Too many requests wait. Come back after Retry-After seconds.",
     504: "The evaluation took too long.",
+    507: "The service has no room for the keys.",
 }
 _DESCRIPTION = """
 Predicts on encrypted rows. This service sees ciphertexts and evaluation keys, and has no key that
@@ -50,8 +52,10 @@ could read a row or a prediction. Never send it anything that was decrypted.
 _Credentials = HTTPAuthorizationCredentials | None
 _BEARER = HTTPBearer(auto_error=False, description="The service's token, if it has one.")
 
-# Each is a file of up to hundreds of megabytes that is written and checked.
-_MAX_UPLOADS = 4
+_CHECKS_AT_A_TIME = 2
+
+# Seconds between looks whether a client that waits is still there.
+_LOOK_SECONDS = 1.0
 
 
 def create_app(settings: ServiceSettings) -> FastAPI:
@@ -80,6 +84,10 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=service.lifespan,
     )
+    app.add_middleware(
+        SlotLimit,
+        slots={("POST", "/v1/predict"): service.predictions, ("PUT", "/v1/keys"): service.uploads},
+    )
     app.add_middleware(AccessLog, metrics=service.metrics)
     app.get("/health", tags=["operation"])(service.health)
     app.include_router(service.router())
@@ -97,14 +105,18 @@ class _Service:
         self._store = KeyStore(
             settings.data_dir, settings.max_key_store_bytes, self._served.read_evaluation_keys
         )
+        self.predictions = Slots(settings.max_pending)
+        self.uploads = Slots(settings.max_uploads)
         self._pool = WorkerPool(self._served, settings, self.metrics.restarts.inc)
-        self._uploads = asyncio.Semaphore(_MAX_UPLOADS)
+        # Each is a file of up to hundreds of megabytes that is read and checked.
+        self._checks = asyncio.Semaphore(_CHECKS_AT_A_TIME)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
         await self._pool.start()
         yield
         await self._pool.close()
+        self._store.close()
 
     def router(self) -> APIRouter:
         """Give what only those with the token may ask."""
@@ -119,7 +131,7 @@ class _Service:
             tags=["keys"],
             status_code=201,
             openapi_extra=_BINARY_BODY,
-            responses=_reasons(400, 408, 413, 503),
+            responses=_reasons(400, 408, 413, 503, 507),
         )(self.put_keys)
         router.delete(key, tags=["keys"], status_code=204, responses=_reasons(404))(
             self.delete_keys
@@ -142,12 +154,14 @@ class _Service:
             )
 
     async def health(self) -> dict[str, str]:
-        """Tell that the service runs, and which model it has."""
+        """Tell that the service can predict, and which model it has."""
+        if not self._pool.n_workers:
+            raise HTTPException(503, "No worker is running. One is being started.")
         return {"status": "ok", "model_id": self._served.model_id}
 
     async def prometheus(self) -> Response:
         """Give metrics for Prometheus."""
-        self.metrics.pending.set(self._pool.n_pending)
+        self.metrics.pending.set(self.predictions.n_running)
         self.metrics.keys.set(len(self._store))
         self.metrics.key_bytes.set(self._store.n_bytes)
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -168,13 +182,11 @@ class _Service:
 
     async def put_keys(self, key_id: str, request: Request) -> dict[str, str]:
         """Keep a client's evaluation keys, named by the SHA-256 of the body."""
-        if self._uploads.locked():
-            raise _busy(f"This service takes {_MAX_UPLOADS} uploads at a time. Come back.")
         expected = self._served.message_bytes("evaluation_keys")
-        async with self._uploads:
-            with _as_http(), self._store.upload(key_id) as upload:
-                async for chunk in _body(request, expected, self._settings.body_timeout):
-                    await asyncio.to_thread(upload.write, chunk)
+        with _as_http(), self._store.upload(key_id) as upload:
+            async for chunk in _body(request, expected, self._settings.body_timeout):
+                await asyncio.to_thread(upload.write, chunk)
+            async with self._checks:
                 await asyncio.to_thread(upload.commit)
         return {"key_id": key_id}
 
@@ -193,10 +205,10 @@ class _Service:
         body = _body(request, limits.max_body_bytes, limits.body_timeout)
         data = b"".join([chunk async for chunk in body])
         with _as_http():
-            ciphertexts = _split(data, self._served)
+            ciphertexts = await asyncio.to_thread(_split, data, self._served)
             for key_id in {key_id for _, key_id in ciphertexts}:
                 self._store.use(key_id)
-            first = await self._evaluate(*ciphertexts[0])
+            first = await _unless_gone(request, self._evaluate(*ciphertexts[0]))
         return StreamingResponse(self._answers(first, ciphertexts[1:]), media_type=_BINARY)
 
     async def _evaluate(self, ciphertext: bytes, key_id: str) -> bytes:
@@ -215,8 +227,8 @@ class _Service:
         try:
             for ciphertext, key_id in others:
                 yield await self._evaluate(ciphertext, key_id)
-        except (MessageError, UnknownKeyError, BusyError, TimeoutError) as error:
-            reason = json.dumps({"detail": str(error)}).encode()
+        except tuple(_STATUSES) as error:
+            reason = json.dumps({"status": _status(error), "detail": str(error)}).encode()
             yield Message(Kind.ERROR, bytes(32), bytes(32), reason).to_bytes()
 
 
@@ -237,29 +249,50 @@ def _reasons(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _REASONS[status]} for status in (401, *statuses)}
 
 
+# What may go wrong with a request, and the status that says so.
+_STATUSES: dict[type[Exception], int] = {
+    MessageError: 400,
+    UnknownKeyError: 404,
+    WorkerDiedError: 503,
+    TimeoutError: 504,
+    OSError: 507,
+}
+
+
+def _status(error: Exception) -> int:
+    return next(status for kind, status in _STATUSES.items() if isinstance(error, kind))
+
+
 @contextlib.contextmanager
-def _as_http():
+def _as_http() -> Iterator[None]:
     """Answer what a client did wrong, or has to wait for, with its status and reason."""
     try:
         yield
-    except MessageError as error:
-        raise HTTPException(400, str(error)) from error
-    except UnknownKeyError as error:
-        raise HTTPException(404, str(error)) from error
-    except BusyError as error:
-        raise _busy(str(error)) from error
-    except TimeoutError as error:
-        raise HTTPException(504, str(error)) from error
+    except tuple(_STATUSES) as error:
+        status = _status(error)
+        headers = {"Retry-After": "1"} if status == 503 else None
+        raise HTTPException(status, str(error), headers) from error
 
 
-def _busy(reason: str) -> HTTPException:
-    return HTTPException(503, reason, headers={"Retry-After": "1"})
+async def _unless_gone(request: Request, awaitable: Coroutine[Any, Any, bytes]) -> bytes:
+    """Wait for a result, unless nobody waits for it any more."""
+    task = asyncio.create_task(awaitable)
+    try:
+        while not (await asyncio.wait({task}, timeout=_LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise HTTPException(400, "The client went away before the first result.")
+        return task.result()
+    finally:
+        task.cancel()
 
 
 async def _body(request: Request, max_bytes: int, timeout: int) -> AsyncIterator[bytes]:
     """Give a body as it arrives, unless it is too large or too slow."""
     too_large = HTTPException(413, f"The body may have {max_bytes} bytes. This one has more.")
-    if int(request.headers.get("content-length", 0)) > max_bytes:
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal():
+        raise HTTPException(400, f"Content-Length must be a number. Got {length!r:.40}.")
+    if int(length) > max_bytes:
         raise too_large
     deadline = asyncio.get_running_loop().time() + timeout
     n_bytes = 0

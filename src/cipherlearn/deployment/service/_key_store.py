@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -16,7 +17,7 @@ from cipherlearn._exceptions import MessageError, UnknownKeyError
 __all__ = ["KeyStore", "Upload", "read_keys"]
 
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
-_PARTIAL = ".part"
+_PARTIAL = re.compile(r"[0-9a-f]{64}\.\w+\.part")
 
 
 class KeyStore:
@@ -39,11 +40,29 @@ class KeyStore:
         self._check = check
         self._lock = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for path in directory.glob(f"*{_PARTIAL}"):
-            path.unlink()
+        self._hold_directory()
+        for path in directory.iterdir():
+            if _PARTIAL.fullmatch(path.name):
+                path.unlink()
         found = [path for path in directory.iterdir() if _KEY_ID.fullmatch(path.name)]
         found.sort(key=lambda path: path.stat().st_mtime_ns)
         self._sizes = OrderedDict((path.name, path.stat().st_size) for path in found)
+
+    def _hold_directory(self) -> None:
+        """Keep other services out, which would count and remove on their own."""
+        self._lock_file = (self.directory / ".lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise ValueError(
+                f"Each service needs a data directory of its own. {self.directory} is in use by "
+                "another. Name one with --data-dir."
+            ) from error
+
+    def close(self) -> None:
+        """Leave the directory to others."""
+        self._lock_file.close()
 
     def __contains__(self, key_id: str) -> bool:
         return key_id in self._sizes
@@ -104,7 +123,7 @@ class Upload:
         self._key_id = key_id
         self._digest = hashlib.sha256()
         self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115
-            dir=store.directory, prefix=f"{key_id}.", suffix=_PARTIAL, delete=False
+            dir=store.directory, prefix=f"{key_id}.", suffix=".part", delete=False
         )
 
     def __enter__(self) -> Upload:

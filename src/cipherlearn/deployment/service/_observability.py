@@ -15,6 +15,8 @@ __all__ = ["AccessLog", "Metrics", "configure_logging"]
 
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 
+_METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
+
 _LOGGER = logging.getLogger("cipherlearn.service")
 
 
@@ -43,7 +45,9 @@ class Metrics:
             "cipherlearn_worker_restarts", "Workers replaced.", registry=self.registry
         )
         self.pending = Gauge(
-            "cipherlearn_pending", "Batches waiting or running.", registry=self.registry
+            "cipherlearn_pending",
+            "Predictions arriving, waiting or running.",
+            registry=self.registry,
         )
         self.keys = Gauge("cipherlearn_keys", "Clients' keys on disk.", registry=self.registry)
         self.key_bytes = Gauge(
@@ -84,10 +88,16 @@ class AccessLog:
         start = time.perf_counter()
         try:
             await self._app(scope, counting_receive, counting_send)
+        except Exception:
+            # Starlette answers it outside of here.
+            record["status"] = 500
+            raise
         finally:
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
-            self._metrics.requests.labels(scope["method"], route, record["status"]).inc()
+            # Whoever asks chooses the method, and must not choose the number of series.
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.requests.labels(method, route, record["status"]).inc()
             self._metrics.seconds.labels(route).observe(seconds)
             client = scope.get("client")
             _LOGGER.info(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from cipherlearn._checks import check_int
@@ -29,10 +29,13 @@ class ServiceSettings:
         Clients whose keys a worker keeps in memory.
     max_key_store_bytes : int, default=10 GB
         Disk space for keys. Those least recently used go first.
-    max_body_bytes : int, default=64 MB
+    max_body_bytes : int, default=16 MB
         Largest body of a prediction. Keys have a length of their own.
-    max_pending : int, default=64
-        Requests that may wait or run. Further ones are told to come back.
+    max_pending : int, default=32
+        Predictions that may arrive, wait or run at a time, which bounds the memory of their bodies.
+        Further ones are told to come back.
+    max_uploads : int, default=16
+        Keys that may arrive at a time. Further ones are told to come back.
     evaluation_timeout : int, default=120
         Seconds for one batch, from its start.
     body_timeout : int, default=300
@@ -41,18 +44,19 @@ class ServiceSettings:
 
     server_zip: Path
     data_dir: Path
-    token: str | None = None
+    token: str | None = field(default=None, repr=False)
     n_workers: int = 1
     max_loaded_keys: int = 8
     max_key_store_bytes: int = 10_000_000_000
-    max_body_bytes: int = 64_000_000
-    max_pending: int = 64
+    max_body_bytes: int = 16_000_000
+    max_pending: int = 32
+    max_uploads: int = 16
     evaluation_timeout: int = 120
     body_timeout: int = 300
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if field.type == "int":
-                check_int(field.name, getattr(self, field.name), 1)
+        for each in fields(self):
+            if each.type == "int":
+                check_int(each.name, getattr(self, each.name), 1)
         if self.token == "":
             raise ValueError("token must not be empty. Give None to let anybody in.")

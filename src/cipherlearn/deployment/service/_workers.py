@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import multiprocessing
 import signal
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any, TypeVar
 
 from cipherlearn._exceptions import CipherlearnError, MessageError, UnknownKeyError
 from cipherlearn.deployment._served import ServedModel
@@ -20,7 +22,7 @@ from cipherlearn.deployment._server import FHEServer, compile_server
 from cipherlearn.deployment.service._key_store import read_keys
 from cipherlearn.deployment.service._settings import ServiceSettings
 
-__all__ = ["BusyError", "WorkerPool"]
+__all__ = ["WorkerDiedError", "WorkerPool"]
 
 _ERRORS: dict[str, type[CipherlearnError]] = {
     "MessageError": MessageError,
@@ -33,12 +35,15 @@ _CONTEXT = multiprocessing.get_context("spawn")
 # An import of the engine and a load of the compiled circuit take about a second.
 _START_SECONDS = 120
 
+# Seconds after which a worker that could not be started is tried again.
+_RESTART_PAUSE = 1
 
-class BusyError(RuntimeError):
-    """As many requests as are allowed wait already."""
+_T = TypeVar("_T")
+
+_LOGGER = logging.getLogger("cipherlearn.service")
 
 
-class _DiedError(RuntimeError):
+class WorkerDiedError(RuntimeError):
     """A worker ended while it evaluated."""
 
 
@@ -64,7 +69,12 @@ class WorkerPool:
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task] = set()
         self._threads = ThreadPoolExecutor(settings.n_workers, "cipherlearn-worker")
-        self.n_pending = 0
+        self._is_closing = False
+
+    @property
+    def n_workers(self) -> int:
+        """Processes that evaluate or wait for work."""
+        return len(self._workers)
 
     async def start(self) -> None:
         """Compile the circuit, and start the workers."""
@@ -76,80 +86,90 @@ class WorkerPool:
         await asyncio.gather(*(self._add_worker() for _ in range(self._settings.n_workers)))
 
     async def close(self) -> None:
-        """End the workers, and wait for what they are at."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for worker in self._workers:
+        """End the workers, whatever they are at."""
+        self._is_closing = True
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        for worker in [*self._workers]:
             worker.kill()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown()
         self._library.cleanup()
 
     async def evaluate(self, ciphertext: bytes, key_id: str) -> bytes:
-        """Predict on one encrypted batch.
+        """Predict on one encrypted batch. May be cancelled.
 
         Raises
         ------
         MessageError, UnknownKeyError
-            As :meth:`FHEServer.run` does; MessageError also if the engine died of it, twice.
-        BusyError
-            If too many requests wait.
+            As :meth:`FHEServer.run` does.
+        WorkerDiedError
+            If two workers ended while they evaluated it.
         TimeoutError
             If it takes too long.
         """
-        if self.n_pending >= self._settings.max_pending:
-            raise BusyError(
-                f"This service takes {self._settings.max_pending} requests at a time. Come back."
-            )
-        # Whoever asked may go away meanwhile. The worker must be given back all the same.
-        task = asyncio.create_task(self._evaluate(ciphertext, key_id))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return await asyncio.shield(task)
+        for _ in range(2):
+            worker = await self._take(key_id)
+            with contextlib.suppress(WorkerDiedError):
+                # Whoever asked may go away meanwhile. The worker is given back all the same.
+                return await asyncio.shield(self._start(self._ask(worker, ciphertext, key_id)))
+        raise WorkerDiedError("Two workers ended while they evaluated this. Come back.")
 
-    async def _evaluate(self, ciphertext: bytes, key_id: str) -> bytes:
-        self.n_pending += 1
-        try:
-            for _ in range(2):
-                with contextlib.suppress(_DiedError):
-                    return await self._evaluate_once(ciphertext, key_id)
-        finally:
-            self.n_pending -= 1
-        raise MessageError("The engine failed on this ciphertext, twice. Make new keys and try.")
-
-    async def _evaluate_once(self, ciphertext: bytes, key_id: str) -> bytes:
-        worker = await self._take(key_id)
+    async def _ask(self, worker: _Worker, ciphertext: bytes, key_id: str) -> bytes:
         ask = partial(worker.ask, ciphertext, key_id, self._settings.evaluation_timeout)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
         finally:
             await self._give_back(worker)
 
+    def _start(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Run something that :meth:`close` ends."""
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # Nobody may be left to ask how it ended.
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return task
+
     async def _take(self, key_id: str) -> _Worker:
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._idle)
-            # One that has the keys in memory, if there is one.
-            worker = next((w for w in self._idle if w.last_key_id == key_id), self._idle[0])
-            self._idle.remove(worker)
-            return worker
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._idle)
+                # One that has the keys in memory, if there is one.
+                worker = next((w for w in self._idle if w.last_key_id == key_id), self._idle[0])
+                self._idle.remove(worker)
+            if worker.is_running():
+                return worker
+            await self._give_back(worker)
 
     async def _give_back(self, worker: _Worker) -> None:
-        if worker.is_alive:
+        if worker.is_running():
             async with self._changed:
                 self._idle.append(worker)
-                self._changed.notify()
+                self._changed.notify_all()
             return
         self._workers.discard(worker)
         worker.kill()
         self._on_restart()
-        task = asyncio.create_task(self._add_worker())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(self._replace_worker())
+
+    async def _replace_worker(self) -> None:
+        while not self._is_closing:
+            try:
+                await self._add_worker()
+            except (OSError, RuntimeError):
+                _LOGGER.exception("a worker could not be started; trying again")
+                await asyncio.sleep(_RESTART_PAUSE)
+            else:
+                break
 
     async def _add_worker(self) -> None:
         worker = await asyncio.to_thread(_Worker, self._settings, self._library.name)
         self._workers.add(worker)
         async with self._changed:
             self._idle.append(worker)
-            self._changed.notify()
+            self._changed.notify_all()
 
 
 class _Worker:
@@ -162,33 +182,43 @@ class _Worker:
         )
         self._process.start()
         theirs.close()
-        self.is_alive = True
+        self._is_lost = False
         self.last_key_id = ""
-        if not self._pipe.poll(_START_SECONDS) or self._pipe.recv_bytes() != b"ready":
+        if not self._is_ready():
             self.kill()
             raise RuntimeError("A worker process did not start. Its error is above.")
 
+    def _is_ready(self) -> bool:
+        try:
+            return self._pipe.poll(_START_SECONDS) and self._pipe.recv_bytes() == b"ready"
+        except (EOFError, ConnectionError):
+            return False
+
+    def is_running(self) -> bool:
+        """Whether it can be asked."""
+        return not self._is_lost and self._process.is_alive()
+
     def ask(self, ciphertext: bytes, key_id: str, timeout: int) -> bytes:
-        """Have a ciphertext evaluated. Leaves ``is_alive`` False unless an answer came."""
+        """Have a ciphertext evaluated. Without an answer, the worker is lost."""
         self.last_key_id = key_id
-        self.is_alive = False
+        self._is_lost = True
         try:
             self._pipe.send_bytes(ciphertext)
             if not self._pipe.poll(timeout):
                 raise TimeoutError(f"One batch may take {timeout} seconds. This one took longer.")
             answer = self._pipe.recv_bytes()
         except (EOFError, ConnectionError) as error:
-            raise _DiedError from error
-        self.is_alive = True
+            raise WorkerDiedError from error
+        self._is_lost = False
         if answer[:1] == b"\0":
             return answer[1:]
         reason = json.loads(answer)
         raise _ERRORS[reason["type"]](reason["message"])
 
     def kill(self) -> None:
+        """End the process. A call that waits for it gets an error."""
         self._process.kill()
         self._process.join()
-        self._pipe.close()
 
 
 def _work(pipe: Connection, settings: ServiceSettings, library: str) -> None:

@@ -70,7 +70,7 @@ class Service:
         return sum(float(v) for v in re.findall(rf"^{name}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
 
     def is_healthy(self) -> bool:
-        return requests.get(f"{self.url}/health", timeout=10).json()["status"] == "ok"
+        return requests.get(f"{self.url}/health", timeout=10).json().get("status") == "ok"
 
     def worker_ids(self) -> list[int]:
         """Processes that evaluate."""

@@ -615,7 +615,7 @@ def test_an_evaluation_that_takes_too_long_is_ended(tmp_path, artefacts, labelle
         assert response.status_code == 504
         assert "1 seconds" in response.json()["detail"]
         wait_until(lambda: service.worker_ids() not in ([], [worker]))
-        assert service.is_healthy()
+        wait_until(service.is_healthy)
 
 
 def test_the_least_used_keys_go_first(tmp_path, linear_client, linear_artefacts):

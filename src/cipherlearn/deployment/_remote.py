@@ -109,7 +109,7 @@ class RemoteModel:
         self.n_retries = check_int("n_retries", n_retries, 0)
         self.verbose = verbose
         self._session = requests.Session()
-        self._session.verify = verify if isinstance(verify, bool) else os.fspath(verify)
+        self._verify = verify if isinstance(verify, bool) else os.fspath(verify)
         # Results are binary, and no proxy shall recode them.
         self._session.headers["Accept-Encoding"] = "identity"
         if token is not None:
@@ -225,9 +225,23 @@ class RemoteModel:
         return self._retried(get)
 
     def _request(self, method: str, path: str, body: bytes | None = None) -> requests.Response:
-        response = self._session.request(
-            method, self.url + path, data=body, timeout=self.timeout, stream=True
-        )
+        from requests.exceptions import SSLError
+
+        try:
+            response = self._session.request(
+                method,
+                self.url + path,
+                data=body,
+                timeout=self.timeout,
+                stream=True,
+                # A session's own gives way to environment variables.
+                verify=self._verify,
+            )
+        except SSLError as error:
+            raise RemoteError(
+                f"The service at {self.url} must show a certificate that is known. {error}. Name "
+                "who vouches for it with verify, as a PEM file."
+            ) from error
         if response.ok:
             return response
         reason = _reason(response)

@@ -263,7 +263,8 @@ class RemoteModel:
 
     def _after_failure(self, n_failures: int, error: Exception) -> int:
         """Pause before another try, or raise RemoteError if there were enough."""
-        if n_failures == self.n_retries:
+        # An address that is none stays one.
+        if n_failures == self.n_retries or isinstance(error, ValueError):
             raise RemoteError(
                 f"The service at {self.url} did not answer in {n_failures + 1} tries. The last "
                 f"said: {error}"

@@ -10,8 +10,10 @@ OLDEST := .venv-oldest
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
+# Most tests use one core. What measures time or memory runs by itself.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m alone
+	$(BIN)/python -m pytest -m "not alone" --numprocesses 2
 
 # What depends on the versions of other packages, at their oldest.
 test-oldest: $(OLDEST)/.installed

@@ -63,6 +63,7 @@ def test_a_bare_circuit_costs_what_a_trained_one_of_its_precisions_does(paramete
     assert Circuit(bare, bits).ciphertext_sizes() == pytest.approx(sizes, rel=tolerance)
 
 
+@pytest.mark.alone
 def test_an_estimate_foresees_time_and_sizes(fitted):
     cost = fitted.estimate()
     circuit = fitted.compile()

@@ -705,6 +705,7 @@ def test_keys_that_are_evicted_midway_are_uploaded_again(
         assert calls
 
 
+@pytest.mark.alone
 def test_memory_and_latency_stay_flat_over_500_requests(linear_service, labelled_rows):
     client = FHEClient.from_bytes(
         requests.get(f"{linear_service.url}/v1/client.zip", timeout=10).content

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._program import IntArray, IntegerProgram
-from cipherlearn.engines import EngineCircuit
+from cipherlearn.engines import EngineCircuit, engine_name, load_engine
 
 __all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
 
@@ -58,6 +58,10 @@ class Circuit:
         If some input could make a sum exceed ``n_accum_bits``.
     CompilationError
         If no cryptographic parameters fit.
+    EngineNotFoundError
+        If no FHE compiler is installed. It is an ``ImportError`` with the line that installs one.
+    UnsupportedByEngineError
+        If the installed one lacks the rounding. It is a ``NotImplementedError``.
     ValueError
         If both error probabilities are given, or one is not between 0 and 1, or the batch
         size or rounding is none.
@@ -122,6 +126,11 @@ class Circuit:
             codes = self.program.quantizer.random_codes(_FLIP_ROWS, np.random.default_rng(0))
             simulated = Circuit(self.program, self._n_accum_bits, **options).simulate(codes)
         return float((simulated != self.program.run(codes)).any(axis=1).mean())
+
+    @property
+    def engine(self) -> str:
+        """Name of the FHE compiler, "concrete-python" or "concrete-numpy"."""
+        return engine_name()
 
     @property
     def n_bootstraps(self) -> int:
@@ -213,10 +222,9 @@ class Circuit:
 
     def _compiled(self) -> EngineCircuit:
         if self._engine_circuit is None:
-            from cipherlearn.engines.concrete_python import compile_program
-
+            engine = load_engine()
             with _stage("Compiling", self._verbose):
-                self._engine_circuit = compile_program(self.program, **self.options)
+                self._engine_circuit = engine.compile_program(self.program, **self.options)
         return self._engine_circuit
 
     def __getstate__(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy as np
 from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit, check_error_probability
 from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn.engines import engine_name
 
 __all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost"]
 
@@ -67,6 +68,8 @@ class CostEstimate:
 
     Attributes
     ----------
+    engine : str
+        Name of the FHE compiler whose circuits were timed.
     n_bootstraps : int
         Table lookups per row.
     table_bits : tuple of int
@@ -83,6 +86,7 @@ class CostEstimate:
         Serialized evaluation keys, encrypted batch, and encrypted result.
     """
 
+    engine: str
     n_bootstraps: int
     table_bits: tuple[int, ...]
     seconds: float
@@ -149,6 +153,7 @@ def estimate_cost(
     )
     seconds = calibration.fixed_seconds + sum(layer_seconds)
     return CostEstimate(
+        engine=engine_name(),
         n_bootstraps=program.n_bootstraps,
         table_bits=tuple(precision.n_bits for precision in precisions[:-1]),
         seconds=seconds,

@@ -17,6 +17,19 @@ def needs_concrete_python(reason: str) -> pytest.MarkDecorator:
     """Skip on the other engine, for what it lacks or takes many minutes for."""
     return pytest.mark.skipif(ENGINE != "concrete-python", reason=f"{ENGINE}: {reason}")
 
+# A network whose keys take a second.
+TINY = {
+    "module__n_hidden_neurons": 2,
+    "module__n_w_bits": 2,
+    "module__n_a_bits": 2,
+    "module__n_accum_bits": 4,
+    "module__n_hidden_accum_bits": None,
+    "module__n_hidden_neurons_multiplier": 3.0,
+    "max_epochs": 20,
+    "lr": 0.03,
+    "random_state": 0,
+}
+
 
 def random_module(seed: int, n_features: int = 4, n_outputs: int = 3, **kwargs):
     """A quantized module with random weights, and the data that calibrated it."""

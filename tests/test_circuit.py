@@ -11,7 +11,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse
-from cases import blobs, rounding_quantizer
+from cases import TINY, blobs, rounding_quantizer
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -28,17 +28,6 @@ from cipherlearn import (
 from cipherlearn._circuit import DEFAULT_P_ERROR
 from cipherlearn._program import InputQuantizer, IntegerLayer, OutputScaler
 
-TINY = {
-    "module__n_hidden_neurons": 2,
-    "module__n_w_bits": 2,
-    "module__n_a_bits": 2,
-    "module__n_accum_bits": 4,
-    "module__n_hidden_accum_bits": None,
-    "module__n_hidden_neurons_multiplier": 3.0,
-    "max_epochs": 20,
-    "lr": 0.03,
-    "random_state": 0,
-}
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
 
 

@@ -112,6 +112,11 @@ class Circuit:
             "rounding": self.rounding,
         }
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Arguments that make an equal circuit of the same program."""
+        return {"n_accum_bits": self._n_accum_bits, **self.options}
+
     @cached_property
     def flip_rate(self) -> float:
         """Share of 1000 random rows whose simulated result differs from the clear one."""

@@ -289,6 +289,21 @@ class SparseQuantNeuralNetImpl(nn.Module):
         tensors = dict(self.named_parameters()) | dict(self.named_buffers())
         return _rebuild, (type(self), self._arguments, tensors, self.training)
 
+    def plain_state(self) -> dict[str, Any]:
+        """Describe the trained module by its arguments and arrays."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self.state_dict().items()}
+        return {"arguments": self._arguments, "arrays": arrays}
+
+    @classmethod
+    def from_plain_state(cls, state: dict[str, Any]) -> SparseQuantNeuralNetImpl:
+        """Make the module that :meth:`plain_state` described."""
+        # Initial weights are drawn and then replaced: leave the global generator alone.
+        with torch.random.fork_rng(devices=[]):
+            module = cls(**state["arguments"])
+        arrays = state["arrays"].items()
+        module.load_state_dict({name: torch.tensor(array) for name, array in arrays})
+        return module.eval()
+
 
 def _module_list(modules: Iterable[nn.Module]) -> Any:
     """Make a ModuleList, which its type does not let say what it holds."""

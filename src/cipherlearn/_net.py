@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import copyreg
 import inspect
 import math
 from typing import Any
@@ -29,6 +30,7 @@ from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
 from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
+from cipherlearn._state import plain_state, restore
 from cipherlearn._training import (
     CosineDecay,
     Phase,
@@ -48,6 +50,9 @@ _IMPORTANCE_ROWS, _GENTLE = 2000, 0.3
 
 # torch has a fused Adam for the CPU since 2.4.
 _FUSED_ADAM = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 4)
+
+# What a state of skorch's holds and a plain one does not.
+_SKORCH_STATE = "__cuda_dependent_attributes__"
 
 
 class NotCompiledError(CipherlearnError, NotFittedError):
@@ -682,3 +687,19 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "program_")
+
+    # ------------------------------------------------------------------ persistence
+
+    def __reduce_ex__(self, protocol):
+        # pickle and copy: skorch's state, with the optimizer's moments.
+        return copyreg.__newobj__, (type(self),), super().__getstate__()
+
+    def __getstate__(self):
+        # skops.
+        return plain_state(self)
+
+    def __setstate__(self, state):
+        if _SKORCH_STATE in state:
+            super().__setstate__(state)
+        else:
+            restore(self, state)

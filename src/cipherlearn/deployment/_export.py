@@ -97,7 +97,9 @@ def export(
     circuit = estimator.circuit_
     preprocessing = None if steps is None else dump_preprocessing(steps, trusted)
     files = circuit.files()
-    client = _client_model(model, estimator, files, _frames(circuit, files), preprocessing)
+    client = _client_model(
+        model if steps else estimator, estimator, files, _frames(circuit, files), preprocessing
+    )
     program = io.BytesIO()
     save_program(estimator.program_, program)
     archive = client.to_archive()
@@ -139,7 +141,7 @@ def _split(model: Any) -> tuple[Pipeline | None, EncryptedPredictionNet]:
 
 
 def _client_model(
-    model: Any,
+    first: Any,
     estimator: EncryptedPredictionNet,
     files: dict[str, bytes],
     frames: dict[str, Frame],
@@ -147,12 +149,12 @@ def _client_model(
 ) -> ClientModel:
     is_classifier = isinstance(estimator, NeuralNetClassifier)
     circuit, program = estimator.circuit_, estimator.program_
-    names = getattr(model, "feature_names_in_", None)
+    names = getattr(first, "feature_names_in_", None)
     description = {
         "cipherlearn": __version__,
         "engine": {"name": ENGINE, "version": engine_version()},
         "estimator": "classifier" if is_classifier else "regressor",
-        "n_features": int(model.n_features_in_),
+        "n_features": int(first.n_features_in_),
         "n_network_features": program.n_features,
         "feature_names": None if names is None else list(names),
         "classes": _describe_classes(estimator.classes_) if is_classifier else None,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -73,8 +75,8 @@ class FHEServer:
         self.description = self._served.description
         if library is None:
             # The compiled code lives as long as this object.
-            self._directory = tempfile.TemporaryDirectory(prefix="cipherlearn-")
-            library = self._directory.name
+            library = tempfile.mkdtemp(prefix="cipherlearn-")
+            weakref.finalize(self, shutil.rmtree, library, ignore_errors=True)
             compile_server(self._served, Path(library))
         self._runtime = ServerRuntime(Path(library))
         self._loaded: OrderedDict[bytes, Any] = OrderedDict()

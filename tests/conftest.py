@@ -1,0 +1,67 @@
+"""Models and artefacts that several test files share. Making them takes seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cases import TINY, blobs
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from cipherlearn import NeuralNetClassifier
+from cipherlearn.deployment import FHEClient, export
+
+
+def _exported(tmp_path_factory, model, name):
+    directory = tmp_path_factory.mktemp(name)
+    export(model, directory, n_test_rows=1)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def labelled_rows():
+    X, y = blobs(3)
+    return X, np.array(["ant", "bee", "cow"])[y]
+
+
+@pytest.fixture(scope="session")
+def deployed_pipeline(labelled_rows):
+    """A compiled pipeline whose network has bootstraps."""
+    pipe = make_pipeline(StandardScaler(), NeuralNetClassifier(**TINY)).fit(*labelled_rows)
+    pipe[-1].compile()
+    return pipe
+
+
+@pytest.fixture(scope="session")
+def artefacts(tmp_path_factory, deployed_pipeline):
+    """The directory of its client.zip and server.zip."""
+    return _exported(tmp_path_factory, deployed_pipeline, "artefacts")
+
+
+@pytest.fixture(scope="session")
+def deployed_linear(labelled_rows):
+    """A compiled one-layer model, which predicts in milliseconds and needs no evaluation keys."""
+    linear = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
+    clf = NeuralNetClassifier(**linear).fit(*labelled_rows)
+    clf.compile(batch_size=2)
+    return clf
+
+
+@pytest.fixture(scope="session")
+def linear_artefacts(tmp_path_factory, deployed_linear):
+    return _exported(tmp_path_factory, deployed_linear, "linear")
+
+
+@pytest.fixture(scope="session")
+def client(artefacts):
+    """A client with keys. Tests that share it must not change it."""
+    client = FHEClient(artefacts / "client.zip")
+    client.generate_keys()
+    return client
+
+
+@pytest.fixture(scope="session")
+def linear_client(linear_artefacts):
+    client = FHEClient(linear_artefacts / "client.zip")
+    client.generate_keys()
+    return client

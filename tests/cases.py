@@ -17,6 +17,7 @@ def needs_concrete_python(reason: str) -> pytest.MarkDecorator:
     """Skip on the other engine, for what it lacks or takes many minutes for."""
     return pytest.mark.skipif(ENGINE != "concrete-python", reason=f"{ENGINE}: {reason}")
 
+
 # A network whose keys take a second.
 TINY = {
     "module__n_hidden_neurons": 2,

@@ -46,7 +46,9 @@ def peak_program(n_neurons=5, peak=3):
     table = [[0, peak, 0, 0]] * n_neurons
     hidden = IntegerLayer(np.ones((n_neurons, 1), dtype=int), [0], [3], tables=table)
     high = np.full(n_neurons, peak)
-    last = IntegerLayer(np.array([np.ones(n_neurons), -np.ones(n_neurons)], dtype=int), 0 * high, high)
+    last = IntegerLayer(
+        np.array([np.ones(n_neurons), -np.ones(n_neurons)], dtype=int), 0 * high, high
+    )
     scaler = OutputScaler([1.0, 1.0], [0.0, 0.0])
     return IntegerProgram(rounding_quantizer([0.0], [1.0], 2), (hidden, last), scaler)
 
@@ -96,7 +98,9 @@ def test_an_engine_offers_the_whole_interface():
     for name, member in vars(engines.EngineCircuit).items():
         if not name.startswith("_"):
             assert hasattr(type(circuit), name)
-            assert isinstance(getattr(type(circuit), name), property) == isinstance(member, property)
+            assert isinstance(getattr(type(circuit), name), property) == isinstance(
+                member, property
+            )
     assert set(inspect.signature(engines.load_engine().compile_program).parameters) == {
         "program",
         "batch_size",
@@ -179,7 +183,7 @@ def test_a_program_from_a_file_is_compiled_again(tmp_path):
     ids=["approximate", "files"],
 )
 def test_what_only_the_successor_has_is_refused_by_name(ask):
-    with pytest.raises(UnsupportedByEngineError, match="engine concrete-numpy .* concrete-python"):
+    with pytest.raises(UnsupportedByEngineError, match=r"engine concrete-numpy .* concrete-python"):
         ask()
     assert issubclass(UnsupportedByEngineError, NotImplementedError)
     assert issubclass(UnsupportedByEngineError, CipherlearnError)

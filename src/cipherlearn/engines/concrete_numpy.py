@@ -73,9 +73,7 @@ def compile_program(
     except RuntimeError as error:
         raise compilation_error(program, error_probability, error) from error
     _check_widths(circuit.mlir, n_bits)
-    return ConcreteNumpyCircuit(
-        circuit, program.layers[-1].low, batch_size * program.n_bootstraps
-    )
+    return ConcreteNumpyCircuit(circuit, program.layers[-1].low, batch_size * program.n_bootstraps)
 
 
 class ConcreteNumpyCircuit:

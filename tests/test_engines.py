@@ -38,18 +38,15 @@ def install(monkeypatch, *names):
     monkeypatch.setattr(engines, "distribution", distribution)
 
 
-def peak_program(n_neurons=5, peak=3):
-    """Neurons that answer 1 of 4 inputs, and a sum that only they can drive to its end.
+def peak_program(signs=(1, -1)):
+    """Neurons that answer 1 of 4 inputs, and sums that only they can drive to an end.
 
     No smallest or largest input does, so that ranges measured on those are too narrow.
     """
-    table = [[0, peak, 0, 0]] * n_neurons
-    hidden = IntegerLayer(np.ones((n_neurons, 1), dtype=int), [0], [3], tables=table)
-    high = np.full(n_neurons, peak)
-    last = IntegerLayer(
-        np.array([np.ones(n_neurons), -np.ones(n_neurons)], dtype=int), 0 * high, high
-    )
-    scaler = OutputScaler([1.0, 1.0], [0.0, 0.0])
+    hidden = IntegerLayer(np.ones((5, 1), dtype=int), [0], [3], tables=[[0, 3, 0, 0]] * 5)
+    high = np.full(5, 3)
+    last = IntegerLayer(np.repeat([signs], 5, axis=0).T, 0 * high, high)
+    scaler = OutputScaler(np.ones(len(signs)), np.zeros(len(signs)))
     return IntegerProgram(rounding_quantizer([0.0], [1.0], 2), (hidden, last), scaler)
 
 
@@ -150,15 +147,21 @@ def test_every_tensor_is_compiled_with_the_bits_it_is_proven_to_need(data):
 
 @on_concrete_numpy
 @pytest.mark.parametrize("compiled", ["!FHE.eint<4>", "!FHE.eint<4>, !FHE.eint<5>", ""])
-def test_a_compiler_that_takes_another_width_is_not_trusted(monkeypatch, compiled):
+def test_a_compiler_that_takes_another_width_is_not_trusted(compiled):
     from cipherlearn.engines import concrete_numpy
 
     with pytest.raises(CompilationError, match=r"must have 5 bits\. Got \["):
         concrete_numpy._check_widths(compiled, 5)
-    # And without the declaration, the widths measured on a sample are refused.
+
+
+@on_concrete_numpy
+def test_widths_that_are_measured_and_not_declared_are_refused(monkeypatch):
+    from cipherlearn.engines import concrete_numpy
+
+    assert widths(Circuit(peak_program(signs=[1]), [2, 4])) == {4}
     monkeypatch.setattr(concrete_numpy, "_declare_widths", lambda *_: None)
-    with pytest.raises(CompilationError, match="must have 4 bits"):
-        Circuit(peak_program(), [2, 4])
+    with pytest.raises(CompilationError, match=r"must have 4 bits\. Got \[[1-3]\]"):
+        Circuit(peak_program(signs=[1]), [2, 4])
 
 
 # ---------------------------------------------------------------------- one program, two engines

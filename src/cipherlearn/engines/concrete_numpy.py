@@ -18,6 +18,7 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from concrete import numpy as cnp
     from concrete.numpy.dtypes import Integer, UnsignedInteger
+    from concrete.numpy.extensions.tag import tag_context
 
 __all__ = ["ConcreteNumpyCircuit", "compile_program"]
 
@@ -56,6 +57,9 @@ def compile_program(
             f'The engine concrete-numpy rounds with rounding="exact" only. Got {rounding!r}. '
             "Leave it at its default, or install concrete-python."
         )
+    if not hasattr(tag_context, "stack"):
+        # Concrete initializes this thread-local in the importing thread only.
+        tag_context.stack = []
     n_bits = _common_width(program)
     configuration = cnp.Configuration(
         **error_probability,

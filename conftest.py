@@ -28,6 +28,7 @@ else:
         # Their networks have sums of up to 8 bits, whose keys take many minutes here.
         "tests/test_examples.py",
         "tests/test_readme.py",
+        "src/cipherlearn/_classifier.py",
         "docs/index.rst",
         "docs/quickstart.rst",
         "docs/user_guide/accumulators.rst",

@@ -71,7 +71,9 @@ class Circuit:
     >>> import numpy as np
     >>> from cipherlearn import NeuralNetClassifier
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
-    >>> clf = NeuralNetClassifier(module__n_hidden_neurons=2, max_epochs=10)
+    >>> clf = NeuralNetClassifier(
+    ...     module__n_hidden_neurons=2, module__n_hidden_accum_bits=3, max_epochs=10, random_state=0
+    ... )
     >>> circuit = clf.fit(X, [0, 0, 1, 1]).compile()
     >>> codes = clf.program_.quantize(X[:1])
     >>> ciphertext = circuit.encrypt(codes)            # on the client

@@ -14,7 +14,7 @@ import numpy as np
 from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit, check_error_probability
 from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
-from cipherlearn.engines import engine_name
+from cipherlearn.engines import engine_name, load_engine
 
 __all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost"]
 
@@ -133,7 +133,9 @@ def estimate_cost(
     Examples
     --------
     >>> from cipherlearn import NeuralNetClassifier
-    >>> clf = NeuralNetClassifier(module__n_hidden_accum_bits=3, max_epochs=5)
+    >>> clf = NeuralNetClassifier(
+    ...     module__n_hidden_accum_bits=3, module__n_output_accum_bits=4, max_epochs=5
+    ... )
     >>> clf = clf.fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
     >>> cost = clf.estimate()
     >>> cost.n_bootstraps == clf.program_.n_bootstraps
@@ -155,7 +157,7 @@ def estimate_cost(
     return CostEstimate(
         engine=engine_name(),
         n_bootstraps=program.n_bootstraps,
-        table_bits=tuple(precision.n_bits for precision in precisions[:-1]),
+        table_bits=load_engine().table_bits(program),
         seconds=seconds,
         seconds_per_row=seconds / batch_size,
         fixed_seconds=calibration.fixed_seconds,

@@ -181,7 +181,7 @@ def make_report(
                 allowed_bits=accum_bits[i],
                 proven_bits=layer.n_accum_bits,
                 observed_bits=observed[i],
-                table_bits=layer.n_table_bits if is_hidden else None,
+                table_bits=cost.table_bits[i] if is_hidden else None,
                 n_bootstraps=len(layer.weights) if is_hidden else 0,
                 latency_share=cost.layer_seconds[i] / cost.seconds if is_hidden else 0.0,
             )

@@ -30,6 +30,9 @@ class Engine(Protocol):
     ) -> EngineCircuit:
         """Compile a program for a fixed number of rows per call."""
 
+    def table_bits(self, program: IntegerProgram) -> tuple[int, ...]:
+        """Bits that the tables of each hidden layer see."""
+
 
 class EngineCircuit(Protocol):
     """What every engine's circuit can do, with a batch of rows at a time."""

@@ -20,7 +20,7 @@ with warnings.catch_warnings():
     from concrete.numpy.dtypes import Integer, UnsignedInteger
     from concrete.numpy.extensions.tag import tag_context
 
-__all__ = ["ConcreteNumpyCircuit", "compile_program"]
+__all__ = ["ConcreteNumpyCircuit", "compile_program", "table_bits"]
 
 
 def compile_program(
@@ -78,6 +78,11 @@ def compile_program(
         raise compilation_error(program, error_probability, error) from error
     _check_widths(circuit.mlir, n_bits)
     return ConcreteNumpyCircuit(circuit, program.layers[-1].low, batch_size * program.n_bootstraps)
+
+
+def table_bits(program: IntegerProgram) -> tuple[int, ...]:
+    """Bits that the tables of each hidden layer see: those of the widest tensor."""
+    return (_common_width(program),) * (len(program.layers) - 1)
 
 
 class ConcreteNumpyCircuit:

@@ -16,7 +16,7 @@ with warnings.catch_warnings():
     from concrete import fhe
     from concrete.fhe.extensions.tag import tag_context
 
-__all__ = ["ConcretePythonCircuit", "compile_program"]
+__all__ = ["ConcretePythonCircuit", "compile_program", "table_bits"]
 
 # Beyond any precision.
 _NEVER = 64
@@ -68,6 +68,11 @@ def compile_program(
     except RuntimeError as error:
         raise compilation_error(program, error_probability, error) from error
     return ConcretePythonCircuit(circuit, program.layers[-1].low)
+
+
+def table_bits(program: IntegerProgram) -> tuple[int, ...]:
+    """Bits that the tables of each hidden layer see: those that rounding keeps."""
+    return tuple(layer.n_table_bits for layer in program.layers[:-1])
 
 
 class ConcretePythonCircuit:

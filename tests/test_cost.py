@@ -50,7 +50,10 @@ def fitted():
             {"module__n_hidden_accum_bits": 5, "module__rounding_bits": 3},
             marks=needs_concrete_python("keys of 5 bits take minutes"),
         ),
-        {"module__n_layers": 1},
+        pytest.param(
+            {"module__n_layers": 1},
+            marks=needs_concrete_python("without a bootstrap, sizes come in steps of a half"),
+        ),
     ],
 )
 def test_a_bare_circuit_costs_what_a_trained_one_of_its_precisions_does(parameters):

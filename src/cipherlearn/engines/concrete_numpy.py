@@ -76,8 +76,11 @@ def compile_program(
         circuit.enable_fhe()
     except RuntimeError as error:
         raise compilation_error(program, error_probability, error) from error
+    compiled = ConcreteNumpyCircuit(
+        circuit, program.layers[-1].low, batch_size * program.n_bootstraps
+    )
     _check_widths(circuit.mlir, n_bits)
-    return ConcreteNumpyCircuit(circuit, program.layers[-1].low, batch_size * program.n_bootstraps)
+    return compiled
 
 
 def table_bits(program: IntegerProgram) -> tuple[int, ...]:

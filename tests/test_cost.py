@@ -48,7 +48,7 @@ def fitted():
         {"module__n_layers": 3},
         pytest.param(
             {"module__n_hidden_accum_bits": 5, "module__rounding_bits": 3},
-            marks=needs_concrete_python("keys of 5 bits take minutes"),
+            marks=needs_concrete_python("keys of 5 bits take a minute"),
         ),
         pytest.param(
             {"module__n_layers": 1},

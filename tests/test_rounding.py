@@ -155,7 +155,7 @@ def test_another_rounding_is_refused(rounding):
 
 @pytest.mark.parametrize(
     "n_bits",
-    [4, pytest.param(5, marks=needs_concrete_python("keys of 5 bits take minutes"))],
+    [4, pytest.param(5, marks=needs_concrete_python("keys of 5 bits take a minute"))],
 )
 def test_a_trained_rounded_classifier_predicts_the_same_encrypted(n_bits):
     X, y = blobs()

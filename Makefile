@@ -5,7 +5,12 @@ BIN    := $(VENV)/bin
 
 OLDEST := .venv-oldest
 
-.PHONY: demo test test-oldest lint types docs clean
+# Concrete-Numpy has no builds for later Pythons. pyenv's python3.10 may be there and not run.
+CONCRETE_NUMPY := .venv-concrete-numpy
+PYENV_ROOT ?= $(HOME)/.pyenv
+PYTHON310 ?= $(firstword $(foreach python,python3.10 $(wildcard $(PYENV_ROOT)/versions/3.10.*/bin/python),$(shell $(python) -c 'import sys; print(sys.executable)' 2>/dev/null)))
+
+.PHONY: demo test test-oldest test-concrete-numpy python310 lint types docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -20,6 +25,13 @@ test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest tests/test_sklearn.py tests/test_estimators.py tests/test_ladder.py \
 		tests/test_persistence.py tests/test_cli.py
 
+# The same tests on the other engine.
+test-concrete-numpy: $(CONCRETE_NUMPY)/.installed
+	$(CONCRETE_NUMPY)/bin/python -m pytest
+
+python310:
+	@echo $(PYTHON310)
+
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -31,7 +43,7 @@ docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
 clean:
-	rm -rf $(VENV) $(OLDEST) docs/_build docs/api/generated
+	rm -rf $(VENV) $(OLDEST) $(CONCRETE_NUMPY) docs/_build docs/api/generated
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v < (3, 13) else f"cipherlearn needs Python 3.10 to 3.12, got {v[0]}.{v[1]}. Name one: make PYTHON=python3.11")'
@@ -52,4 +64,11 @@ $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
 $(OLDEST)/.installed: pyproject.toml constraints/oldest.txt
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints/oldest.txt --editable '.[test]'
+	touch $@
+
+$(CONCRETE_NUMPY)/.installed: pyproject.toml constraints/concrete-numpy.txt
+	test -n "$(PYTHON310)" || { echo "The Concrete-Numpy engine needs Python 3.10, and none was found. Name one: make test-concrete-numpy PYTHON310=python3.10" >&2; exit 1; }
+	$(PYTHON310) -m venv $(CONCRETE_NUMPY)
+	$(CONCRETE_NUMPY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints/concrete-numpy.txt --editable .
+	$(CONCRETE_NUMPY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints/concrete-numpy.txt 'hypothesis>=6.100' 'pandas<3' 'pytest>=8'
 	touch $@

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from cipherlearn import SparseQuantNeuralNetImpl
 from cipherlearn._program import InputQuantizer
+from cipherlearn.engines import engine_name
+
+ENGINE = engine_name()
+
+
+def needs_concrete_python(reason: str) -> pytest.MarkDecorator:
+    """Skip on the other engine, for what it lacks or takes many minutes for."""
+    return pytest.mark.skipif(ENGINE != "concrete-python", reason=f"{ENGINE}: {reason}")
+
 
 # A network whose keys take a second.
 TINY = {

@@ -8,7 +8,7 @@ import time
 import matplotlib
 import numpy as np
 import pytest
-from cases import blobs
+from cases import ENGINE, blobs, needs_concrete_python
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 SMALL = {
     "module__n_hidden_neurons": 6,
     "module__n_hidden_accum_bits": 3,
-    "module__n_output_accum_bits": 5,
+    "module__n_output_accum_bits": 4,
     "module__n_w_bits": 2,
     "max_epochs": 8,
     "random_state": 0,
@@ -46,8 +46,14 @@ def fitted():
     [
         {},
         {"module__n_layers": 3},
-        {"module__n_hidden_accum_bits": 5, "module__rounding_bits": 3},
-        {"module__n_layers": 1},
+        pytest.param(
+            {"module__n_hidden_accum_bits": 5, "module__rounding_bits": 3},
+            marks=needs_concrete_python("keys of 5 bits take a minute"),
+        ),
+        pytest.param(
+            {"module__n_layers": 1},
+            marks=needs_concrete_python("without a bootstrap, sizes come in steps of a half"),
+        ),
     ],
 )
 def test_a_bare_circuit_costs_what_a_trained_one_of_its_precisions_does(parameters):
@@ -81,7 +87,9 @@ def test_an_estimate_foresees_time_and_sizes(fitted):
     assert (cost.input_bytes, cost.output_bytes) == circuit.ciphertext_sizes()
     assert cost.key_bytes == pytest.approx(len(circuit.evaluation_keys()), rel=0.01)
     assert cost.seconds == pytest.approx(cost.fixed_seconds + sum(cost.layer_seconds))
-    assert cost.table_bits == (fitted.program_.layers[0].n_table_bits,)
+    hidden, output = fitted.program_.layers
+    assert hidden.n_table_bits == 3 < output.n_accum_bits == 4
+    assert cost.table_bits == ((3,) if ENGINE == "concrete-python" else (4,))
 
 
 def test_a_batch_shares_the_fixed_cost(fitted):
@@ -119,6 +127,7 @@ def test_a_report_says_what_each_layer_holds(fitted):
     assert len(report.plot().patches) == 2
 
 
+@needs_concrete_python("no approximate rounding")
 def test_a_report_of_a_compiled_network_is_of_its_circuit():
     clf = small(module__n_hidden_accum_bits=5, module__rounding_bits=3).fit(*blobs())
     clf.compile(rounding="approximate", batch_size=2)
@@ -133,6 +142,7 @@ def test_a_report_of_a_compiled_network_is_of_its_circuit():
 # ---------------------------------------------------------------------- the search
 
 
+@needs_concrete_python("each estimate makes keys twice")
 def test_the_fastest_within_the_tolerance_wins_and_is_compiled():
     X, y = blobs()
     grid = {"module__n_hidden_neurons": [1, 3, 6]}
@@ -150,6 +160,7 @@ def test_the_fastest_within_the_tolerance_wins_and_is_compiled():
     assert len(ax.collections) == 2
 
 
+@needs_concrete_python("each estimate makes keys twice")
 def test_the_best_within_a_latency_wins():
     X, y = blobs()
     grid = {"module__n_hidden_neurons": [1, 6]}
@@ -159,6 +170,7 @@ def test_the_best_within_a_latency_wins():
         EncryptedSearchCV(small(), grid, max_seconds=1e-6, cv=3).fit(X, y)
 
 
+@needs_concrete_python("no approximate rounding")
 def test_rounding_and_error_probability_are_searched_by_simulated_scores():
     X, y = blobs()
     pipeline = make_pipeline(
@@ -177,14 +189,21 @@ def test_rounding_and_error_probability_are_searched_by_simulated_scores():
     assert search.best_estimator_[-1].circuit_.rounding == "approximate"
 
 
-def test_a_regressor_is_searched_for_by_its_own_score():
+@pytest.mark.parametrize(
+    "grid",
+    [
+        pytest.param(
+            {"module__n_hidden_neurons": [2, 4]},
+            marks=needs_concrete_python("each estimate makes keys twice"),
+        ),
+        {"module__n_layers": [1], "module__n_w_bits": [2, 3]},
+    ],
+)
+def test_a_regressor_is_searched_for_by_its_own_score(grid):
     X, _ = blobs()
     parameters = {**SMALL, "max_epochs": 20}
     search = EncryptedSearchCV(
-        NeuralNetRegressor(**parameters),
-        {"module__n_hidden_neurons": [2, 4]},
-        compile_options={"p_error": 2**-30},
-        cv=2,
+        NeuralNetRegressor(**parameters), grid, compile_options={"p_error": 2**-30}, cv=2
     ).fit(X, X[:, 0])
     assert search.best_score_ == pytest.approx(
         search.cv_results_["mean_test_score_0"][search.best_index_]

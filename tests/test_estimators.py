@@ -508,6 +508,9 @@ def test_checkpoints_are_written(tmp_path):
     assert set(state) == set(clf.module_.state_dict())
 
 
+@pytest.mark.skipif(
+    torch.__version__.startswith("1."), reason="torch 1 refuses the floats of an optimizer's state"
+)
 def test_a_checkpoint_loads_the_best_quantized_network(tmp_path):
     X, y = blobs(3)
     checkpoint = Checkpoint(dirname=tmp_path, monitor="train_loss_best", load_best=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import blobs, random_module
+from cases import blobs, needs_concrete_python, random_module
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import NotFittedError
 
@@ -63,6 +63,7 @@ def test_by_default_neurons_that_hardly_matter_go(fitted):
     assert small.score(X, y) > clf.score(X, y) - 0.02
 
 
+@needs_concrete_python("keys for sums of more than 5 bits take minutes")
 def test_a_pruned_estimator_compiles_and_predicts_encrypted(fitted):
     clf, X, y = fitted
     small = clf.prune(X, y, 0.8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import blobs, random_module
+from cases import blobs, needs_concrete_python, random_module
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -100,12 +100,18 @@ def test_rounding_that_leaves_no_room_for_a_weight_is_refused():
 
 
 @pytest.mark.parametrize("lsbs", [1, 2, 3])
-@pytest.mark.parametrize("rounding", ["exact", "approximate"])
+@pytest.mark.parametrize(
+    "rounding",
+    [
+        "exact",
+        pytest.param("approximate", marks=needs_concrete_python("no approximate rounding")),
+    ],
+)
 def test_no_sum_wraps_at_either_end(lsbs, rounding):
     rng = np.random.default_rng(lsbs)
     # Odd and even smallest sums, which round up, down and not at all.
     weights = rng.choice([-1, 0, 1], (6, 14))
-    program = rounded_program(weights, lsbs)
+    program = rounded_program(weights, lsbs, n_levels=3)
     circuit = Circuit(program, [16, 16], rounding=rounding, batch_size=12)
     codes = extremes(program)
     expected = program.run(codes)
@@ -121,6 +127,7 @@ def test_no_sum_wraps_at_either_end(lsbs, rounding):
         np.testing.assert_array_equal(result[middle], expected[middle])
 
 
+@needs_concrete_python("no approximate rounding")
 def test_approximate_rounding_reports_how_often_it_flips():
     program = rounded_program(np.ones((4, 30), dtype=int), 3)
     exact = Circuit(program, [16, 16])
@@ -134,6 +141,7 @@ def test_approximate_rounding_reports_how_often_it_flips():
     assert simulated == pytest.approx(approximate.flip_rate, abs=0.1)
 
 
+@needs_concrete_python("no approximate rounding")
 def test_without_removed_bits_approximate_rounding_changes_nothing():
     circuit = Circuit(rounded_program([[1, 1, -1]], 0), [16, 16], rounding="approximate")
     assert circuit.flip_rate == 0.0
@@ -145,16 +153,21 @@ def test_another_rounding_is_refused(rounding):
         Circuit(rounded_program([[1]], 0), [16, 16], rounding=rounding)
 
 
-def test_a_trained_rounded_classifier_predicts_the_same_encrypted():
+@pytest.mark.parametrize(
+    "n_bits",
+    [4, pytest.param(5, marks=needs_concrete_python("keys of 5 bits take a minute"))],
+)
+def test_a_trained_rounded_classifier_predicts_the_same_encrypted(n_bits):
     X, y = blobs()
     clf = NeuralNetClassifier(
         module__n_hidden_neurons=4,
-        module__n_hidden_accum_bits=5,
+        module__n_hidden_accum_bits=n_bits,
         module__rounding_bits=3,
-        module__n_output_accum_bits=5,
+        module__n_output_accum_bits=n_bits,
         max_epochs=15,
         random_state=0,
     ).fit(X, y)
-    assert [layer.n_accum_bits <= 5 for layer in clf.program_.layers] == [True, True]
+    assert all(layer.n_accum_bits <= n_bits for layer in clf.program_.layers)
+    assert clf.program_.layers[0].lsbs_to_remove == n_bits - 3
     clf.compile(batch_size=4)
     np.testing.assert_array_equal(clf.predict(X[:9], execute_in_fhe=True), clf.predict(X[:9]))

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._program import IntArray, IntegerProgram
-from cipherlearn.engines import EngineCircuit
+from cipherlearn.engines import EngineCircuit, engine_name, load_engine
 
 __all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
 
@@ -58,6 +58,10 @@ class Circuit:
         If some input could make a sum exceed ``n_accum_bits``.
     CompilationError
         If no cryptographic parameters fit.
+    EngineNotFoundError
+        If no FHE compiler is installed. It is an ``ImportError`` with the line that installs one.
+    UnsupportedByEngineError
+        If the installed one lacks the rounding. It is a ``NotImplementedError``.
     ValueError
         If both error probabilities are given, or one is not between 0 and 1, or the batch
         size or rounding is none.
@@ -67,7 +71,9 @@ class Circuit:
     >>> import numpy as np
     >>> from cipherlearn import NeuralNetClassifier
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
-    >>> clf = NeuralNetClassifier(module__n_hidden_neurons=2, max_epochs=10)
+    >>> clf = NeuralNetClassifier(
+    ...     module__n_hidden_neurons=2, module__n_hidden_accum_bits=3, max_epochs=10, random_state=0
+    ... )
     >>> circuit = clf.fit(X, [0, 0, 1, 1]).compile()
     >>> codes = clf.program_.quantize(X[:1])
     >>> ciphertext = circuit.encrypt(codes)            # on the client
@@ -127,6 +133,11 @@ class Circuit:
             codes = self.program.quantizer.random_codes(_FLIP_ROWS, np.random.default_rng(0))
             simulated = Circuit(self.program, self._n_accum_bits, **options).simulate(codes)
         return float((simulated != self.program.run(codes)).any(axis=1).mean())
+
+    @property
+    def engine(self) -> str:
+        """Name of the FHE compiler, "concrete-python" or "concrete-numpy"."""
+        return engine_name()
 
     @property
     def n_bootstraps(self) -> int:
@@ -218,10 +229,9 @@ class Circuit:
 
     def _compiled(self) -> EngineCircuit:
         if self._engine_circuit is None:
-            from cipherlearn.engines.concrete_python import compile_program
-
+            engine = load_engine()
             with _stage("Compiling", self._verbose):
-                self._engine_circuit = compile_program(self.program, **self.options)
+                self._engine_circuit = engine.compile_program(self.program, **self.options)
         return self._engine_circuit
 
     def __getstate__(self) -> dict[str, Any]:

@@ -41,6 +41,8 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         Its exact integer form, which makes every prediction.
     circuit_ : Circuit
         The encrypted form. Exists once :meth:`compile` was called.
+    engine_ : str
+        Name of the FHE compiler behind it, "concrete-python" or "concrete-numpy".
     history_ : skorch.history.History
         Losses and times per epoch.
 

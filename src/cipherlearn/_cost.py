@@ -14,6 +14,7 @@ import numpy as np
 from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit, check_error_probability
 from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn.engines import engine_name, load_engine
 
 __all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost"]
 
@@ -67,6 +68,8 @@ class CostEstimate:
 
     Attributes
     ----------
+    engine : str
+        Name of the FHE compiler whose circuits were timed.
     n_bootstraps : int
         Table lookups per row.
     table_bits : tuple of int
@@ -83,6 +86,7 @@ class CostEstimate:
         Serialized evaluation keys, encrypted batch, and encrypted result.
     """
 
+    engine: str
     n_bootstraps: int
     table_bits: tuple[int, ...]
     seconds: float
@@ -129,7 +133,9 @@ def estimate_cost(
     Examples
     --------
     >>> from cipherlearn import NeuralNetClassifier
-    >>> clf = NeuralNetClassifier(module__n_hidden_accum_bits=3, max_epochs=5)
+    >>> clf = NeuralNetClassifier(
+    ...     module__n_hidden_accum_bits=3, module__n_output_accum_bits=4, max_epochs=5
+    ... )
     >>> clf = clf.fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1])
     >>> cost = clf.estimate()
     >>> cost.n_bootstraps == clf.program_.n_bootstraps
@@ -149,8 +155,9 @@ def estimate_cost(
     )
     seconds = calibration.fixed_seconds + sum(layer_seconds)
     return CostEstimate(
+        engine=engine_name(),
         n_bootstraps=program.n_bootstraps,
-        table_bits=tuple(precision.n_bits for precision in precisions[:-1]),
+        table_bits=load_engine().table_bits(program),
         seconds=seconds,
         seconds_per_row=seconds / batch_size,
         fixed_seconds=calibration.fixed_seconds,

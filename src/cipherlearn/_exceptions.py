@@ -9,10 +9,12 @@ __all__ = [
     "ArtefactError",
     "CipherlearnError",
     "CompilationError",
+    "EngineNotFoundError",
     "MessageError",
     "ProgramFormatError",
     "RemoteError",
     "UnknownKeyError",
+    "UnsupportedByEngineError",
 ]
 
 
@@ -26,6 +28,14 @@ class AccumulatorOverflowError(CipherlearnError, ValueError):
 
 class CompilationError(CipherlearnError, ValueError):
     """The engine found no cryptographic parameters for the program."""
+
+
+class EngineNotFoundError(CipherlearnError, ImportError):
+    """No FHE compiler is installed."""
+
+
+class UnsupportedByEngineError(CipherlearnError, NotImplementedError):
+    """The installed FHE compiler lacks a feature that another one has."""
 
 
 class ProgramFormatError(CipherlearnError, ValueError):

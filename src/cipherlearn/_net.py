@@ -564,6 +564,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             ``ValueError`` that names the layer, the neuron and the bits.
         CompilationError
             If no cryptographic parameters fit.
+        EngineNotFoundError
+            If no FHE compiler is installed. It is an ``ImportError`` with the line that installs
+            one.
+        UnsupportedByEngineError
+            If the installed one lacks the rounding. It is a ``NotImplementedError``.
         """
         check_is_fitted(self)
         verbose = self.verbose if verbose is None else verbose
@@ -579,6 +584,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         if rounding == "approximate" and self.circuit_.flip_rate and verbose:
             print(f"Approximate rounding changes {100 * self.circuit_.flip_rate:.1f} % of rows.")
         return self.circuit_
+
+    @property
+    def engine_(self) -> str:
+        """Name of the FHE compiler behind ``circuit_``."""
+        return self.circuit_.engine
 
     def estimate(
         self,

@@ -138,7 +138,8 @@ class Report:
         cost = self.cost
         lines = [
             f"{cost.n_bootstraps} bootstraps a row. About {cost.seconds_per_row:.3g} s a row and "
-            f"{cost.seconds:.3g} s a call, {cost.fixed_seconds:.2g} s of which are fixed.",
+            f"{cost.seconds:.3g} s a call, {cost.fixed_seconds:.2g} s of which are fixed. "
+            f"Timed with {cost.engine}.",
             f"Evaluation keys {cost.key_bytes / 1e6:.0f} MB, an encrypted batch "
             f"{cost.input_bytes / 1e3:.1f} kB, its result {cost.output_bytes / 1e3:.1f} kB.",
         ]
@@ -180,7 +181,7 @@ def make_report(
                 allowed_bits=accum_bits[i],
                 proven_bits=layer.n_accum_bits,
                 observed_bits=observed[i],
-                table_bits=layer.n_table_bits if is_hidden else None,
+                table_bits=cost.table_bits[i] if is_hidden else None,
                 n_bootstraps=len(layer.weights) if is_hidden else 0,
                 latency_share=cost.layer_seconds[i] / cost.seconds if is_hidden else 0.0,
             )

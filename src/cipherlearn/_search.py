@@ -78,9 +78,13 @@ class EncryptedSearchCV(GridSearchCV):
     >>> from cipherlearn import EncryptedSearchCV, NeuralNetClassifier
     >>> X, y = load_iris(return_X_y=True)
     >>> clf = NeuralNetClassifier(
-    ...     module__n_hidden_accum_bits=3, module__n_w_bits=2, max_epochs=10, random_state=0
+    ...     module__n_hidden_accum_bits=3,
+    ...     module__n_output_accum_bits=4,
+    ...     module__n_w_bits=2,
+    ...     max_epochs=10,
+    ...     random_state=0,
     ... )
-    >>> search = EncryptedSearchCV(clf, {"module__n_hidden_neurons": [1, 6]}, tolerance=0.02, cv=3)
+    >>> search = EncryptedSearchCV(clf, {"module__n_hidden_neurons": [1, 6]}, tolerance=0.02, cv=2)
     >>> labels = search.fit(X, y).predict(X[:2], execute_in_fhe=True)
     >>> bool((labels == search.predict(X[:2])).all())
     True

@@ -1,16 +1,37 @@
 """Compilers from an integer program to a homomorphic circuit, one file each.
 
-A module here offers ``compile_program(program, batch_size, rounding, **error_probability)``, which
-returns an object with the methods of :class:`EngineCircuit`. No other file imports an FHE library.
+No other file imports an FHE library. :func:`load_engine` finds the one that is installed.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, Protocol
 
-from cipherlearn._program import IntArray
+from cipherlearn._exceptions import CompilationError, EngineNotFoundError
+from cipherlearn._program import IntArray, IntegerProgram
 
-__all__ = ["EngineCircuit"]
+__all__ = ["Engine", "EngineCircuit", "compilation_error", "engine_name", "load_engine"]
+
+# By preference. Both install ``concrete.compiler``, so an environment works with one of them.
+_MODULES = {"concrete-python": "concrete_python", "concrete-numpy": "concrete_numpy"}
+
+
+class Engine(Protocol):
+    """What every module of an engine offers."""
+
+    def compile_program(
+        self,
+        program: IntegerProgram,
+        batch_size: int = 1,
+        rounding: str = "exact",
+        **error_probability: float | None,
+    ) -> EngineCircuit:
+        """Compile a program for a fixed number of rows per call."""
+
+    def table_bits(self, program: IntegerProgram) -> tuple[int, ...]:
+        """Bits that the tables of each hidden layer see."""
 
 
 class EngineCircuit(Protocol):
@@ -47,3 +68,54 @@ class EngineCircuit(Protocol):
     @property
     def p_error(self) -> float:
         """Error probability of one bootstrap, as the optimizer achieved it."""
+
+
+def engine_name() -> str:
+    """Return the name of the engine in this environment.
+
+    Raises
+    ------
+    EngineNotFoundError
+        If there is none.
+
+    Examples
+    --------
+    >>> from cipherlearn.engines import engine_name
+    >>> engine_name() in ("concrete-python", "concrete-numpy")
+    True
+    """
+    for name in _MODULES:
+        try:
+            distribution(name)
+        except PackageNotFoundError:
+            continue
+        return name
+    raise EngineNotFoundError(
+        f"Encrypted prediction needs an FHE compiler, one of {', '.join(_MODULES)}. Found none in "
+        "this environment. Install one with: python -m pip install 'concrete-python>=2.11,<3'"
+    )
+
+
+def load_engine() -> Engine:
+    """Import the engine of this environment.
+
+    Raises
+    ------
+    EngineNotFoundError
+        If there is none.
+    """
+    engine: Any = import_module(f"{__name__}.{_MODULES[engine_name()]}")
+    return engine
+
+
+def compilation_error(
+    program: IntegerProgram, error_probability: dict[str, float | None], reason: object
+) -> CompilationError:
+    """Make the error for a program that an engine finds no cryptographic parameters for."""
+    bits = [layer.n_accum_bits for layer in program.layers]
+    given = ", ".join(f"{k}={v:.3g}" for k, v in error_probability.items() if v is not None)
+    return CompilationError(
+        f"No cryptographic parameters fit accumulators of {bits} bits with {given}. "
+        "Lower module__n_accum_bits, module__n_hidden_neurons_multiplier or the bit-widths, or "
+        f"accept a larger error probability. The compiler says: {reason}"
+    )

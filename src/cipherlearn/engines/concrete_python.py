@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cipherlearn._exceptions import CompilationError
 from cipherlearn._program import IntArray, IntegerLayer, IntegerProgram
+from cipherlearn.engines import compilation_error
 from cipherlearn.engines._broken_pipes import keep_broken_pipes_errors
 
 with warnings.catch_warnings():
@@ -17,7 +17,7 @@ with warnings.catch_warnings():
     from concrete import fhe
     from concrete.fhe.extensions.tag import tag_context
 
-__all__ = ["ConcretePythonCircuit", "compile_program"]
+__all__ = ["ConcretePythonCircuit", "compile_program", "table_bits"]
 
 # Beyond any precision.
 _NEVER = 64
@@ -67,14 +67,13 @@ def compile_program(
     try:
         circuit = fhe.Compiler(evaluate, {"codes": "encrypted"}).compile(corners, configuration)
     except RuntimeError as error:
-        bits = [layer.n_accum_bits for layer in program.layers]
-        raise CompilationError(
-            f"No cryptographic parameters fit accumulators of {bits} bits with "
-            f"{_describe(error_probability)}. Lower module__n_accum_bits, "
-            "module__n_hidden_neurons_multiplier or the bit-widths, or accept a larger error "
-            f"probability. The compiler says: {error}"
-        ) from error
+        raise compilation_error(program, error_probability, error) from error
     return ConcretePythonCircuit(circuit, program.layers[-1].low)
+
+
+def table_bits(program: IntegerProgram) -> tuple[int, ...]:
+    """Bits that the tables of each hidden layer see: those that rounding keeps."""
+    return tuple(layer.n_table_bits for layer in program.layers[:-1])
 
 
 class ConcretePythonCircuit:
@@ -190,7 +189,3 @@ def _corners(program: IntegerProgram) -> list[IntArray]:
 
 def _n_bits(largest: int) -> int:
     return max(1, largest.bit_length())
-
-
-def _describe(error_probability: dict[str, float | None]) -> str:
-    return ", ".join(f"{k}={v:.3g}" for k, v in error_probability.items() if v is not None)

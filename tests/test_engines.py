@@ -16,13 +16,14 @@ from cipherlearn import (
     CipherlearnError,
     Circuit,
     CompilationError,
+    EngineNotFoundError,
     IntegerProgram,
     NeuralNetClassifier,
+    UnsupportedByEngineError,
     engines,
     load_program,
     save_program,
 )
-from cipherlearn._exceptions import EngineNotFoundError, UnsupportedByEngineError
 from cipherlearn._program import IntegerLayer, OutputScaler
 
 on_concrete_numpy = pytest.mark.skipif(ENGINE != "concrete-numpy", reason="of the other engine")

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
         AccumulatorOverflowError,
         CipherlearnError,
         CompilationError,
+        EngineNotFoundError,
         ProgramFormatError,
+        UnsupportedByEngineError,
     )
     from cipherlearn._module import SparseQuantNeuralNetImpl
     from cipherlearn._net import NotCompiledError
@@ -33,6 +35,7 @@ __all__ = [
     "CompilationError",
     "CostEstimate",
     "EncryptedSearchCV",
+    "EngineNotFoundError",
     "IntegerProgram",
     "NeuralNetClassifier",
     "NeuralNetRegressor",
@@ -40,6 +43,7 @@ __all__ = [
     "ProgramFormatError",
     "Report",
     "SparseQuantNeuralNetImpl",
+    "UnsupportedByEngineError",
     "__version__",
     "load_program",
     "max_active_neurons",
@@ -54,6 +58,7 @@ _MODULES = {
     "CompilationError": "_exceptions",
     "CostEstimate": "_cost",
     "EncryptedSearchCV": "_search",
+    "EngineNotFoundError": "_exceptions",
     "IntegerProgram": "_program",
     "NeuralNetClassifier": "_classifier",
     "NeuralNetRegressor": "_regressor",
@@ -61,6 +66,7 @@ _MODULES = {
     "ProgramFormatError": "_exceptions",
     "Report": "_report",
     "SparseQuantNeuralNetImpl": "_module",
+    "UnsupportedByEngineError": "_exceptions",
     "load_program": "_program_io",
     "max_active_neurons": "_budget",
     "save_program": "_program_io",

@@ -17,7 +17,7 @@ from cipherlearn._exceptions import ArtefactError, MessageError
 from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._key_file import read_keys, write_keys
 from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
-from cipherlearn.deployment._model import ClientModel
+from cipherlearn.deployment._model import ClientModel, check_engine
 from cipherlearn.deployment._preprocessing import load_preprocessing
 
 if TYPE_CHECKING:
@@ -443,11 +443,7 @@ def _runtime(model: ClientModel) -> ClientRuntime:
     from cipherlearn.engines.concrete_runtime import ENGINE, ClientRuntime
 
     engine = model.description["engine"]
-    if engine["name"] != ENGINE:
-        raise ArtefactError(
-            f"This model was compiled for {engine['name']} {engine['version']}, which is not "
-            f"installed here; {ENGINE} is. Load its program and compile again."
-        )
+    check_engine(engine)
     try:
         return ClientRuntime(model.specs)
     except RuntimeError as error:

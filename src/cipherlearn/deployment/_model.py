@@ -15,8 +15,9 @@ from cipherlearn._program import InputQuantizer, OutputScaler
 from cipherlearn.deployment._archive import Archive, array_bytes, json_bytes, refusing_damage
 from cipherlearn.deployment._messages import Frame
 from cipherlearn.deployment._security import read_specs
+from cipherlearn.engines import engine_name
 
-__all__ = ["ClientModel", "ServerModel"]
+__all__ = ["ClientModel", "ServerModel", "check_engine"]
 
 
 @dataclass(frozen=True)
@@ -213,3 +214,13 @@ class ServerModel:
                     raise ArtefactError(f"{name} must be null or in (0, 1). Got {value!r:.100}.")
             ClientModel.from_archive(model.client)
         return model
+
+
+def check_engine(engine: dict[str, str]) -> None:
+    """Raise ArtefactError unless the engine that a model was compiled for is installed."""
+    installed = engine_name()
+    if engine["name"] != installed:
+        raise ArtefactError(
+            f"This model was compiled for {engine['name']} {engine['version']}. Installed here is "
+            f"{installed}. Install that one, or load the program in server.zip and compile again."
+        )

@@ -17,6 +17,7 @@ from typing import Any
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, UnknownKeyError
 from cipherlearn.deployment._messages import Kind, Message
+from cipherlearn.deployment._model import check_engine
 from cipherlearn.deployment._served import ServedModel
 
 __all__ = ["FHEServer", "compile_server"]
@@ -172,11 +173,7 @@ def compile_server(served: ServedModel, directory: Path) -> None:
     from cipherlearn.engines.concrete_runtime import ENGINE, compile_library, engine_version
 
     engine = served.engine
-    if engine["name"] != ENGINE:
-        raise ArtefactError(
-            f"This model was compiled for {engine['name']} {engine['version']}, which is not "
-            f"installed here; {ENGINE} is. Load its program and compile again."
-        )
+    check_engine(engine)
     probability = served.model.description["error_probability"]
     try:
         specs = compile_library(served.model.circuit, directory, **probability)

@@ -27,7 +27,8 @@ test-oldest: $(OLDEST)/.installed
 
 # The same tests on the other engine.
 test-concrete-numpy: $(CONCRETE_NUMPY)/.installed
-	$(CONCRETE_NUMPY)/bin/python -m pytest
+	$(CONCRETE_NUMPY)/bin/python -m pytest -m alone
+	$(CONCRETE_NUMPY)/bin/python -m pytest -m "not alone" --numprocesses 2
 
 python310:
 	@echo $(PYTHON310)
@@ -70,5 +71,5 @@ $(CONCRETE_NUMPY)/.installed: pyproject.toml constraints/concrete-numpy.txt
 	test -n "$(PYTHON310)" || { echo "The Concrete-Numpy engine needs Python 3.10, and none was found. Name one: make test-concrete-numpy PYTHON310=python3.10" >&2; exit 1; }
 	$(PYTHON310) -m venv $(CONCRETE_NUMPY)
 	$(CONCRETE_NUMPY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints/concrete-numpy.txt --editable .
-	$(CONCRETE_NUMPY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints/concrete-numpy.txt 'hypothesis>=6.100' 'pandas<3' 'pytest>=8'
+	$(CONCRETE_NUMPY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints/concrete-numpy.txt 'hypothesis>=6.100' 'pandas<3' 'pytest>=8' 'pytest-xdist>=3.5'
 	touch $@

@@ -6,12 +6,14 @@ import io
 import json
 import math
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cipherlearn import load_program
 from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer
 from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._model import ClientModel, ServerModel
@@ -287,3 +289,21 @@ def test_preprocessing_that_skops_cannot_read_is_refused(artefacts):
         client.generate_keys()
         with pytest.raises(ArtefactError, match=r"preprocessing\.skops must be whole"):
             client.encrypt([[0.0] * 4])
+
+
+# ---------------------------------------------------------------------- versions
+
+
+def test_artefacts_of_version_1_stay_readable():
+    directory = Path(__file__).parent / "data" / "artefacts_v1"
+    client = FHEClient(directory / "client.zip")
+    assert client.model_id == "c404f5871c78fc7820e23124fbd6eb757bbea5d166204855373a9c3c2304b411"
+    rows = np.array(
+        [[-1.82, -0.75, 1.32, -0.31], [-2.69, 1.13, 5.63, 4.83], [-2.94, -3.7, -3.16, 0.52]]
+    )
+    model = ServerModel.from_archive(Archive.read(directory / "server.zip", "server"))
+    program = load_program(io.BytesIO(model.program))
+    assert client.labels(program(rows)).tolist() == ["ant", "bee", "cow"]
+    # Keys and ciphertexts can be made, whatever engine version wrote the parameters.
+    client.generate_keys()
+    assert len(list(client.encrypt(rows))) == 3

@@ -303,7 +303,7 @@ def _add_predict(commands: Any) -> None:
     command.add_argument(
         "--keys",
         type=Path,
-        help="file of the secret keys; made if missing (default: keys for once)",
+        help="file of the secret keys; made if missing (default: keys for this call)",
     )
     _add_passphrase(command)
     command.add_argument("--token-file", type=Path, help="file of the service's bearer token")

@@ -20,6 +20,7 @@ else:
         # Deployment needs the successor.
         "src/cipherlearn/engines/concrete_runtime.py",
         "src/cipherlearn/deployment/*",
+        "tests/serving.py",
         *(
             f"tests/test_{name}*.py"
             for name in ("artefacts", "cli", "deployment", "messages", "persistence", "service")

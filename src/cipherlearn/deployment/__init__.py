@@ -5,10 +5,10 @@ Importing a client or a server imports neither torch nor scikit-learn.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cipherlearn._exceptions import ArtefactError, MessageError, RemoteError, UnknownKeyError
+from cipherlearn._lazy import lazy_names
 
 if TYPE_CHECKING:
     from cipherlearn.deployment._client import FHEClient
@@ -34,10 +34,4 @@ _MODULES = {
     "export": "_export",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(__name__, _MODULES)

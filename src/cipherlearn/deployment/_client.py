@@ -16,7 +16,7 @@ from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError
 from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._key_file import read_keys, write_keys
-from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
+from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment._model import ClientModel, check_engine
 from cipherlearn.deployment._preprocessing import load_preprocessing
 
@@ -93,9 +93,7 @@ class FHEClient:
         classes = self._model.classes
         if classes is not None:
             self.classes_ = classes
-        self._frames = {
-            name: self._model.frame(name) for name in ("evaluation_keys", "ciphertext", "result")
-        }
+        self._frames = self._model.frames
         self._runtime = _runtime(self._model)
         self._nonce = b""
         self._key_id = b""
@@ -112,7 +110,7 @@ class FHEClient:
 
     def message_bytes(self, name: str) -> int:
         """Length of a message with "evaluation_keys", a "ciphertext" or a "result"."""
-        return HEADER_BYTES + self._frames[name].n_payload
+        return self._model.message_bytes(name)
 
     # ------------------------------------------------------------------ keys
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from cipherlearn._exceptions import ArtefactError
 from cipherlearn._program import InputQuantizer, OutputScaler
 from cipherlearn.deployment._archive import Archive, array_bytes, json_bytes, refusing_damage
-from cipherlearn.deployment._messages import Frame
+from cipherlearn.deployment._messages import HEADER_BYTES, Frame
 from cipherlearn.deployment._security import read_specs
 from cipherlearn.engines import engine_name
 
@@ -52,9 +53,16 @@ class ClientModel:
         """SHA-256 of the parameters that keys are made for. Models may share them."""
         return hashlib.sha256(json_bytes(json.loads(self.specs)["keyset"])).digest()
 
-    def frame(self, name: str) -> Frame:
-        """Structure of "evaluation_keys", a "ciphertext" or a "result"."""
-        return Frame.from_json(self.description["frames"][name])
+    @cached_property
+    def frames(self) -> dict[str, Frame]:
+        """Structure of "evaluation_keys", a "ciphertext" and a "result"."""
+        frames = self.description["frames"]
+        names = ("evaluation_keys", "ciphertext", "result")
+        return {name: Frame.from_json(frames[name]) for name in names}
+
+    def message_bytes(self, name: str) -> int:
+        """Length of a message with what the frame of this name is for."""
+        return HEADER_BYTES + self.frames[name].n_payload
 
     @property
     def classes(self) -> NDArray | None:
@@ -110,9 +118,8 @@ class ClientModel:
                 archive.array("target_scale.npy", (n_outputs,)) if is_regressor else None,
                 archive.members.get("preprocessing.skops"),
             )
-            for name in ("evaluation_keys", "ciphertext", "result"):
-                model.frame(name)
-            classes = model.classes
+            # Read now, so that damage shows now.
+            classes, _ = model.classes, model.frames
         if classes is not None and classes.shape != (n_outputs,):
             raise ArtefactError(f"{n_outputs} outputs need as many classes. Got {len(classes)}.")
         return model

@@ -7,7 +7,7 @@ from typing import Any
 
 from cipherlearn._exceptions import MessageError
 from cipherlearn.deployment._archive import Archive
-from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
+from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment._model import ClientModel, ServerModel
 
 __all__ = ["ServedModel"]
@@ -30,9 +30,7 @@ class ServedModel:
         self.model_id = self.model.client.id
         self._client = ClientModel.from_archive(self.model.client)
         self._keyset_id = self._client.keyset_id
-        self.frames = {
-            name: self._client.frame(name) for name in ("evaluation_keys", "ciphertext", "result")
-        }
+        self.frames = self._client.frames
 
     @property
     def engine(self) -> dict[str, str]:
@@ -57,7 +55,7 @@ class ServedModel:
 
     def message_bytes(self, name: str) -> int:
         """Length of a message with "evaluation_keys", a "ciphertext" or a "result"."""
-        return HEADER_BYTES + self.frames[name].n_payload
+        return self._client.message_bytes(name)
 
     def read_ciphertext(self, ciphertext: bytes) -> Message:
         """Parse a ciphertext, or raise MessageError unless it is one for this model."""

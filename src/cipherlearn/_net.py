@@ -664,7 +664,9 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             )
         return True
 
-    def _decide(self, X: ArrayLike, execute_in_fhe: bool | str) -> NDArray[np.float32]:
+    def _decide(
+        self, X: ArrayLike, execute_in_fhe: bool | str, n_jobs: int | None
+    ) -> NDArray[np.float32]:
         """Network outputs of shape (n_samples, n_outputs), in the clear or encrypted."""
         if isinstance(execute_in_fhe, np.bool_):
             execute_in_fhe = bool(execute_in_fhe)
@@ -681,8 +683,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
                 f"This {type(self).__name__} instance is not compiled yet. Call compile() "
                 f"before predicting with execute_in_fhe={execute_in_fhe!r}."
             )
-        execute = self.circuit_.simulate if execute_in_fhe == "simulate" else self.circuit_.execute
-        accumulators = execute(self.program_.quantize(X), verbose=self.verbose)
+        codes = self.program_.quantize(X)
+        if execute_in_fhe == "simulate":
+            accumulators = self.circuit_.simulate(codes, self.verbose)
+        else:
+            accumulators = self.circuit_.execute(codes, self.verbose, n_jobs)
         return self.program_.dequantize(accumulators)
 
     def __sklearn_is_fitted__(self) -> bool:

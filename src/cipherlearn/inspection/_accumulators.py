@@ -128,7 +128,7 @@ class AccumulatorDisplay:
         AccumulatorDisplay
         """
         n_layers = len(self.layer_names)
-        ax = one_axes(ax, figsize=(2.4 + 1.7 * n_layers, 4))
+        ax = one_axes(ax, figsize=(max(6.5, 1.4 + 1.7 * n_layers), 4))
         at = np.arange(n_layers)
         limit_bits = np.asarray(self.limit_bits)
         kinds = {"proven, for every possible input": np.asarray(self.proven_widths)}
@@ -136,12 +136,14 @@ class AccumulatorDisplay:
             kinds["observed on X"] = np.asarray(self.observed_widths)
         width = 0.8 / len(kinds)
         self.bars_ = []
-        for i, (label, widths) in enumerate(kinds.items()):
+        for i, ((label, widths), ink) in enumerate(
+            zip(kinds.items(), ("white", "black"), strict=False)
+        ):
             bits = _n_bits(widths)
             x = at + (i - (len(kinds) - 1) / 2) * width
             bars = ax.bar(x, bits, 0.92 * width, label=label, color=f"C{i}", alpha=0.85)
             texts = [f"{b} bits\nwidth {w}" for b, w in zip(bits, widths, strict=True)]
-            ax.bar_label(bars, texts, label_type="center", fontsize="small", color="white")
+            ax.bar_label(bars, texts, label_type="center", fontsize="small", color=ink)
             self.bars_.append(bars)
         self.removed_bars_ = self._plot_removed(ax, width)
         self.limits_ = ax.hlines(
@@ -155,7 +157,7 @@ class AccumulatorDisplay:
         ax.set_xticks(at, self.layer_names)
         ax.set_xlim(-0.6, n_layers - 0.4)
         ax.set_ylim(0, limit_bits.max() + 0.8)
-        ax.yaxis.get_major_locator().set_params(integer=True)
+        ax.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.set_ylabel("bits of a sum")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
         self.ax_, self.figure_ = ax, ax.figure
@@ -171,7 +173,7 @@ class AccumulatorDisplay:
             proven - seen,
             0.92 * width,
             bottom=seen,
-            facecolor="none",
+            facecolor="C0",
             edgecolor="white",
             hatch="///",
             linewidth=0,

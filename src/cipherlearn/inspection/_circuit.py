@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from cipherlearn._axes import one_axes
 from cipherlearn._circuit import Circuit
 from cipherlearn._net import EncryptedPredictionNet
@@ -39,8 +41,9 @@ class Stage(NamedTuple):
 class CircuitDisplay:
     """The way of a row: quantized and encrypted, summed and looked up, decrypted and decided.
 
-    It is drawn before :meth:`~cipherlearn.NeuralNetClassifier.compile` too, since shapes and bits
-    are proven from the trained integers. Afterwards it also says the engine and the error
+    Boxes with a thick frame are those with bootstraps, which take the time. The picture is there
+    before :meth:`~cipherlearn.NeuralNetClassifier.compile` too, since shapes
+    and bits are proven from the trained integers. Afterwards it also says the engine and the error
     probability. Nothing is compiled, and no key is made, to draw it.
 
     Use :meth:`from_estimator` to make one.
@@ -100,12 +103,11 @@ class CircuitDisplay:
         circuit = getattr(network, "circuit_", None)
         stages = _stages(network, circuit)
         n_bootstraps = sum(stage.n_bootstraps for stage in stages)
-        notes = [f"{n_bootstraps} bootstraps a row"]
+        notes = [f"{_count(n_bootstraps, 'bootstrap')} a row"]
         if circuit is None:
             notes.append("not compiled yet")
         else:
-            rows = circuit.batch_size
-            notes.append(f"{circuit.engine}, {rows} row{'s' * (rows > 1)} a ciphertext")
+            notes.append(f"{circuit.engine}, {_count(circuit.batch_size, 'row')} a call")
             notes.append(error_probability(circuit))
         return cls(stages=stages, notes=notes).plot(ax=ax)
 
@@ -123,7 +125,7 @@ class CircuitDisplay:
         """
         n_stages = len(self.stages)
         ax = one_axes(ax, figsize=(8, 0.85 * n_stages + 1.1))
-        ax.axvline(0, color="0.6", linestyle=":", zorder=0)
+        ax.plot([0, 0], [-0.4, n_stages - 0.1], color="0.6", linestyle=":", zorder=0)
         self.boxes_ = [
             _plot_box(ax, stage, n_stages - 1 - i) for i, stage in enumerate(self.stages)
         ]
@@ -145,7 +147,7 @@ class CircuitDisplay:
 # Of a box, and its text.
 _COLORS = {"client": ("#e3f0fb", "#1f5a94"), "server": ("#fdecd8", "#a35200")}
 _X = {"client": -1, "server": 1}
-_HALF_WIDTH, _HALF_HEIGHT = 0.9, 0.36
+_HALF_WIDTH, _HALF_HEIGHT = 0.9, 0.28
 
 
 def error_probability(circuit: Circuit) -> str:
@@ -166,22 +168,23 @@ def _power(probability: float) -> str:
 
 def _stages(network: EncryptedPredictionNet, circuit: Circuit | None) -> list[Stage]:
     program = network.program_
-    codes = f"{program.n_codes} codes of {program.quantizer.n_bits} bits"
+    codes = f"{_count(program.n_codes, 'code')} of {_count(program.quantizer.n_bits, 'bit')}"
     stages = [
-        Stage("client", "Quantize", f"{program.n_features} features → {codes}"),
-        Stage("client", "Encrypt", f"{program.n_codes} integers"),
+        Stage("client", "Quantize", f"{_count(program.n_features, 'feature')} → {codes}"),
+        Stage("client", "Encrypt", _count(program.n_codes, "integer")),
     ]
     rounding = "exact" if circuit is None else circuit.rounding
     for i, layer in enumerate(program.layers[:-1]):
         stages += _hidden_stages(f"Hidden {i + 1}", layer, rounding)
     last = program.layers[-1]
     stages.append(_sums("Output", last))
-    stages.append(Stage("client", "Decrypt", f"{program.n_outputs} integers"))
+    stages.append(Stage("client", "Decrypt", _count(program.n_outputs, "integer")))
     if hasattr(network, "classes_"):
-        decide = f"argmax, or softmax, of {program.n_outputs} classes"
+        decide = f"scale, softmax or argmax of {program.n_outputs} classes"
+        stages.append(Stage("client", "Decide", decide))
     else:
-        decide = f"{program.n_outputs} target{'s' * (program.n_outputs > 1)} in their units"
-    stages.append(Stage("client", "Scale and decide", decide))
+        targets = f"{_count(program.n_outputs, 'target')} in the units of training"
+        stages.append(Stage("client", "Scale", targets))
     return stages
 
 
@@ -192,24 +195,31 @@ def _hidden_stages(name: str, layer: IntegerLayer, rounding: str) -> list[Stage]
     if removed:
         # Exact rounding takes away a bit at a time, with a bootstrap of 1 bit for each.
         extra = removed * n_neurons if rounding == "exact" else 0
-        how = f"{extra} bootstraps of 1 bit" if extra else "approximately, without bootstraps"
+        how = (
+            f"{_count(extra, 'bootstrap')} of 1 bit"
+            if extra
+            else "approximately, without bootstraps"
+        )
         details = f"{layer.n_accum_bits} → {layer.n_table_bits} bits, {how}"
         stages.append(Stage("server", f"{name}: rounding", details, extra))
     highest = max(r.high for r in layer.table_ranges)
     bits = layer.n_table_bits if removed else layer.n_accum_bits
     details = (
-        f"{n_neurons} bootstraps of {bits} bits → {n_neurons} codes of "
-        f"{max(1, highest.bit_length())} bits"
+        f"{_count(n_neurons, 'bootstrap')} of {_count(bits, 'bit')} → "
+        f"{_count(n_neurons, 'code')} of {_count(max(1, highest.bit_length()), 'bit')}"
     )
     stages.append(Stage("server", f"{name}: table lookups", details, n_neurons))
     return stages
 
 
 def _sums(name: str, layer: IntegerLayer) -> Stage:
-    n_neurons = len(layer.weights)
-    n_weights = int((layer.weights != 0).sum())
-    details = f"{n_neurons} neurons of {layer.n_accum_bits} bits, {n_weights} non-zero weights"
+    neurons, bits = _count(len(layer.weights), "neuron"), _count(layer.n_accum_bits, "bit")
+    details = f"{neurons} of {bits}, {_count(np.count_nonzero(layer.weights), 'weight')}"
     return Stage("server", f"{name}: sums", details)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _plot_box(ax: Any, stage: Stage, y: float) -> Any:
@@ -218,9 +228,9 @@ def _plot_box(ax: Any, stage: Stage, y: float) -> Any:
     fill, ink = _COLORS[stage.side]
     x = _X[stage.side]
     box = FancyBboxPatch(
-        (x - _HALF_WIDTH, y - _HALF_HEIGHT + 0.08),
+        (x - _HALF_WIDTH, y - _HALF_HEIGHT),
         2 * _HALF_WIDTH,
-        2 * _HALF_HEIGHT - 0.16,
+        2 * _HALF_HEIGHT,
         boxstyle="round,pad=0,rounding_size=0.08",
         facecolor=fill,
         edgecolor=ink,
@@ -234,12 +244,11 @@ def _plot_box(ax: Any, stage: Stage, y: float) -> Any:
 
 def _plot_arrow(ax: Any, side: str, following: str, y: float) -> None:
     """Point from the stage at height ``y`` to the one below it."""
-    start, end = (_X[side], y - 0.28), (_X[following], y - 1 + 0.28)
+    x = float(_X[side])
+    start, end = (x, y - _HALF_HEIGHT), (_X[following], y - 1 + _HALF_HEIGHT)
     if side != following:
-        # Over the network, from edge to edge.
-        inwards = 1 if side == "client" else -1
-        start = (_X[side] + inwards * _HALF_WIDTH, y)
-        end = (_X[following], y - 1 + 0.28)
+        # Over the network, from the side that faces the other.
+        start = (x - x * _HALF_WIDTH, y)
     style = "arc3" if side == following else "angle,angleA=0,angleB=90,rad=6"
     ax.annotate(
         "",

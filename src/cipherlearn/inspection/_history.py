@@ -91,8 +91,8 @@ class TrainingHistoryDisplay:
         -------
         TrainingHistoryDisplay
         """
-        # A sorted set would lose the order in which the history names them.
-        epochs = list(find_network(estimator).history_)
+        epochs = list(find_network(estimator).history)
+        # A set would lose the order in which the history names them.
         names = list(dict.fromkeys(name for epoch in epochs for name in epoch))
 
         def curves(chosen: list[str]) -> dict[str, np.ndarray]:
@@ -138,7 +138,8 @@ class TrainingHistoryDisplay:
         for i, (name, values) in enumerate(self.losses.items()):
             self.lines_[name] = _plot_curve(ax, name, values, f"C{i}")
         ax.set(xlabel="epoch", ylabel="loss")
-        ax.set_ylim(bottom=0)
+        if all(np.nanmin(values) >= 0 for values in self.losses.values()):
+            ax.set_ylim(bottom=0)
         self.score_ax_ = None
         if self.scores:
             self.score_ax_ = ax.twinx()

@@ -154,7 +154,7 @@ class LatencyDisplay:
         Raises
         ------
         ValueError
-            If ``seconds`` are not of these models.
+            If ``seconds`` are not of these models, or not above 0.
         """
         if isinstance(estimators, Mapping):
             names: list[str] | None = list(estimators)
@@ -174,6 +174,8 @@ class LatencyDisplay:
                 "seconds must hold one time for each estimator, in their order or by their "
                 f"names, {names or f'of which there are none for {len(models)}'}. Got {seconds!r}."
             )
+        if not all(value > 0 for value in given):
+            raise ValueError(f"seconds must be above 0. Got {given}.")
         display = cls(
             seconds=given,
             scores=[check_scoring(model, scoring)(model, X, y) for model in models],
@@ -196,6 +198,8 @@ class LatencyDisplay:
         LatencyDisplay
         """
         ax = one_axes(ax)
+        from matplotlib.ticker import LogLocator, NullFormatter
+
         seconds, scores = np.asarray(self.seconds), np.asarray(self.scores)
         order = np.lexsort((-scores, seconds))
         is_best_yet = np.diff(np.maximum.accumulate(scores[order]), prepend=-np.inf) > 0
@@ -223,6 +227,9 @@ class LatencyDisplay:
                 *best, marker="*", s=200, color="C3", label="chosen", zorder=3
             )
         ax.set(xscale="log", xlabel=self.seconds_name, ylabel=self.score_name)
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_formatter(NullFormatter())
         ax.margins(0.08)
         ax.legend()
         self.ax_, self.figure_ = ax, ax.figure

@@ -164,4 +164,4 @@ def _integer_ticks(panel: Any, levels: NDArray) -> None:
     """Label levels by integers, not all of them if they are many."""
     panel.set_xticks(levels if len(levels) <= 9 else levels[:: len(levels) // 8])
     panel.set_xlim(levels[0] - 0.7, levels[-1] + 0.7)
-    panel.yaxis.get_major_locator().set_params(integer=True)
+    panel.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

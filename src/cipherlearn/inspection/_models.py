@@ -79,7 +79,7 @@ def layer_names(program: IntegerProgram) -> list[str]:
 
 
 def _unwrapped(model: Any) -> list[Any]:
-    """The model, what it wraps, what that wraps, and so on, down to a single estimator."""
+    """Return the model, what it wraps, what that wraps, and so on, down to one estimator."""
     parts = [model]
     while True:
         outer = parts[-1]

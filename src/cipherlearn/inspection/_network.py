@@ -15,6 +15,9 @@ from cipherlearn.inspection._models import find_network, layer_names
 
 __all__ = ["NetworkDisplay"]
 
+# By the sign of an edge.
+_COLORS = {1: "#3b7dd8", -1: "#e0523f", 0: "0.7"}
+
 # Names longer than this are cut.
 _LONGEST = 28
 
@@ -25,7 +28,7 @@ class NetworkDisplay:
     Only non-zero weights have an edge, and only features that some neuron reads are shown. Several
     codes encode a feature, and a neuron may read some of them: their weights are one edge, as wide
     as their magnitudes together, and coloured by their sum, blue if the neuron grows with the
-    feature, red if it falls.
+    feature, red if it falls. Hidden neurons are ordered so that few edges cross.
 
     Use :meth:`from_estimator` to make one.
 
@@ -160,6 +163,7 @@ class NetworkDisplay:
         n_left_out = int((total > 0).sum()) - len(self.features_)
         signed[0], sizes[0] = signed[0][:, self.features_], sizes[0][:, self.features_]
 
+        self._untangle(signed, sizes)
         counts = [len(self.features_), *(len(layer) for layer in signed)]
         ax = one_axes(ax, figsize=(3.5 + 2.5 * len(signed), max(3.5, 0.19 * max(counts))))
         heights = [_spread(count) for count in counts]
@@ -177,7 +181,10 @@ class NetworkDisplay:
         self._label(ax, len(signed), heights[-1], map(_cut, self.output_names), "left")
         read = f"{counts[0]} of {len(self.feature_names)} features"
         read += f"\n({n_left_out} more are read)" if n_left_out else ""
-        titles = [read, *(f"{n}\n{c} neurons" for n, c in zip(self.layer_names, counts[1:]))]
+        titles = [
+            read,
+            *(f"{n}\n{c} neurons" for n, c in zip(self.layer_names, counts[1:], strict=True)),
+        ]
         titles[-1] = f"output\n{counts[-1]}"
         for i, title in enumerate(titles):
             ax.annotate(title, (i, 1.0), (0, 12), textcoords="offset points", ha="center")
@@ -186,11 +193,20 @@ class NetworkDisplay:
         return self
 
     def _edge_weights(self) -> tuple[list[NDArray], list[NDArray]]:
-        """Sums of weights, and of their magnitudes, with the codes of a feature together."""
+        """Return sums of weights, and of their magnitudes, with the codes of a feature together."""
         first, *others = [np.asarray(weights) for weights in self.weights]
         reads = np.asarray(self.code_features)[:, None] == np.arange(len(self.feature_names))
         reads = reads.astype(np.int64)
         return [first @ reads, *others], [np.abs(first) @ reads, *map(np.abs, others)]
+
+    @staticmethod
+    def _untangle(signed: list[NDArray], sizes: list[NDArray]) -> None:
+        """Order hidden neurons by the mean height of what they read: fewer edges cross."""
+        for i in range(len(sizes) - 1):
+            at = sizes[i] @ _spread(sizes[i].shape[1]) / np.maximum(1, sizes[i].sum(axis=1))
+            order = np.argsort(-at, kind="stable")
+            for layers in (signed, sizes):
+                layers[i], layers[i + 1] = layers[i][order], layers[i + 1][:, order]
 
     def _plot_edges(self, ax: Any, signed: list, sizes: list, heights: list[NDArray]) -> None:
         from matplotlib.collections import LineCollection
@@ -204,11 +220,9 @@ class NetworkDisplay:
                     [(i, heights[i][source]), (i + 1, heights[i + 1][target])]
                     for target, source in zip(targets, sources, strict=True)
                 ],
-                array=sums[targets, sources],
-                cmap="RdBu",
-                clim=(-1, 1),
+                colors=[_COLORS[int(sign)] for sign in np.sign(sums[targets, sources])],
                 linewidths=0.4 + 2.2 * size,
-                alpha=0.75,
+                alpha=0.7,
                 zorder=1,
             )
             self.edges_.append(ax.add_collection(lines))
@@ -231,7 +245,9 @@ class NetworkDisplay:
     def _finish(ax: Any, n_layers: int) -> None:
         from matplotlib.lines import Line2D
 
-        kinds = {"positive": "#2166ac", "negative": "#b2182b", "mixed, sum 0": "0.75"}
+        kinds = dict(
+            zip(("positive", "negative", "of both signs, sum 0"), _COLORS.values(), strict=True)
+        )
         ax.legend(
             handles=[Line2D([], [], color=color, lw=2, label=k) for k, color in kinds.items()],
             title="weights",
@@ -246,7 +262,7 @@ class NetworkDisplay:
 
 
 def _spread(count: int) -> NDArray:
-    """Heights from 1 down to 0, in the middle for a single node."""
+    """Heights between 1 and 0, from the top."""
     return (np.arange(count)[::-1] + 0.5) / max(1, count)
 
 

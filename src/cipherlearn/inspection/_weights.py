@@ -22,7 +22,7 @@ class WeightBudgetDisplay:
     have a width of their own, ``module__n_hidden_accum_bits`` or ``module__n_output_accum_bits``,
     or with ``module__budget="l1"``, the width of its sum is bounded too. Dots show it on the
     right axis, which is scaled so that the dashed line is the limit of both. A neuron whose bar
-    or dot is at the line is full.
+    or dot is at the line is full. An orange line is of widths alone.
 
     All neurons of ``module_`` are shown, since the budget counts all. The circuit leaves out those
     that always give the same code.
@@ -148,7 +148,8 @@ class WeightBudgetDisplay:
             neurons = np.arange(len(counts))
             self.bars_.append(panel.bar(neurons, counts, color="C0", alpha=0.8))
             line = dots = None
-            limit = max(1, *counts) if budget is None else budget
+            # Where only widths are bounded, no bar may seem to reach their limit.
+            limit = 1.3 * max(1, *counts) if budget is None else budget
             if max_width is not None:
                 scale = limit / max_width
                 (dots,) = panel.plot(neurons, widths * scale, "o", color="C1", markersize=4)
@@ -158,12 +159,13 @@ class WeightBudgetDisplay:
                 right.set_ylabel("width of the sum", color="C1")
                 right.tick_params(colors="C1")
             if budget is not None or max_width is not None:
-                line = panel.axhline(limit, color="C3", linestyle="--")
+                line = panel.axhline(limit, color="C1" if budget is None else "C3", linestyle="--")
             self.dots_.append(dots)
             self.lines_.append(line)
+            panel.set_xlim(-0.75, len(counts) - 0.25)
             panel.set_ylim(0, 1.12 * max(limit, *counts))
             for axis in (panel.xaxis, panel.yaxis):
-                axis.get_major_locator().set_params(integer=True)
+                axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
             panel.set(title=f"{name}\n{_limits(budget, max_width)}", xlabel="neuron")
         self.axes_[0, 0].set_ylabel("non-zero weights", color="C0")
         return self

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from cipherlearn._axes import one_axes
 from cipherlearn._cost import CostEstimate
 from cipherlearn._program import FloatArray, IntegerProgram
 
-__all__ = ["LayerReport", "Report", "make_report"]
+__all__ = ["LayerReport", "Report", "make_report", "observed_widths"]
 
 _COLUMNS = (
     "layer",
@@ -113,10 +114,7 @@ class Report:
         -------
         matplotlib Axes
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(figsize=(6, 1 + 0.5 * len(self.layers)), layout="constrained")
+        ax = one_axes(ax, figsize=(6, 1 + 0.5 * len(self.layers)))
         hidden = [layer for layer in self.layers if layer.n_bootstraps]
         names = ["fixed", *(f"{layer.name}\n{layer.n_bootstraps} bootstraps" for layer in hidden)]
         bars = ax.barh(names, [self.cost.fixed_seconds, *self.cost.layer_seconds])
@@ -168,7 +166,9 @@ def make_report(
         Rows on which accumulators are observed.
     flip_rate : float or None, default=None
     """
-    observed = [None] * len(program.layers) if X is None else _observed_bits(program, X)
+    observed: list[int | None] = [None] * len(program.layers)
+    if X is not None:
+        observed = [max(1, width.bit_length()) for width in observed_widths(program, X)]
     layers = []
     for i, layer in enumerate(program.layers):
         is_hidden = layer.tables is not None
@@ -189,10 +189,10 @@ def make_report(
     return Report(tuple(layers), cost, flip_rate)
 
 
-def _observed_bits(program: IntegerProgram, X: FloatArray) -> list[int]:
-    bits, codes = [], program.quantize(X)
+def observed_widths(program: IntegerProgram, X: FloatArray) -> list[int]:
+    """Return the largest range of any neuron's sums over some rows, for each layer."""
+    widths, codes = [], program.quantize(X)
     for layer in program.layers:
-        widths = np.ptp(codes @ layer.weights.T, axis=0)
-        bits.append(max(1, int(widths.max()).bit_length()))
+        widths.append(int(np.ptp(codes @ layer.weights.T, axis=0).max()))
         codes = layer(codes)
-    return bits
+    return widths

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from cipherlearn._axes import one_axes
 from cipherlearn._circuit import Circuit
+from cipherlearn._html import error_probability
 from cipherlearn._net import EncryptedPredictionNet
 from cipherlearn._program import IntegerLayer
 from cipherlearn.inspection._models import find_network
@@ -148,22 +148,6 @@ class CircuitDisplay:
 _COLORS = {"client": ("#e3f0fb", "#1f5a94"), "server": ("#fdecd8", "#a35200")}
 _X = {"client": -1, "server": 1}
 _HALF_WIDTH, _HALF_HEIGHT = 0.9, 0.28
-
-
-def error_probability(circuit: Circuit) -> str:
-    """Say what ``compile`` was asked for. It costs nothing, even before an engine is loaded."""
-    options = circuit.options
-    if options["global_p_error"] is not None:
-        return f"error probability of a call ≤ {_power(options['global_p_error'])}"
-    return f"error probability of a bootstrap ≤ {_power(options['p_error'])}"
-
-
-def _power(probability: float) -> str:
-    exponent = math.log2(probability)
-    if exponent.is_integer() and exponent < -3:
-        digits = str(int(-exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"2⁻{digits}"
-    return f"{probability:.2g}"
 
 
 def _stages(network: EncryptedPredictionNet, circuit: Circuit | None) -> list[Stage]:

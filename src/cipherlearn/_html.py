@@ -25,7 +25,9 @@ _STYLE = """<style>
   display: inline-block; margin: 0.3em 0 0.6em; padding: 0.5em 0.9em; color: inherit;
   border: 1px solid rgba(128, 128, 128, 0.6); border-radius: 0.4em; font-size: 0.9em;
 }
-.cipherlearn-state table { border-collapse: collapse; margin: 0.4em 0; color: inherit; font-size: inherit; }
+.cipherlearn-state table {
+  border-collapse: collapse; margin: 0.4em 0; color: inherit; font-size: inherit;
+}
 .cipherlearn-state th, .cipherlearn-state td {
   padding: 0.15em 0.8em 0.15em 0; text-align: right; background: transparent; color: inherit;
 }

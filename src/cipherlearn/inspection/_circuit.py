@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cipherlearn._axes import one_axes
-from cipherlearn._circuit import Circuit
 from cipherlearn._html import error_probability
-from cipherlearn._net import EncryptedPredictionNet
-from cipherlearn._program import IntegerLayer
 from cipherlearn.inspection._models import find_network
 
-__all__ = ["CircuitDisplay", "Stage"]
+if TYPE_CHECKING:
+    from cipherlearn._circuit import Circuit
+    from cipherlearn._net import EncryptedPredictionNet
+    from cipherlearn._program import IntegerLayer
+
+__all__ = ["CircuitDisplay"]
 
 
 class Stage(NamedTuple):
-    """A box of a :class:`CircuitDisplay`.
-
-    Parameters
-    ----------
-    side : {"client", "server"}
-        Who does it.
-    title : str
-        What is done.
-    details : str
-        Shapes and bit-widths.
-    n_bootstraps : int
-        Bootstraps that it takes for a row.
-    """
+    """A box of a :class:`CircuitDisplay`."""
 
     side: str
     title: str
@@ -50,8 +40,9 @@ class CircuitDisplay:
 
     Parameters
     ----------
-    stages : sequence of Stage
-        In the order of execution.
+    stages : sequence of tuple of (side, title, details, n_bootstraps)
+        In the order of execution: who does it, "client" or "server", what it is, its shapes and
+        bit-widths, and the bootstraps that it takes for a row.
     notes : sequence of str
         Lines below the picture.
 
@@ -80,7 +71,9 @@ class CircuitDisplay:
     True
     """
 
-    def __init__(self, *, stages: Sequence[Stage], notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, stages: Sequence[tuple[str, str, str, int]], notes: Sequence[str] = ()
+    ) -> None:
         self.stages = stages
         self.notes = notes
 
@@ -123,13 +116,12 @@ class CircuitDisplay:
         -------
         CircuitDisplay
         """
-        n_stages = len(self.stages)
+        stages = [Stage(*stage) for stage in self.stages]
+        n_stages = len(stages)
         ax = one_axes(ax, figsize=(8, 0.85 * n_stages + 1.1))
         ax.plot([0, 0], [-0.4, n_stages - 0.1], color="0.6", linestyle=":", zorder=0)
-        self.boxes_ = [
-            _plot_box(ax, stage, n_stages - 1 - i) for i, stage in enumerate(self.stages)
-        ]
-        for i, (stage, following) in enumerate(zip(self.stages, self.stages[1:], strict=False)):
+        self.boxes_ = [_plot_box(ax, stage, n_stages - 1 - i) for i, stage in enumerate(stages)]
+        for i, (stage, following) in enumerate(zip(stages, stages[1:], strict=False)):
             _plot_arrow(ax, stage.side, following.side, n_stages - 1 - i)
         for side, (x, title) in {
             "client": (-1, "Client: holds the secret key"),

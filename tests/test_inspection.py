@@ -22,6 +22,7 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from skorch.dataset import ValidSplit
 
 from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, NeuralNetRegressor, _cost
+from cipherlearn._html import html_table
 from cipherlearn.inspection import (
     AccumulatorDisplay,
     CircuitDisplay,
@@ -514,6 +515,11 @@ def test_showing_a_loaded_estimator_compiles_nothing(models):
     CircuitDisplay.from_estimator(clf)
     assert clf.circuit_._engine_circuit is None
     assert not clf.circuit_._has_keys
+
+
+def test_cells_are_escaped():
+    assert html_table(["<b>"], [["a & b"]]).count("&lt;b&gt;</th>") == 1
+    assert "<td>a &amp; b</td>" in html_table(["x"], [["a & b"]])
 
 
 def test_text_display_and_diagrams_of_pipelines_are_scikit_learns(models):

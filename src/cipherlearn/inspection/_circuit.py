@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -121,7 +122,7 @@ class CircuitDisplay:
         ax = one_axes(ax, figsize=(8, 0.85 * n_stages + 1.1))
         ax.plot([0, 0], [-0.4, n_stages - 0.1], color="0.6", linestyle=":", zorder=0)
         self.boxes_ = [_plot_box(ax, stage, n_stages - 1 - i) for i, stage in enumerate(stages)]
-        for i, (stage, following) in enumerate(zip(stages, stages[1:], strict=False)):
+        for i, (stage, following) in enumerate(pairwise(stages)):
             _plot_arrow(ax, stage.side, following.side, n_stages - 1 - i)
         for side, (x, title) in {
             "client": (-1, "Client: holds the secret key"),

@@ -311,7 +311,7 @@ def test_phases_survive_storage_and_further_training(again):
 def test_a_history_without_phases_is_drawn_unshaded(models):
     clf = copy.deepcopy(models["two layers"])
     for row in clf.history_:
-        del row["phase"]
+        del row["event_quantized"]
     display = TrainingHistoryDisplay.from_estimator(clf)
     assert display.spans_ == []
     assert len(display.lines_["train loss"].get_ydata()) == 20

@@ -120,16 +120,21 @@ class CircuitDisplay:
         stages = [Stage(*stage) for stage in self.stages]
         n_stages = len(stages)
         ax = one_axes(ax, figsize=(8, 0.85 * n_stages + 1.1))
+        inches = ax.bbox.width / ax.figure.dpi, ax.bbox.height / ax.figure.dpi
+        size = max(4.0, min(10.0, 1.7 * inches[0], 15 * inches[1] / n_stages))
         ax.plot([0, 0], [-0.4, n_stages - 0.1], color="0.6", linestyle=":", zorder=0)
-        self.boxes_ = [_plot_box(ax, stage, n_stages - 1 - i) for i, stage in enumerate(stages)]
+        self.boxes_ = [
+            _plot_box(ax, stage, n_stages - 1 - i, size) for i, stage in enumerate(stages)
+        ]
         for i, (stage, following) in enumerate(pairwise(stages)):
             _plot_arrow(ax, stage.side, following.side, n_stages - 1 - i)
         for side, (x, title) in {
             "client": (-1, "Client: holds the secret key"),
             "server": (1, "Server: sees ciphertexts only"),
         }.items():
-            ax.text(x, n_stages - 0.25, title, ha="center", color=_COLORS[side][1], weight="bold")
-        ax.text(0, -0.62, "   ·   ".join(self.notes), ha="center", va="top")
+            ink = _COLORS[side][1]
+            ax.text(x, n_stages - 0.25, title, ha="center", color=ink, weight="bold", fontsize=size)
+        ax.text(0, -0.62, "   ·   ".join(self.notes), ha="center", va="top", fontsize=size)
         ax.set_xlim(-2, 2)
         ax.set_ylim(-1, n_stages)
         ax.set_axis_off()
@@ -199,7 +204,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _plot_box(ax: Any, stage: Stage, y: float) -> Any:
+def _plot_box(ax: Any, stage: Stage, y: float, size: float) -> Any:
     from matplotlib.patches import FancyBboxPatch
 
     fill, ink = _COLORS[stage.side]
@@ -214,8 +219,9 @@ def _plot_box(ax: Any, stage: Stage, y: float) -> Any:
         linewidth=2.5 if stage.n_bootstraps else 1,
     )
     ax.add_patch(box)
-    ax.text(x, y + 0.11, stage.title, ha="center", va="center", color=ink, weight="bold")
-    ax.text(x, y - 0.13, stage.details, ha="center", va="center", color="0.2", fontsize="small")
+    style = {"ha": "center", "va": "center"}
+    ax.text(x, y + 0.11, stage.title, color=ink, weight="bold", fontsize=size, **style)
+    ax.text(x, y - 0.13, stage.details, color="0.2", fontsize=0.85 * size, **style)
     return box
 
 

@@ -25,6 +25,7 @@ from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit
 from cipherlearn._cost import CostEstimate, estimate_cost
 from cipherlearn._exceptions import CipherlearnError
+from cipherlearn._html import state_panel
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
@@ -94,6 +95,15 @@ class EncryptedPredictionNet(skorch.NeuralNet):
     predict_nonlinearity = "auto"
 
     __repr__ = BaseEstimator.__repr__
+
+    def _repr_html_inner(self) -> str:
+        return super()._repr_html_inner() + state_panel(self)
+
+    def _repr_mimebundle_(self, **kwargs) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] = self._repr_html_inner()
+        return bundle
 
     def __init__(
         self,

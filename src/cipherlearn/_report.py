@@ -10,6 +10,7 @@ import numpy as np
 
 from cipherlearn._axes import one_axes
 from cipherlearn._cost import CostEstimate
+from cipherlearn._html import html_table
 from cipherlearn._program import FloatArray, IntegerProgram
 
 __all__ = ["LayerReport", "Report", "make_report", "observed_widths"]
@@ -94,13 +95,8 @@ class Report:
         return "\n".join([*lines, "", *self._summary()])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(name)}</th>" for name in _COLUMNS)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
-        )
         summary = "<br>".join(map(escape, self._summary()))
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{summary}</p>"
+        return f"{html_table(_COLUMNS, self._rows())}<p>{summary}</p>"
 
     def plot(self, ax: Any = None) -> Any:
         """Draw where the time of a call goes.

@@ -128,7 +128,7 @@ class AccumulatorDisplay:
         AccumulatorDisplay
         """
         n_layers = len(self.layer_names)
-        ax = one_axes(ax, figsize=(max(6.5, 1.4 + 1.7 * n_layers), 4))
+        ax = one_axes(ax, figsize=(max(6.5, 1.4 + 2.0 * n_layers), 4))
         at = np.arange(n_layers)
         limit_bits = np.asarray(self.limit_bits)
         kinds = {"proven, for every possible input": np.asarray(self.proven_widths)}

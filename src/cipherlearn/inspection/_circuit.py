@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cipherlearn._axes import one_axes
-from cipherlearn._circuit import Circuit
-from cipherlearn._net import EncryptedPredictionNet
-from cipherlearn._program import IntegerLayer
+from cipherlearn._html import error_probability
 from cipherlearn.inspection._models import find_network
 
-__all__ = ["CircuitDisplay", "Stage"]
+if TYPE_CHECKING:
+    from cipherlearn._circuit import Circuit
+    from cipherlearn._net import EncryptedPredictionNet
+    from cipherlearn._program import IntegerLayer
+
+__all__ = ["CircuitDisplay"]
 
 
 class Stage(NamedTuple):
-    """A box of a :class:`CircuitDisplay`.
-
-    Parameters
-    ----------
-    side : {"client", "server"}
-        Who does it.
-    title : str
-        What is done.
-    details : str
-        Shapes and bit-widths.
-    n_bootstraps : int
-        Bootstraps that it takes for a row.
-    """
+    """A box of a :class:`CircuitDisplay`."""
 
     side: str
     title: str
@@ -50,8 +41,9 @@ class CircuitDisplay:
 
     Parameters
     ----------
-    stages : sequence of Stage
-        In the order of execution.
+    stages : sequence of tuple of (side, title, details, n_bootstraps)
+        In the order of execution: who does it, "client" or "server", what it is, its shapes and
+        bit-widths, and the bootstraps that it takes for a row.
     notes : sequence of str
         Lines below the picture.
 
@@ -80,7 +72,9 @@ class CircuitDisplay:
     True
     """
 
-    def __init__(self, *, stages: Sequence[Stage], notes: Sequence[str] = ()) -> None:
+    def __init__(
+        self, *, stages: Sequence[tuple[str, str, str, int]], notes: Sequence[str] = ()
+    ) -> None:
         self.stages = stages
         self.notes = notes
 
@@ -123,20 +117,24 @@ class CircuitDisplay:
         -------
         CircuitDisplay
         """
-        n_stages = len(self.stages)
+        stages = [Stage(*stage) for stage in self.stages]
+        n_stages = len(stages)
         ax = one_axes(ax, figsize=(8, 0.85 * n_stages + 1.1))
+        inches = ax.bbox.width / ax.figure.dpi, ax.bbox.height / ax.figure.dpi
+        size = max(4.0, min(10.0, 1.7 * inches[0], 15 * inches[1] / n_stages))
         ax.plot([0, 0], [-0.4, n_stages - 0.1], color="0.6", linestyle=":", zorder=0)
         self.boxes_ = [
-            _plot_box(ax, stage, n_stages - 1 - i) for i, stage in enumerate(self.stages)
+            _plot_box(ax, stage, n_stages - 1 - i, size) for i, stage in enumerate(stages)
         ]
-        for i, (stage, following) in enumerate(zip(self.stages, self.stages[1:], strict=False)):
+        for i, (stage, following) in enumerate(pairwise(stages)):
             _plot_arrow(ax, stage.side, following.side, n_stages - 1 - i)
         for side, (x, title) in {
             "client": (-1, "Client: holds the secret key"),
             "server": (1, "Server: sees ciphertexts only"),
         }.items():
-            ax.text(x, n_stages - 0.25, title, ha="center", color=_COLORS[side][1], weight="bold")
-        ax.text(0, -0.62, "   ·   ".join(self.notes), ha="center", va="top")
+            ink = _COLORS[side][1]
+            ax.text(x, n_stages - 0.25, title, ha="center", color=ink, weight="bold", fontsize=size)
+        ax.text(0, -0.62, "   ·   ".join(self.notes), ha="center", va="top", fontsize=size)
         ax.set_xlim(-2, 2)
         ax.set_ylim(-1, n_stages)
         ax.set_axis_off()
@@ -148,22 +146,6 @@ class CircuitDisplay:
 _COLORS = {"client": ("#e3f0fb", "#1f5a94"), "server": ("#fdecd8", "#a35200")}
 _X = {"client": -1, "server": 1}
 _HALF_WIDTH, _HALF_HEIGHT = 0.9, 0.28
-
-
-def error_probability(circuit: Circuit) -> str:
-    """Say what ``compile`` was asked for. It costs nothing, even before an engine is loaded."""
-    options = circuit.options
-    if options["global_p_error"] is not None:
-        return f"error probability of a call ≤ {_power(options['global_p_error'])}"
-    return f"error probability of a bootstrap ≤ {_power(options['p_error'])}"
-
-
-def _power(probability: float) -> str:
-    exponent = math.log2(probability)
-    if exponent.is_integer() and exponent < -3:
-        digits = str(int(-exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"2⁻{digits}"
-    return f"{probability:.2g}"
 
 
 def _stages(network: EncryptedPredictionNet, circuit: Circuit | None) -> list[Stage]:
@@ -222,7 +204,7 @@ def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
 
 
-def _plot_box(ax: Any, stage: Stage, y: float) -> Any:
+def _plot_box(ax: Any, stage: Stage, y: float, size: float) -> Any:
     from matplotlib.patches import FancyBboxPatch
 
     fill, ink = _COLORS[stage.side]
@@ -237,8 +219,9 @@ def _plot_box(ax: Any, stage: Stage, y: float) -> Any:
         linewidth=2.5 if stage.n_bootstraps else 1,
     )
     ax.add_patch(box)
-    ax.text(x, y + 0.11, stage.title, ha="center", va="center", color=ink, weight="bold")
-    ax.text(x, y - 0.13, stage.details, ha="center", va="center", color="0.2", fontsize="small")
+    style = {"ha": "center", "va": "center"}
+    ax.text(x, y + 0.11, stage.title, color=ink, weight="bold", fontsize=size, **style)
+    ax.text(x, y - 0.13, stage.details, color="0.2", fontsize=0.85 * size, **style)
     return box
 
 

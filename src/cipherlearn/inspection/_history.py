@@ -16,8 +16,11 @@ from cipherlearn.inspection._models import find_network
 __all__ = ["TrainingHistoryDisplay"]
 
 # What a history holds besides scores.
-_NO_SCORES = {"epoch", "dur", "phase"}
+_NO_SCORES = {"epoch", "dur"}
 _NO_SCORE_ENDINGS = ("_best", "_loss", "_batch_count")
+
+# As QuantizationCallback records it. Histories of earlier versions do not say.
+_PHASE_OF = {False: "float", True: "quantized", None: ""}
 
 _PHASES = {
     "float": ("float warm-up, sparsity grows", "0.85"),
@@ -116,7 +119,7 @@ class TrainingHistoryDisplay:
                     if not name.endswith(_NO_SCORE_ENDINGS) and name not in _NO_SCORES
                 ]
             ),
-            phases=[row.get("phase", "") for row in epochs],
+            phases=[_PHASE_OF[row.get("event_quantized")] for row in epochs],
         )
         return display.plot(ax=ax)
 

@@ -226,10 +226,13 @@ class LatencyDisplay:
             self.chosen_ = ax.scatter(
                 *best, marker="*", s=200, color="C3", label="chosen", zorder=3
             )
-        ax.set(xscale="log", xlabel=self.seconds_name, ylabel=self.score_name)
-        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.xaxis.set_major_formatter("{x:g}")
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        ax.set(xlabel=self.seconds_name, ylabel=self.score_name)
+        # As scikit-learn's displays do: over a small range, a logarithmic axis has too few ticks.
+        if seconds.max() > 5 * seconds.min():
+            ax.set_xscale("log")
+            ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            ax.xaxis.set_major_formatter("{x:g}")
+            ax.xaxis.set_minor_formatter(NullFormatter())
         ax.margins(0.08)
         ax.legend()
         self.ax_, self.figure_ = ax, ax.figure

@@ -9,11 +9,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._program import IntArray, IntegerProgram
+from cipherlearn._progress import progress_bar
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
 
 __all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
@@ -220,7 +220,7 @@ class Circuit:
 
     def _map_batches(self, function, codes: IntArray, title: str, verbose: bool | int) -> IntArray:
         results = np.empty((len(codes), self.program.n_outputs), dtype=np.int64)
-        with tqdm(total=len(codes), desc=title, unit="row", disable=not verbose) as progress:
+        with progress_bar(len(codes), title, verbose) as progress:
             for start in range(0, len(codes), self.batch_size):
                 batch = codes[start : start + self.batch_size]
                 results[start : start + len(batch)] = function(batch)[: len(batch)]

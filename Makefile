@@ -49,7 +49,7 @@ docs: $(VENV)/.installed-dev
 
 # Run the scripts of the notebooks, and write what they print and draw into the notebooks.
 notebooks: $(VENV)/.installed-test
-	$(BIN)/python examples/notebooks/build.py
+	$(BIN)/python tests/notebooks.py
 
 # The wheel comes out of the source distribution. It is used outside this tree, and compared with
 # the wheel of the tree.

@@ -23,6 +23,7 @@ else:
         "tests/serving.py",
         # Cards need skops, notebooks jupytext, and the metadata promises the successor.
         "src/cipherlearn/_card.py",
+        "tests/notebooks.py",
         "src/cipherlearn/_net.py",
         *(
             f"tests/test_{name}*.py"

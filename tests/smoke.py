@@ -79,7 +79,8 @@ def check_prediction() -> None:
     print(f"encrypted = clear: {len(clear)} of {len(clear)} rows")
 
 
-check_import()
-check_files()
-check_command()
-check_prediction()
+if __name__ == "__main__":
+    check_import()
+    check_files()
+    check_command()
+    check_prediction()

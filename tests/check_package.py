@@ -6,6 +6,7 @@ distribution were built into ``dist`` and the wheel of the tree itself into ``bu
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -114,11 +115,14 @@ def main() -> None:
             link(dist, site_packages)
         python = Path(directory, "bin", "python")
         pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
-        subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
-        subprocess.run([*pip, "check"], check=True)
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        install = [*pip, "install", "--quiet", "--no-deps", "--no-index", wheel]
+        subprocess.run(install, env=env, check=True)
+        subprocess.run([*pip, "check"], env=env, check=True)
         print(f"{wheel.name} beside {len(dependencies)} dependencies")
-        # -I: neither the current directory nor PYTHONPATH lends it modules.
-        subprocess.run([python, "-I", ROOT / "tests/smoke.py"], cwd=directory, check=True)
+        # -I: the folder of the script lends it no modules.
+        smoke = [python, "-I", ROOT / "tests/smoke.py"]
+        subprocess.run(smoke, cwd=directory, env=env, check=True)
 
 
 if __name__ == "__main__":

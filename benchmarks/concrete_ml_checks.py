@@ -14,6 +14,7 @@ import argparse
 import collections
 import importlib.metadata
 import inspect
+import io
 import json
 import pickle
 import platform
@@ -62,7 +63,7 @@ def compiled(estimator, X):
 
 
 def answers(library: str) -> dict[str, str]:
-    """What happens with each of the things that users of scikit-learn do."""
+    """Do what users of scikit-learn do, and say what happened."""
     X, y = load_iris(return_X_y=True, as_frame=True)
     labels = np.array(["setosa", "versicolor", "virginica"])[y]
     values, targets = X.to_numpy(dtype=np.float32), y.to_numpy()
@@ -85,6 +86,21 @@ def answers(library: str) -> dict[str, str]:
         )
         assert (first.predict_proba(values) == second.predict_proba(values)).all(), "not equal"
 
+    def own_format():
+        if library == "cipherlearn":
+            import cipherlearn
+
+            file = io.BytesIO()
+            cipherlearn.save_program(fitted.program_, file)
+            copied = cipherlearn.load_program(file)
+            assert (copied(values) == fitted.program_(values)).all()
+        else:
+            from concrete.ml.common.serialization.loaders import loads
+
+            saved = clone(network).set_params(callbacks="disable").fit(values, targets)
+            copied = loads(saved.dumps())
+            assert (copied.predict(values) == saved.predict(values)).all()
+
     return {
         "fit a DataFrame": attempt(lambda: clone(network).fit(X, targets)),
         "fit string labels": attempt(lambda: clone(network).fit(values, labels)),
@@ -96,6 +112,7 @@ def answers(library: str) -> dict[str, str]:
         "pickle a compiled network": attempt(
             lambda: refit_after_pickle(compiled(clone(network).fit(values, targets), values))
         ),
+        "save and load in a format of its own": attempt(own_format),
     }
 
 

@@ -531,7 +531,7 @@ def test_training_is_quiet_unless_asked(capsys):
     clf = quick().fit(X, y)
     clf.predict(X)
     assert capsys.readouterr() == ("", "")
-    quick(verbose=1).fit(X, y)
+    quick(verbose=2).fit(X, y)
     assert "train_loss" in capsys.readouterr().out
 
 

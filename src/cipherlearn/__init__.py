@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cipherlearn._program_io import load_program, save_program
     from cipherlearn._regressor import NeuralNetRegressor
     from cipherlearn._report import Report
+    from cipherlearn._scoring import make_fhe_scorer
     from cipherlearn._search import EncryptedSearchCV
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "UnsupportedByEngineError",
     "__version__",
     "load_program",
+    "make_fhe_scorer",
     "max_active_neurons",
     "save_program",
 ]
@@ -68,6 +70,7 @@ _MODULES = {
     "SparseQuantNeuralNetImpl": "_module",
     "UnsupportedByEngineError": "_exceptions",
     "load_program": "_program_io",
+    "make_fhe_scorer": "_scoring",
     "max_active_neurons": "_budget",
     "save_program": "_program_io",
 }

@@ -34,9 +34,11 @@ from cipherlearn._samples import sample_rows
 from cipherlearn._state import plain_state, restore
 from cipherlearn._training import (
     CosineDecay,
+    EpochLog,
     Phase,
     PruningCallback,
     QuantizationCallback,
+    TrainingProgress,
     WeightDecay,
 )
 from cipherlearn._twin import float_twin
@@ -177,7 +179,9 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             ("pruning", PruningCallback()),
             ("weight_decay", WeightDecay()),
             ("lr_decay", CosineDecay()),
-            *super()._default_callbacks,
+            *((name, c) for name, c in super()._default_callbacks if name != "print_log"),
+            ("progress_bar", TrainingProgress()),
+            ("print_log", EpochLog()),
         ]
 
     # ------------------------------------------------------------------ parameters

@@ -74,8 +74,8 @@ PARAMETERS_DOC = """
     device : str, default="cpu"
         Torch device to train on. Prediction always runs on the CPU.
     verbose : int, default=0
-        Whether to print a line per epoch, the time of each stage of compilation and a
-        progress bar over encrypted rows.
+        With 1 the progress of training, compilation, key generation and encrypted prediction is
+        shown, as bars on a screen and as lines in a log. With 2 also skorch's line per epoch.
     **kwargs
         Further parameters with skorch's prefixes, such as ``optimizer__weight_decay``.
 """

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from functools import partial
+import math
 from typing import Any
 
 import numpy as np
-from sklearn.base import ClassifierMixin, RegressorMixin, is_classifier
+from joblib import effective_n_jobs
+from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring
-from sklearn.model_selection import GridSearchCV, ParameterGrid
+from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
+
+from cipherlearn._progress import progress_bar
+from cipherlearn._scoring import EncryptedPredictions, final_network
 
 __all__ = ["EncryptedSearchCV"]
 
@@ -57,7 +61,7 @@ class EncryptedSearchCV(GridSearchCV):
     cv : int, splitter or iterable, default=None
         How to split. None makes 5 folds.
     verbose : int, default=0
-        How much to print.
+        With 1 a progress bar over the candidates is shown, with more also scikit-learn's lines.
 
     Attributes
     ----------
@@ -143,16 +147,19 @@ class EncryptedSearchCV(GridSearchCV):
                 }
             )
         )
-        grid = GridSearchCV(
+        # Given as a list, so that every candidate has the same.
+        splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
+        grid = _GridSearchWithProgress(
             self.estimator,
             self._default_grid() if self.param_grid is None else self.param_grid,
             scoring=_Scores(check_scoring(self.estimator, self.scoring), options),
             refit=self._choose,
             n_jobs=self.n_jobs,
-            cv=self.cv,
-            verbose=self.verbose,
+            cv=[*splitter.split(X, y, params.get("groups"))],
+            verbose=max(0, self.verbose - 1),
             error_score="raise",
         )
+        grid.shows_progress = self.verbose > 0
         grid.fit(X, y, **params)
         fitted = {k: v for k, v in vars(grid).items() if k.endswith("_") and not k.startswith("_")}
         vars(self).update(fitted)
@@ -160,7 +167,7 @@ class EncryptedSearchCV(GridSearchCV):
         best = self.best_index_, self._best_option
         self.best_score_, self.best_seconds_ = self.scores_[best], self.seconds_[best]
         self.best_compile_options_ = options[self._best_option]
-        _network(self.best_estimator_).compile(**self.best_compile_options_)
+        final_network(self.best_estimator_).compile(**self.best_compile_options_)
         return self
 
     def predict(self, X, **params):
@@ -228,6 +235,23 @@ class EncryptedSearchCV(GridSearchCV):
         return candidate
 
 
+class _GridSearchWithProgress(GridSearchCV):
+    """A grid search over given splits, with a bar over its candidates."""
+
+    shows_progress = False
+
+    def _run_search(self, evaluate_candidates, **context) -> None:
+        candidates = [*ParameterGrid(self.param_grid)]
+        # As many at a time as keep all jobs busy.
+        size = math.ceil(effective_n_jobs(self.n_jobs) / len(self.cv))
+        show = self.shows_progress
+        with progress_bar(len(candidates), "Candidates", "candidate", show) as progress:
+            for start in range(0, len(candidates), size):
+                chunk = candidates[start : start + size]
+                evaluate_candidates(chunk)
+                progress.update(len(chunk))
+
+
 class _Scores:
     """Multi-metric scorer: a score and the estimated seconds of a row, for each way to compile."""
 
@@ -236,35 +260,14 @@ class _Scores:
         self._options = options
 
     def __call__(self, estimator, X, y=None) -> dict[str, float]:
-        network = _network(estimator)
+        network = final_network(estimator)
         metrics: dict[str, float] = {}
         clear_score = self._scorer(estimator, X, y)
         for i, options in enumerate(self._options):
             score = clear_score
             if options.keys() - {"batch_size", "verbose"}:
                 network.compile(**options)
-                score = self._scorer(_Simulated(estimator), X, y)
+                score = self._scorer(EncryptedPredictions(estimator, "simulate"), X, y)
             cost = network.estimate(**{k: v for k, v in options.items() if k != "verbose"})
             metrics |= {f"score_{i}": score, f"seconds_{i}": cost.seconds_per_row}
         return metrics
-
-
-class _Simulated:
-    """A compiled estimator whose predictions are those of the simulated circuit."""
-
-    def __init__(self, estimator) -> None:
-        self._estimator = estimator
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._estimator, name)
-        if name not in ("predict", "predict_proba"):
-            return attribute
-        return partial(attribute, execute_in_fhe="simulate")
-
-    def score(self, X, y) -> float:
-        mixin = ClassifierMixin if is_classifier(self._estimator) else RegressorMixin
-        return mixin.score(self, X, y)
-
-
-def _network(estimator):
-    return estimator[-1] if isinstance(estimator, Pipeline) else estimator

@@ -12,12 +12,21 @@ import math
 from dataclasses import dataclass
 
 import torch
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, PrintLog
 
 from cipherlearn._batches import arrays_of
+from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
 
-__all__ = ["CosineDecay", "Phase", "PruningCallback", "QuantizationCallback", "WeightDecay"]
+__all__ = [
+    "CosineDecay",
+    "EpochLog",
+    "Phase",
+    "PruningCallback",
+    "QuantizationCallback",
+    "TrainingProgress",
+    "WeightDecay",
+]
 
 # Ranges and scales are estimated on at most this many values per layer.
 _CALIBRATION_VALUES = 1_000_000
@@ -233,6 +242,42 @@ class CosineDecay(Callback):
     def _set(self, net, factor: float) -> None:
         for group, base_lr in zip(net.optimizer_.param_groups, self.base_lrs_, strict=True):
             group["lr"] = base_lr * factor
+
+
+class TrainingProgress(Callback):
+    """Show a progress bar over the epochs of each phase, if the net is verbose."""
+
+    def on_train_begin(self, net, **kwargs) -> None:
+        self.phase_ = None
+        self.bar_ = progress_bar(0, "", "", verbose=False)
+
+    def on_epoch_end(self, net, **kwargs) -> None:
+        if self.phase_ is not net.phase_:
+            self.bar_.close()
+            self.phase_ = net.phase_
+            title = "Float warm-up" if net.phase_.is_warmup else "Fine-tuning"
+            self.bar_ = progress_bar(net.phase_.n_epochs, title, "epoch", net.verbose)
+        losses = {
+            name: f"{net.history[-1, name]:.4f}"
+            for name in ("train_loss", "valid_loss")
+            if name in net.history[-1]
+        }
+        self.bar_.set_postfix(losses, refresh=False)
+        self.bar_.update()
+
+    def on_train_end(self, net, **kwargs) -> None:
+        self.bar_.close()
+
+    def __getstate__(self) -> dict:
+        # A bar does not pickle, and skorch's checkpoints are made while it is there.
+        return {name: value for name, value in vars(self).items() if name != "bar_"}
+
+
+class EpochLog(PrintLog):
+    """skorch's line for each epoch, which the bar leaves to ``verbose=2``."""
+
+    def _sink(self, text: str, verbose: int) -> None:
+        super()._sink(text, verbose > 1)
 
 
 def _features(net, dataset) -> torch.Tensor:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, effective_n_jobs
+from joblib.parallel import MultiprocessingBackend, get_active_backend
 from numpy.typing import NDArray
 
 from cipherlearn._exceptions import CompilationError
@@ -27,6 +28,9 @@ __all__ = ["Evaluation", "evaluate_batches"]
 
 # Attempts in a row that end early and bring no result, before the last error is raised.
 _MAX_FAILURES = 3
+
+# Batches of a round, for backends that give all results of a round at its end.
+_CALLS_PER_JOB = 16
 
 # Evaluations that a worker keeps, each with a client's keys.
 _MAX_KEPT = 2
@@ -85,18 +89,41 @@ def evaluate_batches(
     Yields
     ------
     tuple of int and bytes
+
+    Raises
+    ------
+    ValueError
+        If joblib would fork this process.
     """
-    waiting = set(range(n_batches))
-    with_data, n_failures = not evaluation.is_out, 0
+    backend, _ = get_active_backend()
+    if type(backend) is MultiprocessingBackend:
+        raise ValueError(
+            "Encrypted rows need workers that are not forked, since the engine's threads do not "
+            'survive a fork. Got joblib\'s backend "multiprocessing". Use "loky".'
+        )
+    in_order_of_arrival = backend.supports_return_generator
+    return_as = "generator_unordered" if in_order_of_arrival else "list"
+    data = None if evaluation.is_out else evaluation.data
+    waiting, n_failures = set(range(n_batches)), 0
     while waiting:
         n_waiting = len(waiting)
-        tasks = _Tasks(encrypt, sorted(waiting), evaluation, with_data)
+        numbers = sorted(waiting)
+        if not in_order_of_arrival:
+            # What a failure loses, and how long nothing is heard.
+            numbers = numbers[: _CALLS_PER_JOB * effective_n_jobs(n_jobs)]
+        tasks = _Tasks(encrypt, numbers, evaluation.id, data)
+        data = evaluation.data
         try:
-            for number, result in Parallel(n_jobs, return_as="generator_unordered")(tasks):
+            # joblib would make batches of batches as large as its shortest calls suggest.
+            parallel = Parallel(n_jobs, batch_size=1, return_as=return_as)
+            for number, result in parallel(tasks):
                 if isinstance(result, Exception):
                     tasks.error = result
                     break
-                if result is not None and number in waiting:
+                if result is None:
+                    # A worker lacks the circuit and keys. Those that follow may, too.
+                    tasks.data = evaluation.data
+                elif number in waiting:
                     waiting.remove(number)
                     yield number, result
         except Exception:
@@ -106,8 +133,6 @@ def evaluate_batches(
                 raise
         if tasks.error is not None:
             raise tasks.error
-        # Workers that lack the circuit and keys have said so, or are new.
-        with_data = True
         evaluation.is_out = True
 
 
@@ -121,19 +146,19 @@ class _Tasks:
         self,
         encrypt: Callable[[int], bytes],
         numbers: list[int],
-        evaluation: Evaluation,
-        with_data: bool,
+        evaluation_id: str,
+        data: NDArray[np.uint8] | None,
     ) -> None:
         self._encrypt = encrypt
-        self._numbers = iter(numbers)
-        self._id = evaluation.id
-        self._data = evaluation.data if with_data else None
+        self._numbers = numbers
+        self._id = evaluation_id
+        self.data = data
         self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[Any]:
         try:
             for number in self._numbers:
-                yield delayed(_evaluate)(number, self._encrypt(number), self._id, self._data)
+                yield delayed(_evaluate)(number, self._encrypt(number), self._id, self.data)
         except Exception as error:
             self.error = error
 

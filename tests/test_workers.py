@@ -1,0 +1,211 @@
+"""Encrypted batches on joblib's workers, some of which die."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+
+import joblib
+import numpy as np
+import pytest
+from cases import TINY, blobs, needs_concrete_python
+from dask.distributed import Client, LocalCluster
+from sklearn.model_selection import GridSearchCV, cross_val_score
+
+from cipherlearn import NeuralNetClassifier, make_fhe_scorer
+from cipherlearn._exceptions import CompilationError
+from cipherlearn._workers import Evaluation, _evaluate, evaluate_batches
+
+pytestmark = [
+    needs_concrete_python("has no serialized circuits"),
+    # loky on workers that stop, and dask on those that are slow to close.
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return blobs(3)
+
+
+@pytest.fixture(scope="module")
+def clf(rows):
+    clf = NeuralNetClassifier(**TINY).fit(*rows)
+    clf.compile(batch_size=2)
+    return clf
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**options, silence_logs=logging.CRITICAL) as cluster, Client(cluster) as dask:
+        yield dask
+
+
+def assert_same(clf, X, **params):
+    encrypted = clf.predict_proba(X, execute_in_fhe=True, **params)
+    np.testing.assert_array_equal(encrypted, clf.predict_proba(X))
+
+
+@pytest.mark.parametrize("backend", ["loky", "threading"])
+def test_joblibs_backends_predict_what_one_process_does(backend, clf, rows):
+    with joblib.parallel_config(backend=backend):
+        # The last batch is not full.
+        assert_same(clf, rows[0][:7], n_jobs=2)
+
+
+def test_a_backend_that_forks_is_refused(clf, rows):
+    with (
+        joblib.parallel_config(backend="multiprocessing", n_jobs=2),
+        pytest.raises(ValueError, match='Use "loky"'),
+    ):
+        clf.predict(rows[0][:3], execute_in_fhe=True)
+
+
+def test_rows_are_counted_as_they_come(clf, rows, capsys):
+    clf.circuit_.execute(clf.program_.quantize(rows[0][:7]), verbose=1, n_jobs=2)
+    assert "Encrypted rows: 100%, 7/7" in capsys.readouterr().err
+
+
+def test_a_cluster_predicts_what_one_process_does(clf, rows, cluster):
+    with joblib.parallel_config(backend="dask"):
+        assert_same(clf, rows[0][:9])
+        assert_same(clf, rows[0][:9])
+
+
+def test_a_cluster_compiles_once_and_gets_keys_once_per_worker(clf, rows, cluster):
+    with joblib.parallel_config(backend="dask"):
+        assert_same(clf, rows[0][:12])
+        cluster.run(_count_compilations)
+        received = cluster.run(lambda dask_worker: _bytes_received(dask_worker))
+        assert_same(clf, rows[0][:12])
+    assert set(cluster.run(_compilations).values()) == {0}
+    for worker, n_bytes in cluster.run(lambda dask_worker: _bytes_received(dask_worker)).items():
+        assert n_bytes - received[worker] < len(clf.circuit_.evaluation_keys())
+
+
+def test_a_killed_worker_of_a_cluster_loses_no_row(clf, rows, cluster):
+    X = np.tile(rows[0], (2, 1))
+    cluster.wait_for_workers(2)
+    before = set(cluster.run(os.getpid).values())
+    with joblib.parallel_config(backend="dask"):
+        threading.Timer(0.3, os.kill, (min(before), signal.SIGKILL)).start()
+        assert_same(clf, X)
+    cluster.wait_for_workers(2)
+    assert set(cluster.run(os.getpid).values()) != before
+
+
+def test_keys_lost_with_the_workers_that_had_them_are_sent_again(clf, rows, cluster):
+    X = np.tile(rows[0], (2, 1))
+    clf.circuit_.keygen(force=True)
+    cluster.wait_for_workers(2)
+    before = set(cluster.run(os.getpid).values())
+    with joblib.parallel_config(backend="dask"):
+        for pid in before:
+            threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+        assert_same(clf, X)
+    assert before.isdisjoint(cluster.run(os.getpid).values())
+
+
+def test_searches_and_encrypted_scores_run_on_a_cluster(rows, cluster):
+    linear = NeuralNetClassifier(**{**TINY, "module__n_layers": 1})
+    cluster.wait_for_workers(2)
+    with joblib.parallel_config(backend="dask"):
+        search = GridSearchCV(linear, {"lr": [0.01, 0.03]}, cv=2, error_score="raise").fit(*rows)
+        scorer = make_fhe_scorer(max_rows=4, random_state=0)
+        scores = cross_val_score(linear, *rows, cv=2, scoring=scorer, error_score="raise")
+    assert search.best_score_ > 0.7
+    assert scores.shape == (2,)
+
+
+def test_a_killed_process_loses_no_row(clf, rows):
+    X = np.tile(rows[0], (2, 1))
+    with joblib.parallel_config(backend="loky", n_jobs=2):
+        pids = joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(20))
+        threading.Timer(0.2, os.kill, (pids[0], signal.SIGKILL)).start()
+        assert_same(clf, X)
+
+
+def test_workers_get_no_secret_key(clf, rows, monkeypatch):
+    given = []
+    monkeypatch.setattr(
+        "cipherlearn._workers._evaluate", lambda *call: given.append(call) or _evaluate(*call)
+    )
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        clf.circuit_._evaluation = None
+        assert_same(clf, rows[0][:3])
+    secret = _secret_key(clf)
+    assert secret in clf.circuit_._compiled()._circuit.keys.serialize()
+    for _, ciphertext, _, data in given:
+        assert secret not in ciphertext
+        assert data is None or secret not in data.tobytes()
+    assert any(data is not None for *_, data in given)
+
+
+def test_a_worker_that_cannot_evaluate_is_an_error_and_not_a_retry(clf):
+    files = clf.circuit_.files()
+    other = {**files, "specs.json": files["specs.json"].replace(b"0", b"1", 1)}
+    evaluation = Evaluation(other, clf.circuit_._error_probability, b"")
+    with (
+        joblib.parallel_config(backend="threading", n_jobs=2),
+        pytest.raises(CompilationError, match="same version of concrete-python"),
+    ):
+        list(evaluate_batches(lambda number: b"", 3, evaluation, None))
+
+
+def test_an_error_of_encryption_is_raised(clf):
+    def encrypt(number):
+        raise ArithmeticError("no noise")
+
+    evaluation = Evaluation(clf.circuit_.files(), clf.circuit_._error_probability, b"")
+    with pytest.raises(ArithmeticError, match="no noise"):
+        list(evaluate_batches(encrypt, 3, evaluation, 2))
+
+
+def test_workers_that_always_die_are_given_up(monkeypatch):
+    monkeypatch.setattr("cipherlearn._workers._evaluate", _die)
+    evaluation = Evaluation({}, {}, b"")
+    with pytest.raises(joblib.externals.loky.process_executor.TerminatedWorkerError):
+        list(evaluate_batches(lambda number: b"", 2, evaluation, 2))
+
+
+def _die(*call):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _secret_key(clf) -> bytes:
+    """Part of the largest secret key, as it is serialized."""
+    keyset = clf.circuit_._compiled()._circuit.keys
+    everything = keyset.serialize()
+    shared = clf.circuit_.evaluation_keys()
+    # Secret keys come first. What evaluation keys begin with is structure.
+    start = next(
+        i for i in range(1000, len(everything), 64) if everything[i : i + 64] not in shared
+    )
+    return everything[start : start + 64]
+
+
+def _count_compilations() -> None:
+    from cipherlearn.engines import concrete_runtime
+
+    compile_library = concrete_runtime.compile_library
+    concrete_runtime.n_compilations = 0
+
+    def count(*args, **kwargs):
+        concrete_runtime.n_compilations += 1
+        return compile_library(*args, **kwargs)
+
+    concrete_runtime.compile_library = count
+
+
+def _compilations() -> int:
+    from cipherlearn.engines import concrete_runtime
+
+    return concrete_runtime.n_compilations
+
+
+def _bytes_received(dask_worker) -> int:
+    return sum(event["total"] for event in dask_worker.transfer_incoming_log)

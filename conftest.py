@@ -28,8 +28,8 @@ else:
         *(
             f"tests/test_{name}*.py"
             for name in (
-                *("artefacts", "card", "cli", "deployment", "messages", "notebooks"),
-                *("packaging", "persistence", "service"),
+                *("artefacts", "card", "cli", "composition", "deployment", "messages", "notebooks"),
+                *("packaging", "persistence", "service", "workers"),
             )
         ),
         # Their networks have sums of up to 8 bits, whose keys take many minutes here.

@@ -65,12 +65,12 @@ def assert_same_encrypted(model, network, X, **params):
 @pytest.mark.parametrize("search", [GridSearchCV, HalvingRandomSearchCV], ids=lambda c: c.__name__)
 def test_a_search_chooses_parameters_of_the_module_and_predicts_encrypted(search, linear, rows):
     X, y = rows
-    grid = {"module__n_w_bits": [2, 3], "lr": [0.01, 0.03]}
+    grid = {"module__n_a_bits": [1, 2], "lr": [0.01, 0.03]}
     options = {"random_state": 0, "min_resources": 30} if search is HalvingRandomSearchCV else {}
     fitted = search(linear, grid, cv=2, error_score="raise", **options).fit(X, y)
     assert fitted.best_params_.keys() == grid.keys()
     best = fitted.best_estimator_
-    assert best.module_.n_w_bits == best.module__n_w_bits
+    assert best.program_.quantizer.n_bits == best.module__n_a_bits
     assert_same_encrypted(best, best, X)
 
 

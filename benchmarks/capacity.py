@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from joblib import parallel_config
+from joblib.externals.loky import get_reusable_executor
 from latency import environment
 from sklearn.datasets import load_breast_cancer
 
@@ -129,6 +130,7 @@ def throughput(name: str, batch_size: int, n_rows: int) -> list[dict[str, Any]]:
 
     measure(f"this process, {os.cpu_count()} threads", 1)
     measure(f"loky, n_jobs={N_WORKERS}", N_WORKERS)
+    get_reusable_executor().shutdown()  # idle, they would keep this process from its end
     cluster = LocalCluster(n_workers=N_WORKERS, threads_per_worker=1, dashboard_address=None)
     with cluster, Client(cluster), parallel_config(backend="dask"):
         measure(f"dask, {N_WORKERS} workers of 1 thread", None)

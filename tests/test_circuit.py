@@ -6,6 +6,8 @@ import copy
 import io
 import os
 import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import joblib
@@ -566,3 +568,15 @@ def test_a_broken_pipe_is_an_error_after_an_encrypted_prediction(compiled):
     with pytest.raises(BrokenPipeError):
         os.write(writer, b"x")
     os.close(writer)
+
+
+def test_a_process_without_standard_input_compiles():
+    code = """
+import os
+os.close(0)
+from cipherlearn import NeuralNetClassifier
+clf = NeuralNetClassifier(module__n_layers=1, max_epochs=2).fit([[0.0], [1.0]], [0, 1])
+print(clf.compile().n_bootstraps)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "0\n"), result.stderr

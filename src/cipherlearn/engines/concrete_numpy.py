@@ -12,6 +12,7 @@ import numpy as np
 from cipherlearn._exceptions import CompilationError, UnsupportedByEngineError
 from cipherlearn._program import IntArray, IntegerLayer, IntegerProgram
 from cipherlearn.engines import compilation_error
+from cipherlearn.engines._standard_streams import open_standard_streams
 
 with warnings.catch_warnings():
     # concrete declares its namespace through pkg_resources, which warns on every import.
@@ -62,6 +63,7 @@ def compile_program(
             f'The engine concrete-numpy rounds with rounding="exact" only. Got {rounding!r}. '
             "Leave it at its default, or install concrete-python."
         )
+    open_standard_streams()
     if not hasattr(tag_context, "stack"):
         # Concrete initializes this thread-local in the importing thread only.
         tag_context.stack = []

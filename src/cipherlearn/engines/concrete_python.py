@@ -10,6 +10,7 @@ import numpy as np
 from cipherlearn._program import IntArray, IntegerLayer, IntegerProgram
 from cipherlearn.engines import compilation_error
 from cipherlearn.engines._broken_pipes import keep_broken_pipes_errors
+from cipherlearn.engines._standard_streams import open_standard_streams
 
 with warnings.catch_warnings():
     # concrete declares its namespace through pkg_resources, which warns on every import.
@@ -47,6 +48,7 @@ def compile_program(
     CompilationError
         If the compiler finds no cryptographic parameters.
     """
+    open_standard_streams()
     if not hasattr(tag_context, "stack"):
         # Concrete initializes this thread-local in the importing thread only.
         tag_context.stack = []

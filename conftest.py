@@ -45,4 +45,5 @@ else:
         "docs/user_guide/deployment.rst",
         "docs/user_guide/encrypted_prediction.rst",
         "docs/user_guide/latency.rst",
+        "docs/user_guide/scikit_learn.rst",
     ]

@@ -10,7 +10,7 @@ CONCRETE_NUMPY := .venv-concrete-numpy
 PYENV_ROOT ?= $(HOME)/.pyenv
 PYTHON310 ?= $(firstword $(foreach python,python3.10 $(wildcard $(PYENV_ROOT)/versions/3.10.*/bin/python),$(shell $(python) -c 'import sys; print(sys.executable)' 2>/dev/null)))
 
-.PHONY: demo test test-oldest test-concrete-numpy python310 lint types docs clean
+.PHONY: demo test test-oldest test-concrete-numpy python310 versions lint types docs notebooks package clean
 
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
@@ -23,7 +23,7 @@ test: $(VENV)/.installed-test
 # What depends on the versions of other packages, at their oldest.
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest tests/test_sklearn.py tests/test_estimators.py tests/test_ladder.py \
-		tests/test_persistence.py tests/test_cli.py
+		tests/test_persistence.py tests/test_cli.py tests/test_card.py
 
 # The same tests on the other engine.
 test-concrete-numpy: $(CONCRETE_NUMPY)/.installed
@@ -32,6 +32,10 @@ test-concrete-numpy: $(CONCRETE_NUMPY)/.installed
 
 python310:
 	@echo $(PYTHON310)
+
+# Of what cipherlearn depends on, in VENV.
+versions:
+	@$(BIN)/python -c 'import platform, re, importlib.metadata as m; print(f"Python {platform.python_version()}", *sorted(f"{name} {m.version(name)}" for name in (re.match(r"[\w.-]+", r)[0] for r in m.requires("cipherlearn") if "extra ==" not in r)), sep=", ")'
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -43,8 +47,21 @@ types: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
 
+# Run the scripts of the notebooks, and write what they print and draw into the notebooks.
+notebooks: $(VENV)/.installed-test
+	$(BIN)/python tests/notebooks.py
+
+# The wheel comes out of the source distribution. It is used outside this tree, and compared with
+# the wheel of the tree.
+package: $(VENV)/.installed-dev
+	rm -rf build dist
+	$(BIN)/python -m build --outdir dist . >/dev/null
+	$(BIN)/python -m build --no-isolation --wheel --outdir build/tree . >/dev/null
+	$(BIN)/python -m twine check --strict dist/*
+	$(BIN)/python tests/check_package.py
+
 clean:
-	rm -rf $(VENV) $(OLDEST) $(CONCRETE_NUMPY) docs/_build docs/api/generated
+	rm -rf $(VENV) $(OLDEST) $(CONCRETE_NUMPY) build dist docs/_build docs/api/generated
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v < (3, 13) else f"cipherlearn needs Python 3.10 to 3.12, got {v[0]}.{v[1]}. Name one: make PYTHON=python3.11")'

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
+from joblib import effective_n_jobs
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._program import IntArray, IntegerProgram
+from cipherlearn._progress import progress_bar, stage
+from cipherlearn._workers import Evaluation, evaluate_batches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
 
 __all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
@@ -103,6 +104,7 @@ class Circuit:
         self._verbose = verbose
         self._has_keys = False
         self._engine_circuit: EngineCircuit | None = None
+        self._evaluation: Evaluation | None = None
         self._compiled()
 
     @property
@@ -129,7 +131,7 @@ class Circuit:
         if options["global_p_error"] is None:
             # A simulated call takes as long for one row as for many.
             options["batch_size"] = max(self.batch_size, _FLIP_BATCH)
-        with _stage("Measuring flips", self._verbose):
+        with stage("Measuring flips", self._verbose):
             codes = self.program.quantizer.random_codes(_FLIP_ROWS, np.random.default_rng(0))
             simulated = Circuit(self.program, self._n_accum_bits, **options).simulate(codes)
         return float((simulated != self.program.run(codes)).any(axis=1).mean())
@@ -153,9 +155,10 @@ class Circuit:
         """Generate keys, unless there are some and ``force`` is False."""
         if force or not self._has_keys:
             engine_circuit = self._compiled()
-            with _stage("Generating keys", self._verbose):
+            with stage("Generating keys", self._verbose):
                 engine_circuit.generate_keys()
             self._has_keys = True
+            self._evaluation = None
 
     def encrypt(self, codes: IntArray) -> Any:
         """Encrypt the codes of at most ``batch_size`` rows, of shape (n_rows, n_codes).
@@ -185,15 +188,21 @@ class Circuit:
         """Decrypt a result to its accumulators, of shape (batch_size, n_outputs)."""
         return self._compiled().decrypt(ciphertext)
 
-    def execute(self, codes: IntArray, verbose: bool | int = False) -> IntArray:
-        """Encrypt, run and decrypt every row of codes, with a progress bar if asked."""
+    def execute(
+        self, codes: IntArray, verbose: bool | int = False, n_jobs: int | None = None
+    ) -> IntArray:
+        """Encrypt, run and decrypt every row of codes, with a progress bar if asked.
+
+        With several jobs the circuit runs in joblib's workers. They get ciphertexts and
+        evaluation keys. This process encrypts and decrypts.
+        """
         codes = self.program.check_codes(codes)
         self.keygen()
+        title = "Encrypted rows"
+        if effective_n_jobs(n_jobs) > 1:
+            return self._collect(self._run_by_workers(codes, n_jobs), codes, title, verbose)
         return self._map_batches(
-            lambda batch: self.decrypt(self.run(self.encrypt(batch))),
-            codes,
-            "Encrypted rows",
-            verbose,
+            lambda batch: self.decrypt(self.run(self.encrypt(batch))), codes, title, verbose
         )
 
     def simulate(self, codes: IntArray, verbose: bool | int = False) -> IntArray:
@@ -204,6 +213,27 @@ class Circuit:
             lambda batch: simulate(self._padded(batch)), codes, "Simulated rows", verbose
         )
 
+    def _run_by_workers(
+        self, codes: IntArray, n_jobs: int | None
+    ) -> Iterator[tuple[int, IntArray]]:
+        compiled = self._compiled()
+        if self._evaluation is None:
+            self._evaluation = Evaluation(
+                compiled.files(), self._error_probability, compiled.evaluation_keys()
+            )
+        # joblib asks for ciphertexts in threads of its own.
+        lock = threading.Lock()
+
+        def encrypt(number: int) -> bytes:
+            with lock:
+                return compiled.serialize(self.encrypt(self._batch(codes, number)))
+
+        n_batches = -(-len(codes) // self.batch_size)
+        for number, result in evaluate_batches(encrypt, n_batches, self._evaluation, n_jobs):
+            with lock:
+                accumulators = self.decrypt(compiled.deserialize(result))
+            yield number, accumulators
+
     def evaluation_keys(self) -> bytes:
         """Serialize the keys that a server needs. They hold no secret."""
         self.keygen()
@@ -212,31 +242,47 @@ class Circuit:
     def ciphertext_sizes(self) -> tuple[int, int]:
         """Bytes of a serialized batch: encrypted codes, and encrypted result."""
         inputs = self.encrypt(np.zeros((1, self.program.n_codes), dtype=np.int64))
-        return self._compiled().size(inputs), self._compiled().size(self.run(inputs))
+        serialize = self._compiled().serialize
+        return len(serialize(inputs)), len(serialize(self.run(inputs)))
 
     def files(self) -> dict[str, bytes]:
         """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""
         return self._compiled().files()
 
     def _map_batches(self, function, codes: IntArray, title: str, verbose: bool | int) -> IntArray:
-        results = np.empty((len(codes), self.program.n_outputs), dtype=np.int64)
-        with tqdm(total=len(codes), desc=title, unit="row", disable=not verbose) as progress:
-            for start in range(0, len(codes), self.batch_size):
-                batch = codes[start : start + self.batch_size]
-                results[start : start + len(batch)] = function(batch)[: len(batch)]
-                progress.update(len(batch))
-        return results
+        numbers = range(-(-len(codes) // self.batch_size))
+        results = ((number, function(self._batch(codes, number))) for number in numbers)
+        return self._collect(results, codes, title, verbose)
+
+    def _batch(self, rows: IntArray, number: int) -> IntArray:
+        return rows[number * self.batch_size : (number + 1) * self.batch_size]
+
+    def _collect(
+        self,
+        results: Iterator[tuple[int, IntArray]],
+        codes: IntArray,
+        title: str,
+        verbose: bool | int,
+    ) -> IntArray:
+        """Put results of batches, which are padded, in the order of their numbers."""
+        accumulators = np.empty((len(codes), self.program.n_outputs), dtype=np.int64)
+        with progress_bar(len(codes), title, "row", verbose) as progress:
+            for number, result in results:
+                rows = self._batch(accumulators, number)
+                rows[:] = result[: len(rows)]
+                progress.update(len(rows))
+        return accumulators
 
     def _compiled(self) -> EngineCircuit:
         if self._engine_circuit is None:
             engine = load_engine()
-            with _stage("Compiling", self._verbose):
+            with stage("Compiling", self._verbose):
                 self._engine_circuit = engine.compile_program(self.program, **self.options)
         return self._engine_circuit
 
     def __getstate__(self) -> dict[str, Any]:
         # Engine objects do not pickle, and secret keys must not travel.
-        return self.__dict__ | {"_engine_circuit": None, "_has_keys": False}
+        return self.__dict__ | {"_engine_circuit": None, "_has_keys": False, "_evaluation": None}
 
 
 def _check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) -> None:
@@ -273,14 +319,3 @@ def check_error_probability(
         if value is not None and not 0 < value < 1:
             raise ValueError(f"{name} must be above 0 and below 1. Got {value!r}.")
     return {"p_error": p_error, "global_p_error": global_p_error}
-
-
-@contextmanager
-def _stage(title: str, verbose: bool | int) -> Iterator[None]:
-    if not verbose:
-        yield
-        return
-    print(f"{title}...", end=" ", flush=True)
-    start = time.perf_counter()
-    yield
-    print(f"{time.perf_counter() - start:.1f} s", flush=True)

@@ -171,7 +171,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             )
         return {**kwargs, "weight": torch.as_tensor(weight, dtype=torch.float32)}
 
-    def predict(self, X, execute_in_fhe=False):
+    def predict(self, X, execute_in_fhe=False, n_jobs=None):
         """Predict the label of each row.
 
         Parameters
@@ -181,6 +181,10 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         execute_in_fhe : bool or "simulate", default=False
             False computes in the clear, True encrypts each row and computes on
             ciphertexts, "simulate" runs the circuit's noise model without encryption.
+        n_jobs : int or None, default=None
+            Workers that compute on ciphertexts, by joblib: with None 1, unless a
+            ``joblib.parallel_config`` says otherwise. It may name a cluster. Workers
+            get no secret key: this process encrypts and decrypts.
 
         Returns
         -------
@@ -196,10 +200,10 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         if self._is_training_dataset(X, execute_in_fhe):
             # Targets are indices there.
             return super().predict(X)
-        winners = self._decide(X, execute_in_fhe).argmax(axis=1)
+        winners = self._decide(X, execute_in_fhe, n_jobs).argmax(axis=1)
         return self.classes_[winners]
 
-    def predict_proba(self, X, execute_in_fhe=False):
+    def predict_proba(self, X, execute_in_fhe=False, n_jobs=None):
         """Predict the probability of each class for each row.
 
         Parameters
@@ -208,6 +212,8 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             Features.
         execute_in_fhe : bool or "simulate", default=False
             As in :meth:`predict`. The client computes the softmax.
+        n_jobs : int or None, default=None
+            As in :meth:`predict`.
 
         Returns
         -------
@@ -216,5 +222,5 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         """
         if self._is_training_dataset(X, execute_in_fhe):
             return super().predict_proba(X)
-        outputs = torch.from_numpy(self._decide(X, execute_in_fhe).astype(np.float64))
+        outputs = torch.from_numpy(self._decide(X, execute_in_fhe, n_jobs).astype(np.float64))
         return self._get_predict_nonlinearity()(outputs).numpy()

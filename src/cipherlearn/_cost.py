@@ -7,7 +7,7 @@ import os
 import statistics
 import time
 from dataclasses import dataclass
-from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from cipherlearn._circuit import Circuit, check_error_probability
 from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
 from cipherlearn.engines import engine_name, load_engine
 
-__all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost"]
+__all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost", "known_cost"]
 
 # Calls timed per calibration circuit, after one that unpacks the keys.
 _REPEATS = 5
@@ -144,11 +144,10 @@ def estimate_cost(
     True
     """
     batch_size = check_int("batch_size", batch_size, 1)
-    p_error, global_p_error = check_error_probability(p_error, global_p_error).values()
-    precisions = tuple(Precision.of(layer) for layer in program.layers)
-    calibration = _calibrate(
-        precisions, program.n_codes, program.n_outputs, p_error, global_p_error, rounding
-    )
+    key = _calibration_key(program, p_error, global_p_error, rounding)
+    if key not in _calibrations:
+        _calibrations[key] = _calibrate(*key)
+    calibration = _calibrations[key]
     layer_seconds = tuple(
         batch_size * len(layer.weights) * seconds
         for layer, seconds in zip(program.layers, calibration.neuron_seconds, strict=False)
@@ -168,7 +167,31 @@ def estimate_cost(
     )
 
 
-@cache
+def known_cost(
+    program: IntegerProgram,
+    p_error: float | None = None,
+    global_p_error: float | None = None,
+    batch_size: int = 1,
+    rounding: str = "exact",
+) -> CostEstimate | None:
+    """Return :func:`estimate_cost` if this process has timed such circuits already, else None."""
+    if _calibration_key(program, p_error, global_p_error, rounding) not in _calibrations:
+        return None
+    return estimate_cost(program, p_error, global_p_error, batch_size, rounding)
+
+
+# What was measured in this process, by the arguments of _calibrate.
+_calibrations: dict[tuple[Any, ...], _Calibration] = {}
+
+
+def _calibration_key(
+    program: IntegerProgram, p_error: float | None, global_p_error: float | None, rounding: str
+) -> tuple[Any, ...]:
+    probabilities = check_error_probability(p_error, global_p_error)
+    precisions = tuple(Precision.of(layer) for layer in program.layers)
+    return precisions, program.n_codes, program.n_outputs, *probabilities.values(), rounding
+
+
 def _calibrate(
     precisions: tuple[Precision, ...],
     n_codes: int,

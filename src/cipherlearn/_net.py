@@ -7,7 +7,7 @@ import copy
 import copyreg
 import inspect
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import skorch
@@ -25,6 +25,7 @@ from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit
 from cipherlearn._cost import CostEstimate, estimate_cost
 from cipherlearn._exceptions import CipherlearnError
+from cipherlearn._html import state_panel
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
@@ -39,6 +40,9 @@ from cipherlearn._training import (
     WeightDecay,
 )
 from cipherlearn._twin import float_twin
+
+if TYPE_CHECKING:
+    from cipherlearn._card import ModelCard
 
 __all__ = ["EncryptedPredictionNet", "NotCompiledError"]
 
@@ -91,6 +95,15 @@ class EncryptedPredictionNet(skorch.NeuralNet):
     predict_nonlinearity = "auto"
 
     __repr__ = BaseEstimator.__repr__
+
+    def _repr_html_inner(self) -> str:
+        return super()._repr_html_inner() + state_panel(self)
+
+    def _repr_mimebundle_(self, **kwargs) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)
+        if "text/html" in bundle:
+            bundle["text/html"] = self._repr_html_inner()
+        return bundle
 
     def __init__(
         self,
@@ -654,6 +667,54 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             None if circuit is None or circuit.rounding == "exact" else circuit.flip_rate,
         )
 
+    def card(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> ModelCard:
+        """Make a model card: what the network is, how good, what it costs and protects.
+
+        The step before a network in a Pipeline is not part of the card. Describe the network on
+        the rows that it receives: ``pipe[-1].card(pipe[:-1].transform(X), y)``.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features), default=None
+            Rows to evaluate on, that training did not see. Only counts and scores of them are
+            told. None leaves the evaluation out.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            Their labels or targets.
+
+        Returns
+        -------
+        skops.card.Card
+            In the format of the Hugging Face Hub. ``save("README.md")`` writes it, ``add`` changes
+            a section, and the dict ``front_matter`` holds the Hub's metadata.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If the estimator is not fitted.
+        ImportError
+            If skops is not installed.
+        ValueError
+            If only one of ``X`` and ``y`` is given.
+
+        Examples
+        --------
+        >>> from cipherlearn import NeuralNetClassifier
+        >>> X, y = [[0.0], [1.0], [2.0], [3.0]], ["no", "no", "yes", "yes"]
+        >>> clf = NeuralNetClassifier(module__n_layers=1, max_epochs=5).fit(X, y)
+        >>> card = clf.card(X, y)
+        >>> card = card.add(**{"Intended use and limits": "To show what a card is."})
+        >>> card.front_matter["license"] = "mit"
+        >>> print(card.render())  # doctest: +ELLIPSIS
+        ---
+        library_name: "cipherlearn"
+        ...
+        """
+        check_is_fitted(self)
+        # It needs skops.
+        from cipherlearn._card import make_card
+
+        return make_card(self, X, y)
+
     def _is_training_dataset(self, X, execute_in_fhe: bool | str) -> bool:
         """Whether ``X`` is what skorch's scoring callbacks pass: the dataset, for the module."""
         if not skorch.utils.is_dataset(X):
@@ -664,7 +725,9 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             )
         return True
 
-    def _decide(self, X: ArrayLike, execute_in_fhe: bool | str) -> NDArray[np.float32]:
+    def _decide(
+        self, X: ArrayLike, execute_in_fhe: bool | str, n_jobs: int | None
+    ) -> NDArray[np.float32]:
         """Network outputs of shape (n_samples, n_outputs), in the clear or encrypted."""
         if isinstance(execute_in_fhe, np.bool_):
             execute_in_fhe = bool(execute_in_fhe)
@@ -681,8 +744,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
                 f"This {type(self).__name__} instance is not compiled yet. Call compile() "
                 f"before predicting with execute_in_fhe={execute_in_fhe!r}."
             )
-        execute = self.circuit_.simulate if execute_in_fhe == "simulate" else self.circuit_.execute
-        accumulators = execute(self.program_.quantize(X), verbose=self.verbose)
+        codes = self.program_.quantize(X)
+        if execute_in_fhe == "simulate":
+            accumulators = self.circuit_.simulate(codes, self.verbose)
+        else:
+            accumulators = self.circuit_.execute(codes, self.verbose, n_jobs)
         return self.program_.dequantize(accumulators)
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -130,7 +130,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
     def _n_outputs(self) -> int:
         return len(self.target_mean_)
 
-    def predict(self, X, execute_in_fhe=False):
+    def predict(self, X, execute_in_fhe=False, n_jobs=None):
         """Predict the target of each row.
 
         Parameters
@@ -140,6 +140,10 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         execute_in_fhe : bool or "simulate", default=False
             False computes in the clear, True encrypts each row and computes on
             ciphertexts, "simulate" runs the circuit's noise model without encryption.
+        n_jobs : int or None, default=None
+            Workers that compute on ciphertexts, by joblib: with None 1, unless a
+            ``joblib.parallel_config`` says otherwise. It may name a cluster. Workers
+            get no secret key: this process encrypts and decrypts.
 
         Returns
         -------
@@ -156,7 +160,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         if self._is_training_dataset(X, execute_in_fhe):
             # Targets are standardized there.
             return self.forward(X).numpy()
-        outputs = self._decide(X, execute_in_fhe).astype(np.float64)
+        outputs = self._decide(X, execute_in_fhe, n_jobs).astype(np.float64)
         predictions = outputs * self.target_scale_ + self.target_mean_
         return predictions.ravel() if self._target_is_1d else predictions
 

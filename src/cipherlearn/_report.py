@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from cipherlearn._axes import one_axes
 from cipherlearn._cost import CostEstimate
+from cipherlearn._html import html_table
 from cipherlearn._program import FloatArray, IntegerProgram
 
-__all__ = ["LayerReport", "Report", "make_report"]
+__all__ = ["LayerReport", "Report", "make_report", "observed_widths"]
 
 _COLUMNS = (
     "layer",
@@ -93,13 +95,8 @@ class Report:
         return "\n".join([*lines, "", *self._summary()])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th>{escape(name)}</th>" for name in _COLUMNS)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>"
-            for row in self._rows()
-        )
         summary = "<br>".join(map(escape, self._summary()))
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{summary}</p>"
+        return f"{html_table(_COLUMNS, self._rows())}<p>{summary}</p>"
 
     def plot(self, ax: Any = None) -> Any:
         """Draw where the time of a call goes.
@@ -113,10 +110,7 @@ class Report:
         -------
         matplotlib Axes
         """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots(figsize=(6, 1 + 0.5 * len(self.layers)), layout="constrained")
+        ax = one_axes(ax, figsize=(6, 1 + 0.5 * len(self.layers)))
         hidden = [layer for layer in self.layers if layer.n_bootstraps]
         names = ["fixed", *(f"{layer.name}\n{layer.n_bootstraps} bootstraps" for layer in hidden)]
         bars = ax.barh(names, [self.cost.fixed_seconds, *self.cost.layer_seconds])
@@ -168,7 +162,9 @@ def make_report(
         Rows on which accumulators are observed.
     flip_rate : float or None, default=None
     """
-    observed = [None] * len(program.layers) if X is None else _observed_bits(program, X)
+    observed: list[int | None] = [None] * len(program.layers)
+    if X is not None:
+        observed = [max(1, width.bit_length()) for width in observed_widths(program, X)]
     layers = []
     for i, layer in enumerate(program.layers):
         is_hidden = layer.tables is not None
@@ -189,10 +185,10 @@ def make_report(
     return Report(tuple(layers), cost, flip_rate)
 
 
-def _observed_bits(program: IntegerProgram, X: FloatArray) -> list[int]:
-    bits, codes = [], program.quantize(X)
+def observed_widths(program: IntegerProgram, X: FloatArray) -> list[int]:
+    """Return the largest range of any neuron's sums over some rows, for each layer."""
+    widths, codes = [], program.quantize(X)
     for layer in program.layers:
-        widths = np.ptp(codes @ layer.weights.T, axis=0)
-        bits.append(max(1, int(widths.max()).bit_length()))
+        widths.append(int(np.ptp(codes @ layer.weights.T, axis=0).max()))
         codes = layer(codes)
-    return bits
+    return widths

@@ -191,23 +191,14 @@ class EncryptedSearchCV(GridSearchCV):
         Returns
         -------
         matplotlib Axes
-        """
-        check_is_fitted(self)
-        if ax is None:
-            import matplotlib.pyplot as plt
 
-            _, ax = plt.subplots(layout="constrained")
-        seconds, scores = self.seconds_.ravel(), self.scores_.ravel()
-        order = np.lexsort((-scores, seconds))
-        is_best_yet = np.diff(np.maximum.accumulate(scores[order]), prepend=-np.inf) > 0
-        frontier = order[is_best_yet]
-        ax.scatter(seconds, scores, color="0.6", label="candidates")
-        ax.step(seconds[frontier], scores[frontier], where="post", label="frontier")
-        best = self.best_seconds_, self.best_score_
-        ax.scatter(*best, marker="*", s=200, color="C3", label="chosen", zorder=3)
-        ax.set(xscale="log", xlabel="estimated seconds an encrypted row", ylabel="mean score")
-        ax.legend()
-        return ax
+        See Also
+        --------
+        cipherlearn.inspection.LatencyDisplay : The same, with its data.
+        """
+        from cipherlearn.inspection import LatencyDisplay
+
+        return LatencyDisplay.from_search(self, ax=ax).ax_
 
     def _default_grid(self) -> list[dict[str, list]]:
         step = f"{self.estimator.steps[-1][0]}__" if isinstance(self.estimator, Pipeline) else ""

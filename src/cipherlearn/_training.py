@@ -135,6 +135,8 @@ class QuantizationCallback(Callback):
 
     def on_epoch_begin(self, net, dataset_train=None, **kwargs) -> None:
         module = net.module_
+        # The history outlives ``phase_``, which is only the last. skorch's loggers know events.
+        net.history.record("event_quantized", not net.phase_.is_warmup)
         if not module.encoder.fitted:
             module.fit_encoder(_features(net, dataset_train))
         if not net.phase_.is_warmup and not module.quantized:

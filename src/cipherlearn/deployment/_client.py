@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError
+from cipherlearn._progress import progress_bar
 from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._key_file import read_keys, write_keys
 from cipherlearn.deployment._messages import Kind, Message
@@ -346,7 +346,7 @@ class FHEClient:
         size = self.description["batch_size"]
         n_batches = -(-len(codes) // size)
         n_answers = 0
-        with tqdm(total=len(codes), desc="Rows", unit="row", disable=not verbose) as progress:
+        with progress_bar(len(codes), "Rows", "row", verbose) as progress:
             for n_answers, result in enumerate(transport(ciphertexts()), start=1):
                 start = (n_answers - 1) * size
                 message, decrypted = self._decrypt_message(result)

@@ -55,8 +55,11 @@ class EngineCircuit(Protocol):
     def evaluation_keys(self) -> bytes:
         """Serialize the evaluation keys, which hold no secret."""
 
-    def size(self, ciphertext: Any) -> int:
-        """Bytes of a serialized ciphertext."""
+    def serialize(self, ciphertext: Any) -> bytes:
+        """Serialize a ciphertext."""
+
+    def deserialize(self, result: bytes) -> Any:
+        """Read an encrypted result."""
 
     def files(self) -> dict[str, bytes]:
         """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""

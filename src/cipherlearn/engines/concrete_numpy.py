@@ -22,6 +22,11 @@ with warnings.catch_warnings():
 
 __all__ = ["ConcreteNumpyCircuit", "compile_program", "table_bits"]
 
+_ONLY_HERE = (
+    "The engine concrete-numpy predicts in this process only, without a server and with one job. "
+    "Save the program with save_program, and compile it where concrete-python is installed."
+)
+
 
 def compile_program(
     program: IntegerProgram,
@@ -122,16 +127,17 @@ class ConcreteNumpyCircuit:
         """Serialize the evaluation keys, which hold no secret."""
         return self._circuit.client.evaluation_keys.serialize()
 
-    def size(self, ciphertext: Any) -> int:
-        """Bytes of a serialized ciphertext."""
-        return len(ciphertext.serialize())
+    def serialize(self, ciphertext: Any) -> bytes:
+        """Serialize a ciphertext."""
+        return ciphertext.serialize()
+
+    def deserialize(self, result: bytes) -> Any:
+        """Raise UnsupportedByEngineError: nothing comes back from elsewhere with this engine."""
+        raise UnsupportedByEngineError(_ONLY_HERE)
 
     def files(self) -> dict[str, bytes]:
         """Raise UnsupportedByEngineError: there is no deployment with this engine."""
-        raise UnsupportedByEngineError(
-            "The engine concrete-numpy makes no files for a client and a server. Save the program "
-            "with save_program, and deploy it where concrete-python is installed."
-        )
+        raise UnsupportedByEngineError(_ONLY_HERE)
 
     @property
     def n_bootstraps(self) -> int:

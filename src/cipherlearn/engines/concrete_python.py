@@ -110,9 +110,13 @@ class ConcretePythonCircuit:
         """Serialize the evaluation keys, which hold no secret."""
         return self._circuit.client.evaluation_keys.serialize()
 
-    def size(self, ciphertext: Any) -> int:
-        """Bytes of a serialized ciphertext."""
-        return len(ciphertext.serialize())
+    def serialize(self, ciphertext: Any) -> bytes:
+        """Serialize a ciphertext."""
+        return ciphertext.serialize()
+
+    def deserialize(self, result: bytes) -> Any:
+        """Read an encrypted result."""
+        return fhe.Value.deserialize(result)
 
     def files(self) -> dict[str, bytes]:
         """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""

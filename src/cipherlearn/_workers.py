@@ -1,0 +1,187 @@
+"""Encrypted batches evaluated by joblib's workers, on this machine or on a cluster.
+
+Workers get ciphertexts and evaluation keys. What can decrypt stays with the caller.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import shutil
+import tempfile
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+
+from cipherlearn._exceptions import CompilationError
+
+__all__ = ["Evaluation", "evaluate_batches"]
+
+# Attempts in a row that end early and bring no result, before the last error is raised.
+_MAX_FAILURES = 3
+
+# Evaluations that a worker keeps, each with a client's keys.
+_MAX_KEPT = 2
+
+
+class Evaluation:
+    """All that a worker needs to evaluate a circuit.
+
+    Parameters
+    ----------
+    files : dict of bytes
+        "specs.json" and "circuit.mlir" of a circuit.
+    error_probability : dict
+        ``p_error`` and ``global_p_error`` that it was compiled for.
+    evaluation_keys : bytes
+        Keys, which hold no secret.
+
+    Attributes
+    ----------
+    data : ndarray of uint8
+        The same, serialized. An array is what joblib's backends send to a worker once.
+    id : str
+        Digest of ``data``.
+    is_out : bool
+        Whether workers had it, so that they are asked first.
+    """
+
+    def __init__(
+        self,
+        files: dict[str, bytes],
+        error_probability: dict[str, float | None],
+        evaluation_keys: bytes,
+    ) -> None:
+        serialized = pickle.dumps((files, error_probability, evaluation_keys))
+        self.data = np.frombuffer(serialized, dtype=np.uint8)
+        self.id = hashlib.sha256(serialized).hexdigest()
+        self.is_out = False
+
+
+def evaluate_batches(
+    encrypt: Callable[[int], bytes], n_batches: int, evaluation: Evaluation, n_jobs: int | None
+) -> Iterator[tuple[int, bytes]]:
+    """Evaluate encrypted batches, and give each result with its number, as they come.
+
+    A worker that dies takes its batches along. They are encrypted again for another.
+
+    Parameters
+    ----------
+    encrypt : callable
+        Gives the serialized ciphertext of a batch by its number. Called from several threads.
+    n_batches : int
+    evaluation : Evaluation
+    n_jobs : int or None
+        As joblib has it.
+
+    Yields
+    ------
+    tuple of int and bytes
+    """
+    waiting = set(range(n_batches))
+    with_data, n_failures = not evaluation.is_out, 0
+    while waiting:
+        n_waiting = len(waiting)
+        tasks = _Tasks(encrypt, sorted(waiting), evaluation, with_data)
+        try:
+            for number, result in Parallel(n_jobs, return_as="generator_unordered")(tasks):
+                if isinstance(result, Exception):
+                    tasks.error = result
+                    break
+                if result is not None and number in waiting:
+                    waiting.remove(number)
+                    yield number, result
+        except Exception:
+            # Whatever joblib's backends raise when they lose a worker, or what was sent to it.
+            n_failures = n_failures + 1 if len(waiting) == n_waiting else 0
+            if n_failures == _MAX_FAILURES and tasks.error is None:
+                raise
+        if tasks.error is not None:
+            raise tasks.error
+        # Workers that lack the circuit and keys have said so, or are new.
+        with_data = True
+        evaluation.is_out = True
+
+
+class _Tasks:
+    """Calls for joblib, each encrypted when a worker is soon to take it.
+
+    joblib iterates in a thread of its own, where an error would go unnoticed.
+    """
+
+    def __init__(
+        self,
+        encrypt: Callable[[int], bytes],
+        numbers: list[int],
+        evaluation: Evaluation,
+        with_data: bool,
+    ) -> None:
+        self._encrypt = encrypt
+        self._numbers = iter(numbers)
+        self._id = evaluation.id
+        self._data = evaluation.data if with_data else None
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            for number in self._numbers:
+                yield delayed(_evaluate)(number, self._encrypt(number), self._id, self._data)
+        except Exception as error:
+            self.error = error
+
+
+# ---------------------------------------------------------------------- in a worker
+
+
+class _Evaluator:
+    """A compiled circuit with a client's keys."""
+
+    def __init__(self, data: NDArray[np.uint8]) -> None:
+        from cipherlearn.engines.concrete_runtime import ServerRuntime, compile_library
+
+        files, error_probability, evaluation_keys = pickle.loads(data.data)
+        library = tempfile.mkdtemp(prefix="cipherlearn-")
+        weakref.finalize(self, shutil.rmtree, library, ignore_errors=True)
+        specs = compile_library(files["circuit.mlir"], Path(library), **error_probability)
+        if json.loads(specs) != json.loads(files["specs.json"]):
+            raise CompilationError(
+                "Every worker must compile the circuit to the cryptographic parameters of its "
+                "keys. One chose others. Install the same version of concrete-python everywhere."
+            )
+        self._runtime = ServerRuntime(Path(library))
+        self._keys = self._runtime.load_keys(evaluation_keys)
+
+    def run(self, ciphertext: bytes) -> bytes:
+        return self._runtime.run(ciphertext, self._keys)
+
+
+_kept: OrderedDict[str, _Evaluator] = OrderedDict()
+_lock = threading.Lock()
+
+
+def _evaluate(
+    number: int, ciphertext: bytes, evaluation_id: str, data: NDArray[np.uint8] | None
+) -> tuple[int, bytes | Exception | None]:
+    """Evaluate one batch. None says that the circuit and keys are needed."""
+    # A circuit takes the threads of this process, so that its calls need none of their own.
+    with _lock:
+        if evaluation_id not in _kept and data is None:
+            return number, None
+        try:
+            if evaluation_id not in _kept:
+                assert data is not None
+                _kept[evaluation_id] = _Evaluator(data)
+            _kept.move_to_end(evaluation_id)
+            while len(_kept) > _MAX_KEPT:
+                _kept.popitem(last=False)
+            return number, _kept[evaluation_id].run(ciphertext)
+        except Exception as error:
+            return number, error

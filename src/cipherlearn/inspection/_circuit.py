@@ -1,0 +1,247 @@
+"""What the client and the server do for an encrypted row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from cipherlearn._axes import one_axes
+from cipherlearn._html import error_probability
+from cipherlearn.inspection._models import find_network
+
+if TYPE_CHECKING:
+    from cipherlearn._circuit import Circuit
+    from cipherlearn._net import EncryptedPredictionNet
+    from cipherlearn._program import IntegerLayer
+
+__all__ = ["CircuitDisplay"]
+
+
+class Stage(NamedTuple):
+    """A box of a :class:`CircuitDisplay`."""
+
+    side: str
+    title: str
+    details: str
+    n_bootstraps: int = 0
+
+
+class CircuitDisplay:
+    """The way of a row: quantized and encrypted, summed and looked up, decrypted and decided.
+
+    Boxes with a thick frame are those with bootstraps, which take the time. The picture is there
+    before :meth:`~cipherlearn.NeuralNetClassifier.compile` too, since shapes
+    and bits are proven from the trained integers. Afterwards it also says the engine and the error
+    probability. Nothing is compiled, and no key is made, to draw it.
+
+    Use :meth:`from_estimator` to make one.
+
+    Parameters
+    ----------
+    stages : sequence of tuple of (side, title, details, n_bootstraps)
+        In the order of execution: who does it, "client" or "server", what it is, its shapes and
+        bit-widths, and the bootstraps that it takes for a row.
+    notes : sequence of str
+        Lines below the picture.
+
+    Attributes
+    ----------
+    ax_ : matplotlib Axes
+    figure_ : matplotlib Figure
+    boxes_ : list of matplotlib FancyBboxPatch
+        One for each stage.
+
+    See Also
+    --------
+    NetworkDisplay : Which neuron reads what.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from cipherlearn import NeuralNetClassifier
+    >>> from cipherlearn.inspection import CircuitDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = NeuralNetClassifier(max_epochs=10, random_state=0).fit(X, y)
+    >>> display = CircuitDisplay.from_estimator(clf)
+    >>> [stage.title for stage in display.stages if stage.side == "server"]
+    ['Hidden 1: sums', 'Hidden 1: table lookups', 'Output: sums']
+    >>> sum(stage.n_bootstraps for stage in display.stages) == clf.program_.n_bootstraps
+    True
+    """
+
+    def __init__(
+        self, *, stages: Sequence[tuple[str, str, str, int]], notes: Sequence[str] = ()
+    ) -> None:
+        self.stages = stages
+        self.notes = notes
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, *, ax: Any = None):
+        """Draw the circuit of a fitted estimator, compiled or not.
+
+        Parameters
+        ----------
+        estimator : NeuralNetClassifier, NeuralNetRegressor, Pipeline or search
+            Fitted. A pipeline ends in one of the former, a search has found one.
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+
+        Returns
+        -------
+        CircuitDisplay
+        """
+        network = find_network(estimator)
+        circuit = getattr(network, "circuit_", None)
+        stages = _stages(network, circuit)
+        n_bootstraps = sum(stage.n_bootstraps for stage in stages)
+        notes = [f"{_count(n_bootstraps, 'bootstrap')} a row"]
+        if circuit is None:
+            notes.append("not compiled yet")
+        else:
+            notes.append(f"{circuit.engine}, {_count(circuit.batch_size, 'row')} a call")
+            notes.append(error_probability(circuit))
+        return cls(stages=stages, notes=notes).plot(ax=ax)
+
+    def plot(self, ax: Any = None):
+        """Draw the circuit.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes, default=None
+            Where to draw. None makes a new figure.
+
+        Returns
+        -------
+        CircuitDisplay
+        """
+        stages = [Stage(*stage) for stage in self.stages]
+        n_stages = len(stages)
+        ax = one_axes(ax, figsize=(8, 0.85 * n_stages + 1.1))
+        inches = ax.bbox.width / ax.figure.dpi, ax.bbox.height / ax.figure.dpi
+        size = max(4.0, min(10.0, 1.7 * inches[0], 15 * inches[1] / n_stages))
+        ax.plot([0, 0], [-0.4, n_stages - 0.1], color="0.6", linestyle=":", zorder=0)
+        self.boxes_ = [
+            _plot_box(ax, stage, n_stages - 1 - i, size) for i, stage in enumerate(stages)
+        ]
+        for i, (stage, following) in enumerate(pairwise(stages)):
+            _plot_arrow(ax, stage.side, following.side, n_stages - 1 - i)
+        for side, (x, title) in {
+            "client": (-1, "Client: holds the secret key"),
+            "server": (1, "Server: sees ciphertexts only"),
+        }.items():
+            ink = _COLORS[side][1]
+            ax.text(x, n_stages - 0.25, title, ha="center", color=ink, weight="bold", fontsize=size)
+        ax.text(0, -0.62, "   ·   ".join(self.notes), ha="center", va="top", fontsize=size)
+        ax.set_xlim(-2, 2)
+        ax.set_ylim(-1, n_stages)
+        ax.set_axis_off()
+        self.ax_, self.figure_ = ax, ax.figure
+        return self
+
+
+# Of a box, and its text.
+_COLORS = {"client": ("#e3f0fb", "#1f5a94"), "server": ("#fdecd8", "#a35200")}
+_X = {"client": -1, "server": 1}
+_HALF_WIDTH, _HALF_HEIGHT = 0.9, 0.28
+
+
+def _stages(network: EncryptedPredictionNet, circuit: Circuit | None) -> list[Stage]:
+    program = network.program_
+    codes = f"{_count(program.n_codes, 'code')} of {_count(program.quantizer.n_bits, 'bit')}"
+    stages = [
+        Stage("client", "Quantize", f"{_count(program.n_features, 'feature')} → {codes}"),
+        Stage("client", "Encrypt", _count(program.n_codes, "integer")),
+    ]
+    rounding = "exact" if circuit is None else circuit.rounding
+    for i, layer in enumerate(program.layers[:-1]):
+        stages += _hidden_stages(f"Hidden {i + 1}", layer, rounding)
+    last = program.layers[-1]
+    stages.append(_sums("Output", last))
+    stages.append(Stage("client", "Decrypt", _count(program.n_outputs, "integer")))
+    if hasattr(network, "classes_"):
+        decide = f"scale, softmax or argmax of {program.n_outputs} classes"
+        stages.append(Stage("client", "Decide", decide))
+    else:
+        targets = f"{_count(program.n_outputs, 'target')} in the units of training"
+        stages.append(Stage("client", "Scale", targets))
+    return stages
+
+
+def _hidden_stages(name: str, layer: IntegerLayer, rounding: str) -> list[Stage]:
+    assert layer.tables is not None
+    n_neurons, removed = len(layer.weights), layer.lsbs_to_remove
+    stages = [_sums(name, layer)]
+    if removed:
+        # Exact rounding takes away a bit at a time, with a bootstrap of 1 bit for each.
+        extra = removed * n_neurons if rounding == "exact" else 0
+        how = (
+            f"{_count(extra, 'bootstrap')} of 1 bit"
+            if extra
+            else "approximately, without bootstraps"
+        )
+        details = f"{layer.n_accum_bits} → {layer.n_table_bits} bits, {how}"
+        stages.append(Stage("server", f"{name}: rounding", details, extra))
+    highest = max(r.high for r in layer.table_ranges)
+    bits = layer.n_table_bits if removed else layer.n_accum_bits
+    details = (
+        f"{_count(n_neurons, 'bootstrap')} of {_count(bits, 'bit')} → "
+        f"{_count(n_neurons, 'code')} of {_count(max(1, highest.bit_length()), 'bit')}"
+    )
+    stages.append(Stage("server", f"{name}: table lookups", details, n_neurons))
+    return stages
+
+
+def _sums(name: str, layer: IntegerLayer) -> Stage:
+    neurons, bits = _count(len(layer.weights), "neuron"), _count(layer.n_accum_bits, "bit")
+    details = f"{neurons} of {bits}, {_count(np.count_nonzero(layer.weights), 'weight')}"
+    return Stage("server", f"{name}: sums", details)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _plot_box(ax: Any, stage: Stage, y: float, size: float) -> Any:
+    from matplotlib.patches import FancyBboxPatch
+
+    fill, ink = _COLORS[stage.side]
+    x = _X[stage.side]
+    box = FancyBboxPatch(
+        (x - _HALF_WIDTH, y - _HALF_HEIGHT),
+        2 * _HALF_WIDTH,
+        2 * _HALF_HEIGHT,
+        boxstyle="round,pad=0,rounding_size=0.08",
+        facecolor=fill,
+        edgecolor=ink,
+        linewidth=2.5 if stage.n_bootstraps else 1,
+    )
+    ax.add_patch(box)
+    style = {"ha": "center", "va": "center"}
+    ax.text(x, y + 0.11, stage.title, color=ink, weight="bold", fontsize=size, **style)
+    ax.text(x, y - 0.13, stage.details, color="0.2", fontsize=0.85 * size, **style)
+    return box
+
+
+def _plot_arrow(ax: Any, side: str, following: str, y: float) -> None:
+    """Point from the stage at height ``y`` to the one below it."""
+    x = float(_X[side])
+    start, end = (x, y - _HALF_HEIGHT), (_X[following], y - 1 + _HALF_HEIGHT)
+    if side != following:
+        # Over the network, from the side that faces the other.
+        start = (x - x * _HALF_WIDTH, y)
+    style = "arc3" if side == following else "angle,angleA=0,angleB=90,rad=6"
+    ax.annotate(
+        "",
+        end,
+        start,
+        arrowprops={
+            "arrowstyle": "-|>",
+            "color": "0.35",
+            "connectionstyle": style,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        },
+    )

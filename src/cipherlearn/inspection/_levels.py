@@ -1,0 +1,167 @@
+"""Which integers the weights and the codes of a network are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cipherlearn._axes import axes_grid
+from cipherlearn.inspection._models import find_network, layer_names, network_inputs
+
+__all__ = ["IntegerLevelsDisplay"]
+
+
+class IntegerLevelsDisplay:
+    """Integer weights of each layer at their levels and, with rows, the codes that it reads.
+
+    A layer is a column: its weights above, its input codes below. Weights are those of
+    ``program_``, so of what is computed on ciphertexts. Zeros have no bar, since they are most:
+    the title says how many. Levels that no weight has, or codes that no row gives, are bits that
+    the layer does not use.
+
+    Use :meth:`from_estimator` to make one.
+
+    Parameters
+    ----------
+    layer_names : sequence of str
+        Name of each layer.
+    weight_levels : array-like of shape (n_levels,)
+        Ascending integers that a weight may be.
+    weight_counts : array-like of shape (n_layers, n_levels)
+        Weights of each layer at each level.
+    code_levels : array-like of shape (n_codes,), default=None
+        Ascending integers that a code may be.
+    code_counts : array-like of shape (n_layers, n_codes), default=None
+        Inputs of each layer at each code, over some rows.
+
+    Attributes
+    ----------
+    axes_ : ndarray of matplotlib Axes, of shape (1 or 2, n_layers)
+    figure_ : matplotlib Figure
+    weight_bars_ : list of matplotlib BarContainer
+        Non-zero weights of each layer.
+    code_bars_ : list of matplotlib BarContainer
+        Percentages of each layer's input codes. Empty without rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_iris
+    >>> from cipherlearn import NeuralNetClassifier
+    >>> from cipherlearn.inspection import IntegerLevelsDisplay
+    >>> X, y = load_iris(return_X_y=True)
+    >>> clf = NeuralNetClassifier(max_epochs=10, random_state=0).fit(X, y)
+    >>> display = IntegerLevelsDisplay.from_estimator(clf, X)
+    >>> display.weight_levels
+    array([-3, -2, -1,  0,  1,  2,  3])
+    >>> sum(bar.get_height() for bar in display.weight_bars_[0]) == np.count_nonzero(
+    ...     clf.program_.layers[0].weights
+    ... )
+    True
+    """
+
+    def __init__(
+        self,
+        *,
+        layer_names: Sequence[str],
+        weight_levels: NDArray,
+        weight_counts: NDArray,
+        code_levels: NDArray | None = None,
+        code_counts: NDArray | None = None,
+    ) -> None:
+        self.layer_names = layer_names
+        self.weight_levels = weight_levels
+        self.weight_counts = weight_counts
+        self.code_levels = code_levels
+        self.code_counts = code_counts
+
+    @classmethod
+    def from_estimator(cls, estimator: Any, X: ArrayLike | None = None, *, ax: Any = None):
+        """Count the integers of a fitted estimator, and draw them.
+
+        Parameters
+        ----------
+        estimator : NeuralNetClassifier, NeuralNetRegressor, Pipeline or search
+            Fitted. A pipeline ends in one of the former, a search has found one.
+        X : array-like of shape (n_samples, n_features), default=None
+            Rows whose codes are counted, in the clear.
+        ax : matplotlib Axes or array-like of Axes, default=None
+            Where to draw: in the place of one axes, or on one for each panel. None makes a new
+            figure.
+
+        Returns
+        -------
+        IntegerLevelsDisplay
+        """
+        network = find_network(estimator)
+        program = network.program_
+        largest = max(linear.max_level for linear in network.module_.linears)
+        weight_levels = np.arange(-largest, largest + 1)
+        code_levels = code_counts = None
+        if X is not None:
+            codes = program.quantize(network_inputs(estimator, X))
+            code_levels = np.arange(network.module_.encoder.max_code + 1)
+            counts = []
+            for layer in program.layers:
+                counts.append(_counts(codes, code_levels))
+                codes = layer(codes)
+            code_counts = np.stack(counts)
+        display = cls(
+            layer_names=layer_names(program),
+            weight_levels=weight_levels,
+            weight_counts=np.stack([_counts(la.weights, weight_levels) for la in program.layers]),
+            code_levels=code_levels,
+            code_counts=code_counts,
+        )
+        return display.plot(ax=ax)
+
+    def plot(self, ax: Any = None):
+        """Draw a column of panels for each layer.
+
+        Parameters
+        ----------
+        ax : matplotlib Axes or array-like of Axes, default=None
+            Where to draw: in the place of one axes, or on one for each panel. None makes a new
+            figure.
+
+        Returns
+        -------
+        IntegerLevelsDisplay
+        """
+        n_layers, n_rows = len(self.layer_names), 1 if self.code_counts is None else 2
+        self.axes_ = axes_grid(ax, n_rows, n_layers, (3.2 * n_layers + 0.6, 3.2 * n_rows))
+        self.figure_ = self.axes_[0, 0].figure
+        self.weight_bars_, self.code_bars_ = [], []
+        levels = np.asarray(self.weight_levels)
+        is_zero = levels == 0
+        top = zip(self.axes_[0], self.layer_names, np.asarray(self.weight_counts), strict=True)
+        for panel, name, counts in top:
+            self.weight_bars_.append(panel.bar(levels[~is_zero], counts[~is_zero], color="C0"))
+            zeros, total = int(counts[is_zero].sum()), int(counts.sum())
+            panel.set_title(f"{name}\n{zeros} of {total} are 0")
+            panel.set_xlabel("weight")
+            _integer_ticks(panel, levels)
+        self.axes_[0, 0].set_ylabel("weights")
+        if self.code_counts is not None:
+            codes = np.asarray(self.code_levels)
+            for panel, counts in zip(self.axes_[1], np.asarray(self.code_counts), strict=True):
+                percent = 100 * counts / max(1, counts.sum())
+                self.code_bars_.append(panel.bar(codes, percent, color="C1"))
+                panel.set_xlabel("input code")
+                _integer_ticks(panel, codes)
+            self.axes_[1, 0].set_ylabel("% of the codes")
+        return self
+
+
+def _counts(values: NDArray, levels: NDArray) -> NDArray:
+    return np.bincount(np.ravel(values) - levels[0], minlength=len(levels))
+
+
+def _integer_ticks(panel: Any, levels: NDArray) -> None:
+    """Label levels by integers, not all of them if they are many."""
+    panel.set_xticks(levels if len(levels) <= 9 else levels[:: len(levels) // 8])
+    panel.set_xlim(levels[0] - 0.7, levels[-1] + 0.7)
+    panel.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

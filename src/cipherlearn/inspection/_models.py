@@ -1,0 +1,96 @@
+"""The trained network inside what users hold: a pipeline, a search or an estimator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils.validation import check_is_fitted
+
+from cipherlearn._net import EncryptedPredictionNet
+from cipherlearn._program import IntegerProgram
+
+__all__ = ["class_names", "feature_names", "find_network", "layer_names", "network_inputs"]
+
+
+def find_network(model: Any) -> EncryptedPredictionNet:
+    """Return the fitted network that a model is, ends in or has found.
+
+    Raises
+    ------
+    sklearn.exceptions.NotFittedError
+        If the model is not fitted.
+    TypeError
+        If there is no network.
+    """
+    *_, network = _unwrapped(model)
+    if not isinstance(network, EncryptedPredictionNet):
+        raise TypeError(
+            "The estimator must be a NeuralNetClassifier or NeuralNetRegressor, a Pipeline that "
+            f"ends in one, or a fitted search for one. Got {type(model).__name__}"
+            f"{'' if network is model else f' of {type(network).__name__}'}. "
+            "Pass the estimator itself."
+        )
+    check_is_fitted(network)
+    return network
+
+
+def network_inputs(model: Any, X: ArrayLike) -> NDArray[np.float64]:
+    """Turn features of a model into those that reach its network."""
+    network = find_network(model)
+    for part in _unwrapped(model):
+        if isinstance(part, Pipeline) and len(part) > 1:
+            X = part[:-1].transform(X)
+    return network._check_features(X)
+
+
+def feature_names(model: Any) -> list[str]:
+    """Return the names of the network's features, or "x0", "x1" and so on."""
+    network = find_network(model)
+    if hasattr(network, "feature_names_in_"):
+        return network.feature_names_in_.tolist()
+    names: list[str] = []
+    for part in _unwrapped(model):
+        if isinstance(part, Pipeline) and len(part) > 1:
+            try:
+                names = list(part[:-1].get_feature_names_out())
+            except (AttributeError, ValueError):
+                # A transformer that names nothing.
+                names = []
+    if len(names) != network.n_features_in_:
+        return [f"x{i}" for i in range(network.n_features_in_)]
+    return [str(name) for name in names]
+
+
+def class_names(network: EncryptedPredictionNet) -> list[str]:
+    """Return the label, or the number of the target, that each output stands for."""
+    if hasattr(network, "classes_"):
+        return [str(label) for label in network.classes_]
+    n_outputs = network.program_.n_outputs
+    return ["target"] if n_outputs == 1 else [f"target {i}" for i in range(n_outputs)]
+
+
+def layer_names(program: IntegerProgram) -> list[str]:
+    """Return "hidden 1" and so on, and "output"."""
+    return [*(f"hidden {i + 1}" for i in range(len(program.layers) - 1)), "output"]
+
+
+def _unwrapped(model: Any) -> list[Any]:
+    """Return the model, what it wraps, what that wraps, and so on, down to one estimator."""
+    parts = [model]
+    while True:
+        outer = parts[-1]
+        if isinstance(outer, Pipeline):
+            parts.append(outer.steps[-1][1])
+        elif isinstance(outer, FrozenEstimator):
+            parts.append(outer.estimator)
+        elif hasattr(outer, "best_estimator_"):
+            parts.append(outer.best_estimator_)
+        else:
+            if hasattr(outer, "estimator"):
+                # A search that has found nothing yet.
+                check_is_fitted(outer)
+            return parts

@@ -1,0 +1,56 @@
+"""Make the notebooks of their scripts, with what they print and draw.
+
+``python tests/notebooks.py`` writes them, which ``make notebooks`` calls.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import jupytext
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+import cipherlearn
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SCRIPTS = sorted((EXAMPLES / "notebooks").glob("*.py"))
+
+
+def execute(script: Path) -> NotebookNode:
+    """Run a script's cells in a new kernel, and return the notebook with their outputs."""
+    notebook = jupytext.read(script)
+    # Random ones would change with every run.
+    for i, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{i}"
+    with tempfile.TemporaryDirectory() as directory:
+        client = NotebookClient(
+            notebook,
+            kernel_name="python3",
+            timeout=300,
+            record_timing=False,
+            resources={"metadata": {"path": directory}},
+        )
+        client.execute(
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",  # as in conftest.py
+                # The same cipherlearn as here, installed or not.
+                "PYTHONPATH": str(Path(cipherlearn.__file__).parents[1]),
+            }
+        )
+    notebook.metadata.pop("language_info", None)
+    return notebook
+
+
+def paired(script: Path) -> Path:
+    """The notebook of a script."""
+    return EXAMPLES / f"{script.stem}.ipynb"
+
+
+if __name__ == "__main__":
+    for script in SCRIPTS:
+        jupytext.write(execute(script), paired(script))
+        print(paired(script).name)

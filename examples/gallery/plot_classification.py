@@ -3,12 +3,14 @@
 Classify encrypted rows
 =======================
 
-A classifier for three kinds of wine, with string labels and a DataFrame. It trains in the clear. The
-labels and the probabilities that it computes on encrypted rows are compared with those in the clear.
+A classifier for three kinds of wine, with string labels and a DataFrame. It trains in the clear.
+The labels and the probabilities that it computes on encrypted rows are compared with those in the
+clear.
 """
 
 # %%
-# The features have names and units of all sizes. They need no scaling: each has thresholds of its own.
+# The features have names and units of all sizes. They need no scaling: each has thresholds of its
+# own.
 
 from sklearn.datasets import load_wine
 from sklearn.model_selection import train_test_split
@@ -34,8 +36,8 @@ clf.fit(X_train, y_train)
 print(f"Accuracy in the clear: {clf.score(X_test, y_test):.3f}")
 
 # %%
-# Compile, which needs no data, and encrypt ten rows. The call below plays both parties: as the client
-# it generates keys, encrypts and decrypts, as the server it computes on ciphertexts.
+# Compile, which needs no data, and encrypt ten rows. The call below plays both parties: as the
+# client it generates keys, encrypts and decrypts, as the server it computes on ciphertexts.
 
 clf.compile()
 rows = X_test.head(10)
@@ -49,15 +51,15 @@ clf.classes_[encrypted.argmax(axis=1)]
 import matplotlib.pyplot as plt
 import numpy as np
 
-fig, ax = plt.subplots(figsize=(7, 3.2), layout="constrained")
+fig, ax = plt.subplots(figsize=(7, 3.5), layout="constrained")
 positions, bottom = np.arange(len(rows)), np.zeros(len(rows))
 for i, label in enumerate(clf.classes_):
     ax.bar(positions, clear[:, i], bottom=bottom, color=f"C{i}", alpha=0.4, label=f"{label}, clear")
     bottom += clear[:, i]
     ends = encrypted[:, : i + 1].sum(axis=1)
     ax.plot(positions, ends, "o", color=f"C{i}", markeredgecolor="k", label=f"{label}, encrypted")
-ax.set_xticks(positions, [f"{label}\n{i}" for i, label in enumerate(y_test.head(10))], fontsize=7)
-ax.set(xlabel="row, with its true label", ylabel="probability, stacked", ylim=(0, 1.05))
+ax.set_xticks(positions, y_test.head(10), rotation=30, ha="right", fontsize=8)
+ax.set(xlabel="true label of each row", ylabel="probability, stacked", ylim=(0, 1.05))
 fig.legend(loc="outside right upper", fontsize=8)
 
 # %%

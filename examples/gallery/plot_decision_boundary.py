@@ -3,8 +3,8 @@
 Decision boundaries, clear, simulated and encrypted
 ===================================================
 
-On two features the decision of a model can be drawn. A network of few bits has a boundary of steps, and
-the boundary does not move when the rows are encrypted.
+On two features the decision of a model can be drawn. A network of few bits has a boundary of
+steps, and the boundary does not move when the rows are encrypted.
 """
 
 # %%
@@ -27,43 +27,43 @@ clf.fit(X, y)
 circuit = clf.compile()
 
 # %%
-# Decide every point of a grid, in the clear and in simulation, and nine of them on ciphertexts. The
-# simulation draws the errors that a bootstrap makes by chance. They are too rare to be seen here.
+# Decide every point of a grid, in the clear and in simulation, and nine of them on ciphertexts.
+# The simulation draws the errors that a bootstrap makes by chance. They are too rare to be seen
+# here.
 
 import numpy as np
 import pandas as pd
 
-side = np.linspace(0, 1, 32)
+N = 64
+side = np.linspace(0, 1, N)
 length, width = np.meshgrid(0.5 + 7 * side, 3 * side)
 grid = pd.DataFrame({name: v.ravel() for name, v in zip(X, (length, width), strict=True)})
 clear = clf.predict(grid)
 simulated = clf.predict(grid, execute_in_fhe="simulate")
 
-few = np.add.outer(32 * np.array([6, 16, 26]), [6, 16, 26]).ravel()
+few = np.add.outer(N * np.array([12, 32, 52]), [12, 32, 52]).ravel()
 encrypted = clf.predict(grid.iloc[few], execute_in_fhe=True)
 
 # %%
-# scikit-learn's own network, with as many neurons in floating point, is on the right. Its lines are
-# straight where those of the encrypted network follow the thresholds of the features.
+# scikit-learn's own network, with as many neurons in floating point, is on the right. Its lines
+# are straight where those of the encrypted network follow the thresholds of the features.
 
 import matplotlib.pyplot as plt
 from matplotlib.colors import ListedColormap
 
 twin = clf.float_twin().set_params(mlpclassifier__max_iter=5000).fit(X, y)
 colors = ListedColormap(["C0", "C1", "C2"])
-fig, axes = plt.subplots(
-    1, 3, figsize=(10, 3.6), sharex=True, sharey=True, layout="constrained"
-)
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharex=True, sharey=True, layout="constrained")
 panels = {"clear": clear, "simulated": simulated, "float network": twin.predict(grid)}
 for ax, (title, decision) in zip(axes, panels.items(), strict=True):
     image = decision.reshape(length.shape)
-    ax.contourf(length, width, image, levels=[-0.5, 0.5, 1.5, 2.5], cmap=colors, alpha=0.3)
+    ax.pcolormesh(length, width, image, cmap=colors, alpha=0.3, linewidth=0, rasterized=True)
     ax.scatter(*X.to_numpy().T, c=y, cmap=colors, s=8)
     ax.set(title=title, xlabel=X.columns[0])
 axes[0].set_ylabel(X.columns[1])
 points = grid.iloc[few].to_numpy().T
 axes[1].scatter(*points, c=encrypted, cmap=colors, marker="s", s=60, edgecolor="k")
-axes[1].set_title("simulated, and encrypted (squares)")
+axes[1].set_title("simulated, squares encrypted")
 
 # %%
 

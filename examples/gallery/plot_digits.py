@@ -3,8 +3,8 @@
 Recognise encrypted pictures
 ============================
 
-Handwritten digits of 8×8 pixels, recognised by a machine that never sees a picture. The 64 pixels are the
-64 features of a row.
+Handwritten digits of 8×8 pixels, recognised by a machine that never sees a picture. The 64 pixels
+are the 64 features of a row.
 """
 
 # %%
@@ -35,8 +35,8 @@ encrypted = clf.predict(X_test[:10], execute_in_fhe=True)
 clear = clf.predict(X_test[:10])
 
 # %%
-# What the client has is above. What the server gets is below: the last 32 × 32 bytes of a ciphertext. They
-# look like noise, and are others each time that the same picture is encrypted.
+# What the client has is above. What the server gets is below: 32 × 32 bytes from the middle of a
+# ciphertext. They look like noise, and are others each time that the same picture is encrypted.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,14 +46,15 @@ for i, (above, below) in enumerate(axes.T):
     above.imshow(X_test[i].reshape(8, 8), cmap="gray_r")
     above.set_title(f"{encrypted[i]}", color="k" if encrypted[i] == y_test[i] else "C3")
     ciphertext = circuit.encrypt(clf.program_.quantize(X_test[i : i + 1]))
-    noise = np.frombuffer(ciphertext.serialize()[-1024:], dtype=np.uint8)
+    sent = ciphertext.serialize()
+    noise = np.frombuffer(sent, dtype=np.uint8, count=1024, offset=len(sent) // 2)
     below.imshow(noise.reshape(32, 32), cmap="gray")
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
 fig.suptitle("Decrypted predictions. Wrong ones are red.")
 
 # %%
-# Each neuron of the first layer reads few pixels. Red ones speak for it, blue ones against it.
+# Each neuron of the first layer reads few pixels. Blue ones speak for it, red ones against it.
 
 weights = clf.program_.layers[0].weights
 pixels = np.zeros((len(weights), 64))
@@ -61,7 +62,7 @@ np.add.at(pixels.T, clf.program_.quantizer.feature, weights.T)
 limit = np.abs(pixels).max()
 fig, axes = plt.subplots(2, 8, figsize=(8, 2.4), layout="constrained")
 for ax, neuron in zip(axes.flat, pixels, strict=False):
-    ax.imshow(neuron.reshape(8, 8), cmap="RdBu_r", vmin=-limit, vmax=limit)
+    ax.imshow(neuron.reshape(8, 8), cmap="RdBu", vmin=-limit, vmax=limit)
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[])
 fig.suptitle(f"Pixels that the {len(weights)} hidden neurons read")

@@ -9,8 +9,8 @@ predicts encrypted rows: what precedes the network runs in the clear, on the cli
 """
 
 # %%
-# Patients with diabetes, and whether the disease progressed fast within a year. The sex is a category,
-# the rest are measurements.
+# Patients with diabetes, and whether the disease progressed fast within a year. The sex is a
+# category, the rest are measurements.
 
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_diabetes
@@ -49,8 +49,8 @@ print(f"Best: {search.best_params_}")
 print(f"Accuracy on test rows: {search.score(X_test, y_test):.3f}")
 
 # %%
-# What the search saw. Bars are one standard deviation over the folds. A difference smaller than a bar is
-# no reason to pay for more neurons, each of which is a bootstrap in every encrypted row.
+# What the search saw. Bars are one standard deviation over the folds. A difference smaller than a
+# bar is no reason to pay for more neurons, each of which is a bootstrap in every encrypted row.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -3,8 +3,8 @@
 Predict a continuous target on encrypted rows
 =============================================
 
-A regressor for the progression of diabetes, as a network and as a model without hidden neurons. The
-target is scaled inside, so predictions come in the units of the data.
+A regressor for the progression of diabetes, as a network and as a model without hidden neurons.
+The target is scaled inside, so predictions come in the units of the data.
 """
 
 # %%
@@ -44,8 +44,9 @@ for name, model in models.items():
     print(f"{name}: {circuit.n_bootstraps} bootstraps a row")
 
 # %%
-# Every test row in the clear, and the encrypted ones as circles on top. The distance to the diagonal
-# is the model's error. The distance of a circle to its point would be that of encryption: it is zero.
+# Every test row in the clear, and the encrypted ones as circles on top. The distance to the
+# diagonal is the model's error. The distance of a circle to its point would be that of encryption:
+# it is zero.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -54,9 +55,7 @@ fig, axes = plt.subplots(1, 2, figsize=(7, 3.5), sharex=True, sharey=True, layou
 for ax, name in zip(axes, models, strict=True):
     ax.axline((150, 150), slope=1, color="0.8", zorder=0)
     ax.plot(y_test, clear[name], ".", alpha=0.6, label="clear")
-    ax.plot(
-        y_test[:N_ROWS], encrypted[name], "o", color="C3", fillstyle="none", label="encrypted"
-    )
+    ax.plot(y_test[:N_ROWS], encrypted[name], "o", color="C3", fillstyle="none", label="encrypted")
     ax.set(title=name, xlabel="true progression")
 axes[0].set_ylabel("predicted progression")
 axes[0].legend()

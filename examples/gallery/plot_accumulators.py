@@ -8,8 +8,9 @@ before training, proven after it, and can be observed on data. The three are not
 """
 
 # %%
-# Ω is how many products of a weight and a code surely fit a sum, whatever their values. It is the
-# oldest of the rules: keep a neuron's non-zero weights within a multiple of Ω.
+# Ω is how many products of a weight and a code surely fit a sum, whatever their values. The oldest
+# rule keeps a neuron's non-zero weights within a multiple of Ω. It is a cautious rule: by it, a
+# sum of 4 bits has room for no product at all.
 
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
@@ -20,8 +21,8 @@ for n_bits in (4, 6, 8):
     print(f"Sums of {n_bits} bits: Ω is {max_active_neurons(n_bits, 3, 2)}")
 
 # %%
-# A network whose hidden sums have 4 bits and whose outputs have 6. Both bounds are on the width of
-# a sum, the distance from the smallest to the largest that any input can give.
+# So narrow sums are bounded by their width instead: the distance from the smallest to the largest
+# that any input can give. This network has hidden sums of 4 bits and outputs of 6.
 
 X, y = load_breast_cancer(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)

@@ -34,14 +34,14 @@ circuit = clf.compile()
 import numpy as np
 import pandas as pd
 
-N = 64
+N = 32
 side = np.linspace(0, 1, N)
 length, width = np.meshgrid(0.5 + 7 * side, 3 * side)
 grid = pd.DataFrame({name: v.ravel() for name, v in zip(X, (length, width), strict=True)})
 clear = clf.predict(grid)
 simulated = clf.predict(grid, execute_in_fhe="simulate")
 
-few = np.add.outer(N * np.array([12, 32, 52]), [12, 32, 52]).ravel()
+few = np.add.outer(N * np.array([6, 16, 26]), [6, 16, 26]).ravel()
 encrypted = clf.predict(grid.iloc[few], execute_in_fhe=True)
 
 # %%

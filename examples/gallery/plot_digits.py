@@ -47,7 +47,7 @@ for i, (above, below) in enumerate(axes.T):
     above.set_title(f"{encrypted[i]}", color="k" if encrypted[i] == y_test[i] else "C3")
     ciphertext = circuit.encrypt(clf.program_.quantize(X_test[i : i + 1]))
     sent = ciphertext.serialize()
-    noise = np.frombuffer(sent, dtype=np.uint8, count=1024, offset=len(sent) // 2)
+    noise = np.frombuffer(sent, dtype=np.uint8, count=1024, offset=(len(sent) - 1024) // 2)
     below.imshow(noise.reshape(32, 32), cmap="gray")
 for ax in axes.flat:
     ax.set(xticks=[], yticks=[])

@@ -14,7 +14,8 @@ from sklearn.datasets import load_iris
 
 from cipherlearn import NeuralNetClassifier
 
-X, y = load_iris(return_X_y=True, as_frame=True)
+iris = load_iris(as_frame=True)
+X, y = iris.data, iris.target_names[iris.target]
 clf = NeuralNetClassifier(
     module__n_hidden_neurons=6,
     module__n_hidden_accum_bits=4,
@@ -57,7 +58,7 @@ for i, code in enumerate(codes.T):
 top.set_yticks(4.5 * np.arange(len(codes.T)), [f"code {i}" for i in codes_of_feature])
 top.set_title("The codes of one feature, each from 0 to 3")
 for label, group in X[name].groupby(y):
-    bottom.hist(group, bins=30, range=(values[0], values[-1]), alpha=0.6, label=f"class {label}")
+    bottom.hist(group, bins=30, range=(values[0], values[-1]), alpha=0.6, label=label)
 bottom.set(xlabel=name, ylabel="flowers")
 bottom.legend()
 

@@ -47,11 +47,6 @@ clf.compile()
 CircuitDisplay.from_estimator(clf)
 
 # %%
-# ``report`` says the same in numbers, and what a row will cost on this machine.
-
-clf.report(X_test)
-
-# %%
 # The circuit at work, on one flower of each kind.
 
 import numpy as np

@@ -27,17 +27,21 @@ clf.fit(X, y)
 circuit = clf.compile()
 
 # %%
-# Decide every point of a grid, in the clear and in simulation, and nine of them on ciphertexts.
-# The simulation draws the errors that a bootstrap makes by chance. They are too rare to be seen
-# here.
+# Decide every point of a fine grid in the clear, those of a coarse one in simulation, and nine of
+# them on ciphertexts. The simulation draws the errors that a bootstrap makes by chance. They are
+# too rare to be seen here.
 
 import numpy as np
 import pandas as pd
 
+
+def grid_of(n):
+    length, width = np.meshgrid(np.linspace(0.5, 7.5, n), np.linspace(0, 3, n))
+    return pd.DataFrame({X.columns[0]: length.ravel(), X.columns[1]: width.ravel()})
+
+
 N = 32
-side = np.linspace(0, 1, N)
-length, width = np.meshgrid(0.5 + 7 * side, 3 * side)
-grid = pd.DataFrame({name: v.ravel() for name, v in zip(X, (length, width), strict=True)})
+fine, grid = grid_of(200), grid_of(N)
 clear = clf.predict(grid)
 simulated = clf.predict(grid, execute_in_fhe="simulate")
 
@@ -54,16 +58,20 @@ from matplotlib.colors import ListedColormap
 twin = clf.float_twin().set_params(mlpclassifier__max_iter=5000).fit(X, y)
 colors = ListedColormap(["C0", "C1", "C2"])
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.6), sharex=True, sharey=True, layout="constrained")
-panels = {"clear": clear, "simulated": simulated, "float network": twin.predict(grid)}
-for ax, (title, decision) in zip(axes, panels.items(), strict=True):
-    image = decision.reshape(length.shape)
-    ax.pcolormesh(length, width, image, cmap=colors, alpha=0.3, linewidth=0, rasterized=True)
+panels = {
+    "clear": (fine, clf.predict(fine)),
+    "simulated, squares encrypted": (grid, simulated),
+    "float network": (fine, twin.predict(fine)),
+}
+for ax, (title, (points, decision)) in zip(axes, panels.items(), strict=True):
+    n = int(len(points) ** 0.5)
+    mesh = (column.reshape(n, n) for column in (*points.to_numpy().T, decision))
+    ax.pcolormesh(*mesh, cmap=colors, alpha=0.3, linewidth=0, rasterized=True)
     ax.scatter(*X.to_numpy().T, c=y, cmap=colors, s=8)
     ax.set(title=title, xlabel=X.columns[0])
 axes[0].set_ylabel(X.columns[1])
 points = grid.iloc[few].to_numpy().T
 axes[1].scatter(*points, c=encrypted, cmap=colors, marker="s", s=60, edgecolor="k")
-axes[1].set_title("simulated, squares encrypted")
 
 # %%
 

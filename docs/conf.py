@@ -72,5 +72,9 @@ html_sidebars = {
     "installation": [],
     "quickstart": [],
     "changelog": [],
+    "comparison": [],
+    "examples": [],
+    "faq": [],
+    "migration": [],
     "gallery/index": [],
 }

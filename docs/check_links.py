@@ -20,6 +20,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
+        """Note what one tag defines and refers to."""
         attrs = dict(attrs)
         self.anchors.update(attrs[name] for name in ("id", "name") if attrs.get(name))
         if tag in REFERENCES and attrs.get(REFERENCES[tag]) is not None:

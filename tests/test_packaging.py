@@ -23,8 +23,8 @@ PROMISES = {
     ],
     "dev": ["build", "mypy", "pre_commit", "twine"],
     "docs": [
-        *("matplotlib.pyplot", "myst_parser", "numpydoc", "pandas", "pydata_sphinx_theme", "sphinx"),
-        *("sphinx_copybutton", "sphinx_design", "sphinx_gallery.gen_gallery"),
+        *("matplotlib.pyplot", "myst_parser", "numpydoc", "pandas", "pydata_sphinx_theme"),
+        *("sphinx", "sphinx_copybutton", "sphinx_design", "sphinx_gallery.gen_gallery"),
     ],
     "plot": ["matplotlib.pyplot"],
     "server": ["cipherlearn.deployment.service._app", "fastapi", "prometheus_client", "uvicorn"],

@@ -5,6 +5,9 @@ BIN    := $(VENV)/bin
 
 OLDEST := .venv-oldest
 
+# What building the documentation writes.
+GENERATED := docs/_build docs/api/generated docs/gallery
+
 # Concrete-Numpy has no builds for later Pythons. pyenv's python3.10 may be there and not run.
 CONCRETE_NUMPY := .venv-concrete-numpy
 PYENV_ROOT ?= $(HOME)/.pyenv
@@ -44,8 +47,12 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
+# From nothing, so that every example of the gallery runs and no page of a former build is left. To
+# look at text, sphinx-build -D plot_gallery=0 is quicker.
 docs: $(VENV)/.installed-dev
+	rm -rf $(GENERATED)
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	$(BIN)/python docs/check_links.py docs/_build/html
 
 # Run the scripts of the notebooks, and write what they print and draw into the notebooks.
 notebooks: $(VENV)/.installed-test
@@ -61,7 +68,7 @@ package: $(VENV)/.installed-dev
 	$(BIN)/python tests/check_package.py
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(CONCRETE_NUMPY) build dist docs/_build docs/api/generated
+	rm -rf $(VENV) $(OLDEST) $(CONCRETE_NUMPY) build dist $(GENERATED)
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v < (3, 13) else f"cipherlearn needs Python 3.10 to 3.12, got {v[0]}.{v[1]}. Name one: make PYTHON=python3.11")'

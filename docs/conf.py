@@ -44,6 +44,8 @@ sphinx_gallery_conf = {
     "reference_url": {"cipherlearn": None},
     "image_srcset": ["2x"],
     "remove_config_comments": True,
+    # Tables, not what a line that draws happens to return.
+    "capture_repr": ("_repr_html_",),
     "show_signature": False,
     "write_computation_times": False,
     "min_reported_time": 1,
@@ -72,5 +74,9 @@ html_sidebars = {
     "installation": [],
     "quickstart": [],
     "changelog": [],
+    "comparison": [],
+    "examples": [],
+    "faq": [],
+    "migration": [],
     "gallery/index": [],
 }

@@ -22,7 +22,10 @@ PROMISES = {
         *("cryptography", "pandas", "pyarrow", "requests", "skops.io"),
     ],
     "dev": ["build", "mypy", "pre_commit", "twine"],
-    "docs": ["numpydoc", "pydata_sphinx_theme", "sphinx"],
+    "docs": [
+        *("matplotlib.pyplot", "myst_parser", "numpydoc", "pandas", "pydata_sphinx_theme"),
+        *("sphinx", "sphinx_copybutton", "sphinx_design", "sphinx_gallery.gen_gallery"),
+    ],
     "plot": ["matplotlib.pyplot"],
     "server": ["cipherlearn.deployment.service._app", "fastapi", "prometheus_client", "uvicorn"],
     "test": [

@@ -16,6 +16,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import make_scorer, recall_score
 from sklearn.model_selection import (
     GridSearchCV,
+    GroupKFold,
     HalvingRandomSearchCV,
     cross_val_predict,
     cross_val_score,
@@ -289,3 +290,12 @@ def test_frames_give_names_and_the_predictions_of_their_values(frame, linear, re
     by_name = regressor.fit(named, targets(X)).predict(named)
     by_position = NeuralNetRegressor(**LINEAR).fit(X, targets(X)).predict(X)
     np.testing.assert_array_equal(by_name, by_position)
+
+
+def test_an_encrypted_search_keeps_groups_apart(linear, rows):
+    X, y = rows
+    groups = np.arange(len(X)) // 6
+    search = EncryptedSearchCV(linear, {"lr": [0.03]}, cv=GroupKFold(2))
+    assert search.fit(X, y, groups=groups).best_score_ > 0.5
+    with pytest.raises(ValueError, match="groups"):
+        search.fit(X, y)

@@ -155,7 +155,7 @@ class EncryptedSearchCV(GridSearchCV):
             scoring=_Scores(check_scoring(self.estimator, self.scoring), options),
             refit=self._choose,
             n_jobs=self.n_jobs,
-            cv=[*splitter.split(X, y, params.get("groups"))],
+            cv=[*splitter.split(X, y, params.pop("groups", None))],
             verbose=max(0, self.verbose - 1),
             error_score="raise",
         )

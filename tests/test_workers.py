@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from cases import TINY, blobs, needs_concrete_python
 from dask.distributed import Client, LocalCluster
+from joblib.parallel import ThreadingBackend
 from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from cipherlearn import NeuralNetClassifier, make_fhe_scorer
@@ -55,6 +56,19 @@ def test_joblibs_backends_predict_what_one_process_does(backend, clf, rows):
     with joblib.parallel_config(backend=backend):
         # The last batch is not full.
         assert_same(clf, rows[0][:7], n_jobs=2)
+
+
+class InRounds(ThreadingBackend):
+    """A backend that gives all results at the end, such as Ray's."""
+
+    supports_return_generator = False
+
+
+def test_a_backend_that_gives_results_at_the_end_is_asked_in_rounds(clf, rows, monkeypatch):
+    monkeypatch.setattr("cipherlearn._workers._CALLS_PER_JOB", 1)
+    joblib.register_parallel_backend("in rounds", InRounds)
+    with joblib.parallel_config(backend="in rounds", n_jobs=2):
+        assert_same(clf, rows[0][:11])
 
 
 def test_a_backend_that_forks_is_refused(clf, rows):

@@ -101,3 +101,12 @@ def test_a_verbose_estimator_pickles_in_training_and_after(tmp_path):
     with open(file, "rb") as stream:
         assert pickle.load(stream).module_ is not None
     assert (copy.deepcopy(clf).predict(X) == clf.predict(X)).all()
+
+
+def test_a_kernel_that_is_only_imported_makes_no_notebook(capsys):
+    import ipykernel  # noqa: F401
+    import IPython  # noqa: F401
+
+    with progress_bar(1, "Rows", "row", verbose=1) as bar:
+        bar.update()
+    assert "\r" not in capsys.readouterr().err

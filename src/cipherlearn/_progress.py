@@ -38,7 +38,7 @@ def progress_bar(total: int, title: str, unit: str, verbose: bool | int) -> Any:
     if not verbose:
         return text_bar(disable=True)
     options = {"total": total, "desc": title, "unit": unit}
-    if "ipykernel" in sys.modules:
+    if _is_notebook():
         with warnings.catch_warnings():
             # A notebook without ipywidgets gets a bar of text.
             warnings.simplefilter("ignore", TqdmWarning)
@@ -47,6 +47,12 @@ def progress_bar(total: int, title: str, unit: str, verbose: bool | int) -> Any:
     if sys.stderr.isatty():
         return text_bar(**options)
     return _LogLines(**options)
+
+
+def _is_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 class _LogLines(text_bar):

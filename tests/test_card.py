@@ -108,7 +108,7 @@ def test_every_number_is_the_models(compiled, held_out, rendered):
     assert table["Accuracy"] == [f"{compiled.score(X, y):.4f}"]
     assert table["Simulated outputs equal the clear ones"] == [f"{len(X)} of {len(X)} rows"]
     cost = report.cost
-    assert table["Bootstraps a row"] == [str(compiled.program_.n_bootstraps)]
+    assert table["Table lookups a row, a bootstrap each"] == [str(compiled.program_.n_bootstraps)]
     assert float(table["Seconds a row"][0]) == pytest.approx(cost.seconds_per_row, rel=0.01)
     assert table["Evaluation keys, bytes"] == [str(cost.key_bytes)]
     assert table["Encrypted batch, bytes"] == [str(cost.input_bytes)]
@@ -197,7 +197,7 @@ def test_what_is_not_compiled_is_described_with_the_defaults():
     assert "Simulated" not in text
     assert "`compile()` has by default" in text
     assert f"{DEFAULT_P_ERROR:.1e}" in text
-    assert cells(text)["Bootstraps a row"] == ["0"]
+    assert cells(text)["Table lookups a row, a bootstrap each"] == ["0"]
 
 
 def test_approximate_rounding_is_not_called_equal():

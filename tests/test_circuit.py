@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import joblib
 import numpy as np
@@ -580,3 +581,45 @@ print(clf.compile().n_bootstraps)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout) == (0, "0\n"), result.stderr
+
+
+def _encrypted(model, row):
+    return model.predict_proba([row], execute_in_fhe=True)
+
+
+def test_threads_that_predict_first_together_share_keys(compiled):
+    X, _ = classes()
+    for _ in range(3):
+        clf = pickle.loads(pickle.dumps(compiled))
+        clf.compile()
+        copied = pickle.loads(pickle.dumps(clf))
+        for model in (clf, copied):
+            with ThreadPoolExecutor(2) as threads:
+                encrypted = threads.map(partial(_encrypted, model), X[:2])
+            np.testing.assert_array_equal(np.concatenate([*encrypted]), clf.predict_proba(X[:2]))
+
+
+def test_threads_compile_one_after_the_other(fitted_linear):
+    networks = [copy.deepcopy(fitted_linear) for _ in range(6)]
+    with ThreadPoolExecutor(3) as threads:
+        circuits = [*threads.map(lambda clf: clf.compile(), networks)]
+    assert {circuit.n_bootstraps for circuit in circuits} == {circuits[0].n_bootstraps}
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_keys_that_are_replaced_during_a_prediction_are_an_error(fitted_linear, n_jobs):
+    clf = copy.deepcopy(fitted_linear)
+    circuit = clf.compile()
+    encrypt = circuit.encrypt
+
+    def encrypt_and_replace(codes):
+        ciphertext = encrypt(codes)
+        circuit.keygen(force=True)
+        return ciphertext
+
+    circuit.encrypt = encrypt_and_replace
+    with (
+        joblib.parallel_config(backend="threading"),
+        pytest.raises(RuntimeError, match="replaced by keygen"),
+    ):
+        clf.circuit_.execute(clf.program_.quantize(classes()[0][:3]), n_jobs=n_jobs)

@@ -13,7 +13,7 @@ from sklearn.compose import ColumnTransformer, TransformedTargetRegressor
 from sklearn.ensemble import BaggingClassifier, StackingClassifier, VotingClassifier
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.frozen import FrozenEstimator
-from sklearn.metrics import make_scorer, recall_score
+from sklearn.metrics import accuracy_score, make_scorer
 from sklearn.model_selection import (
     GridSearchCV,
     GroupKFold,
@@ -184,21 +184,22 @@ def test_routing_refuses_what_was_not_asked_for(linear, rows):
             pipe.predict(X, execute_in_fhe=True)
 
 
-def test_routing_sends_weights_to_fit_and_to_the_encrypted_scorer(linear, rows):
+def test_routing_sends_weights_to_fit_and_to_encrypted_scores(linear, rows):
     X, y = rows
+    weights = np.random.default_rng(0).integers(0, 10, len(X))
     with sklearn.config_context(enable_metadata_routing=True):
-        scorer = make_fhe_scorer(
-            make_scorer(recall_score, average="macro").set_score_request(sample_weight=True)
-        )
-        scores = cross_val_score(
-            linear.set_fit_request(sample_weight=True),
-            X,
-            y,
-            cv=2,
-            scoring=scorer,
-            params={"sample_weight": np.ones(len(X))},
-        )
-    assert scores.mean() > 0.7
+        clear = make_scorer(accuracy_score).set_score_request(sample_weight=True)
+        unasked = make_scorer(accuracy_score).set_score_request(sample_weight=False)
+        linear.set_fit_request(sample_weight=True).set_params(lr=0.001)
+        options = {"cv": 2, "params": {"sample_weight": weights}, "error_score": "raise"}
+        expected = cross_val_score(linear, X, y, scoring=clear, **options)
+        encrypted = cross_val_score(linear, X, y, scoring=make_fhe_scorer(clear), **options)
+        unweighted = cross_val_score(linear, X, y, scoring=unasked, **options)
+        search = EncryptedSearchCV(linear, {"lr": [0.001]}, scoring=clear, cv=2)
+        search.fit(X, y, sample_weight=weights)
+    np.testing.assert_array_equal(encrypted, expected)
+    assert (encrypted != unweighted).any()
+    assert search.best_score_ == expected.mean()
 
 
 # ---------------------------------------------------------------------- encrypted scores
@@ -264,7 +265,12 @@ def test_the_rows_drawn_for_a_score_keep_their_weights(linear, rows):
 
 
 @pytest.mark.parametrize(
-    ("options", "rule"), [({"max_rows": 0}, "max_rows"), ({"scoring": "best"}, "best")]
+    ("options", "rule"),
+    [
+        ({"max_rows": 0}, "max_rows"),
+        ({"scoring": "best"}, "best"),
+        ({"execute_in_fhe": "simulated"}, "execute_in_fhe"),
+    ],
 )
 def test_a_scorer_that_cannot_be_made_says_why(options, rule):
     with pytest.raises(ValueError, match=rule):
@@ -299,3 +305,17 @@ def test_an_encrypted_search_keeps_groups_apart(linear, rows):
     assert search.fit(X, y, groups=groups).best_score_ > 0.5
     with pytest.raises(ValueError, match="groups"):
         search.fit(X, y)
+
+
+@pytest.mark.parametrize("scoring", ["neg_log_loss", "roc_auc_ovr"])
+def test_a_few_rows_drawn_for_a_score_are_of_every_class(scoring, linear, rows):
+    scorer = make_fhe_scorer(scoring, max_rows=6, random_state=1)
+    assert np.isfinite(scorer(linear.fit(*rows), *rows, sample_weight=None))
+
+
+def test_a_search_that_predicts_encrypted_is_scored_encrypted(linear, rows):
+    search = EncryptedSearchCV(linear, {"lr": [0.03]}, cv=2).fit(*rows)
+    assert make_fhe_scorer("accuracy", max_rows=3)(search, *rows) >= 0
+    vote = VotingClassifier([("a", linear)]).fit(*rows)
+    with pytest.raises(TypeError, match="Pipeline that ends in one"):
+        make_fhe_scorer()(vote, *rows)

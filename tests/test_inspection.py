@@ -514,7 +514,7 @@ def test_showing_a_loaded_estimator_compiles_nothing(models):
     assert "<b>Compiled</b>" in clf._repr_html_()
     CircuitDisplay.from_estimator(clf)
     assert clf.circuit_._engine_circuit is None
-    assert not clf.circuit_._has_keys
+    assert clf.circuit_._keys is None
 
 
 def test_cells_are_escaped():

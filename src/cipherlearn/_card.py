@@ -168,7 +168,8 @@ def _table(header: tuple[str, ...], rows: Iterable[tuple]) -> str:
 
 
 def _listed(names: Any) -> str:
-    shown = ", ".join(f"`{name}`" for name in names[:_LISTED])
+    quoted = (str(name).replace("`", "'").replace("\n", " ") for name in names[:_LISTED])
+    shown = ", ".join(f"`{name}`" for name in quoted)
     more = len(names) - _LISTED
     return f"{shown} and {more} more" if more > 0 else shown
 
@@ -198,7 +199,9 @@ def _use(net: EncryptedPredictionNet) -> str:
     rows = f"np.zeros((1, {net.n_features_in_}))"
     if hasattr(net, "feature_names_in_"):
         code.append("import pandas as pd")
-        rows = f"pd.DataFrame({rows}, columns={net.feature_names_in_.tolist()!r})"
+        names = net.feature_names_in_.tolist()
+        columns = repr(names) if len(names) <= _LISTED else "model.feature_names_in_"
+        rows = f"pd.DataFrame({rows}, columns={columns})"
     code += [
         "import skops.io",
         "",
@@ -286,9 +289,11 @@ def _cost(net: EncryptedPredictionNet, report: Report) -> str:
         f"Estimated with the options {options}, on the machine that made this card: "
         f"{', '.join([*machine, *libraries])}."
     )
-    cost = report.cost
+    cost, is_exact = report.cost, report.flip_rate is None
+    n_rounding = is_exact * sum(x.lsbs_to_remove * len(x.weights) for x in net.program_.layers)
     rows = [
-        ("Bootstraps a row", cost.n_bootstraps),
+        ("Table lookups a row, a bootstrap each", cost.n_bootstraps),
+        *([("Bootstraps of exact rounding a row, of 1 bit", n_rounding)] if n_rounding else []),
         ("Seconds a row", f"{cost.seconds_per_row:.3g}"),
         ("Seconds a call", f"{cost.seconds:.3g}"),
         ("Evaluation keys, bytes", cost.key_bytes),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["check_int"]
+import numpy as np
+
+__all__ = ["check_execute_in_fhe", "check_int"]
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -14,3 +16,10 @@ def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
         bound = f"of at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be an integer {bound}. Got {value!r}.")
     return int(value)
+
+
+def check_execute_in_fhe(value: Any) -> bool | str:
+    """Return how to predict, or raise ValueError."""
+    if not (isinstance(value, bool | np.bool_) or value == "simulate"):
+        raise ValueError(f'execute_in_fhe must be False, True or "simulate". Got {value!r}.')
+    return value if isinstance(value, str) else bool(value)

@@ -24,6 +24,10 @@ DEFAULT_P_ERROR = 2.0**-40
 # Rows on which flips of approximate rounding are counted, and how many at a time.
 _FLIP_ROWS, _FLIP_BATCH = 1000, 50
 
+# Threads that share a circuit must not each make one, or keys of their own. Locks do not pickle,
+# so that this one is nobody's.
+_LOCK = threading.RLock()
+
 
 class Circuit:
     """A program that runs on encrypted rows, a batch at a time.
@@ -102,7 +106,8 @@ class Circuit:
         self.rounding = rounding
         self._error_probability = check_error_probability(p_error, global_p_error)
         self._verbose = verbose
-        self._has_keys = False
+        # Stands for the present keys.
+        self._keys: object | None = None
         self._engine_circuit: EngineCircuit | None = None
         self._evaluation: Evaluation | None = None
         self._compiled()
@@ -153,12 +158,13 @@ class Circuit:
 
     def keygen(self, force: bool = False) -> None:
         """Generate keys, unless there are some and ``force`` is False."""
-        if force or not self._has_keys:
-            engine_circuit = self._compiled()
-            with stage("Generating keys", self._verbose):
-                engine_circuit.generate_keys()
-            self._has_keys = True
-            self._evaluation = None
+        with _LOCK:
+            if force or self._keys is None:
+                engine_circuit = self._compiled()
+                with stage("Generating keys", self._verbose):
+                    engine_circuit.generate_keys()
+                self._keys = object()
+                self._evaluation = None
 
     def encrypt(self, codes: IntArray) -> Any:
         """Encrypt the codes of at most ``batch_size`` rows, of shape (n_rows, n_codes).
@@ -198,12 +204,20 @@ class Circuit:
         """
         codes = self.program.check_codes(codes)
         self.keygen()
-        title = "Encrypted rows"
-        if effective_n_jobs(n_jobs) > 1:
-            return self._collect(self._run_by_workers(codes, n_jobs), codes, title, verbose)
-        return self._map_batches(
-            lambda batch: self.decrypt(self.run(self.encrypt(batch))), codes, title, verbose
-        )
+        keys, title = self._keys, "Encrypted rows"
+        # A single batch has nothing to share.
+        if effective_n_jobs(n_jobs) > 1 and len(codes) > self.batch_size:
+            accumulators = self._collect(self._run_by_workers(codes, n_jobs), codes, title, verbose)
+        else:
+            accumulators = self._map_batches(
+                lambda batch: self.decrypt(self.run(self.encrypt(batch))), codes, title, verbose
+            )
+        if self._keys is not keys:
+            raise RuntimeError(
+                "All rows of a prediction must have the same keys. They were replaced by keygen() "
+                "meanwhile. Predict again."
+            )
+        return accumulators
 
     def simulate(self, codes: IntArray, verbose: bool | int = False) -> IntArray:
         """Run the circuit's noise model, without encryption, on every row of codes."""
@@ -274,15 +288,16 @@ class Circuit:
         return accumulators
 
     def _compiled(self) -> EngineCircuit:
-        if self._engine_circuit is None:
-            engine = load_engine()
-            with stage("Compiling", self._verbose):
-                self._engine_circuit = engine.compile_program(self.program, **self.options)
-        return self._engine_circuit
+        with _LOCK:
+            if self._engine_circuit is None:
+                engine = load_engine()
+                with stage("Compiling", self._verbose):
+                    self._engine_circuit = engine.compile_program(self.program, **self.options)
+            return self._engine_circuit
 
     def __getstate__(self) -> dict[str, Any]:
         # Engine objects do not pickle, and secret keys must not travel.
-        return self.__dict__ | {"_engine_circuit": None, "_has_keys": False, "_evaluation": None}
+        return self.__dict__ | {"_engine_circuit": None, "_keys": None, "_evaluation": None}
 
 
 def _check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) -> None:

@@ -21,7 +21,7 @@ from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
 from torch.utils.data import DataLoader
 
 from cipherlearn._batches import TensorBatches, holds_arrays
-from cipherlearn._checks import check_int
+from cipherlearn._checks import check_execute_in_fhe, check_int
 from cipherlearn._circuit import Circuit
 from cipherlearn._cost import CostEstimate, estimate_cost
 from cipherlearn._exceptions import CipherlearnError
@@ -733,12 +733,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         self, X: ArrayLike, execute_in_fhe: bool | str, n_jobs: int | None
     ) -> NDArray[np.float32]:
         """Network outputs of shape (n_samples, n_outputs), in the clear or encrypted."""
-        if isinstance(execute_in_fhe, np.bool_):
-            execute_in_fhe = bool(execute_in_fhe)
-        if not (isinstance(execute_in_fhe, bool) or execute_in_fhe == "simulate"):
-            raise ValueError(
-                f'execute_in_fhe must be False, True or "simulate". Got {execute_in_fhe!r}.'
-            )
+        execute_in_fhe = check_execute_in_fhe(execute_in_fhe)
         check_is_fitted(self)
         X = self._check_features(X)
         if execute_in_fhe is False:

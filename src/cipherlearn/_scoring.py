@@ -7,11 +7,12 @@ from typing import Any
 
 from sklearn.base import ClassifierMixin, RegressorMixin, is_classifier
 from sklearn.metrics import check_scoring, get_scorer
-from sklearn.pipeline import Pipeline
-from sklearn.utils import shuffle
+from sklearn.utils import resample
+from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
-from cipherlearn._checks import check_int
+from cipherlearn._checks import check_execute_in_fhe, check_int
+from cipherlearn._wrappers import unwrapped
 
 __all__ = ["EncryptedPredictions", "final_network", "make_fhe_scorer"]
 
@@ -22,7 +23,9 @@ def make_fhe_scorer(
     """Make a scorer of what an estimator predicts on encrypted rows.
 
     For ``cross_val_score``, ``cross_validate`` and searches, whose estimators are new in each fold:
-    the scorer compiles those that are not compiled.
+    the scorer compiles those that are not compiled. They are networks, Pipelines that end in one,
+    or what wraps these and passes ``execute_in_fhe`` on to ``predict``: a ``FrozenEstimator`` or an
+    :class:`~cipherlearn.EncryptedSearchCV`.
 
     Parameters
     ----------
@@ -31,8 +34,8 @@ def make_fhe_scorer(
     execute_in_fhe : bool or "simulate", default=True
         As for ``predict``.
     max_rows : int or None, default=None
-        Largest number of rows to predict, drawn at random if there are more. Each takes
-        its time, and the clear score of all of them is the same.
+        Largest number of rows to predict, drawn at random if there are more, in the proportions
+        of their classes. Each takes its time. Scores that need every class need enough rows.
     random_state : int, RandomState instance or None, default=None
         Seed of that draw.
     **compile_options
@@ -47,7 +50,7 @@ def make_fhe_scorer(
     Raises
     ------
     ValueError
-        If ``scoring`` is no score, or ``max_rows`` is below 1.
+        If ``scoring`` is no score, ``execute_in_fhe`` no way to predict, or ``max_rows`` below 1.
 
     Examples
     --------
@@ -64,6 +67,7 @@ def make_fhe_scorer(
         get_scorer(scoring)
     if max_rows is not None:
         check_int("max_rows", max_rows, 1)
+    execute_in_fhe = check_execute_in_fhe(execute_in_fhe)
     return _FHEScorer(scoring, execute_in_fhe, max_rows, random_state, compile_options)
 
 
@@ -81,16 +85,25 @@ class _FHEScorer:
         needs_circuit = self._execute_in_fhe is not False and not hasattr(network, "circuit_")
         if self._compile_options or needs_circuit:
             network.compile(**self._compile_options)
-        X, y, params = self._draw(X, y, params)
+        X, y, params = self._draw(estimator, X, y, params)
         scorer = check_scoring(estimator, self._scoring)
         return scorer(EncryptedPredictions(estimator, self._execute_in_fhe), X, y, **params)
 
-    def _draw(self, X, y, params: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+    def get_metadata_routing(self):
+        """Ask for what the score asks for, such as weights."""
+        return get_routing_for_object(self._scoring)
+
+    def _draw(self, estimator, X, y, params: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         n_rows = X.shape[0] if hasattr(X, "shape") else len(X)
         if self._max_rows is None or n_rows <= self._max_rows:
             return X, y, params
-        drawn = shuffle(
-            X, y, *params.values(), n_samples=self._max_rows, random_state=self._random_state
+        params = {name: values for name, values in params.items() if values is not None}
+        drawn = resample(
+            *(X, y, *params.values()),
+            replace=False,
+            n_samples=self._max_rows,
+            random_state=self._random_state,
+            stratify=y if is_classifier(estimator) else None,
         )
         return drawn[0], drawn[1], dict(zip(params, drawn[2:], strict=True))
 
@@ -127,5 +140,11 @@ class EncryptedPredictions:
 
 
 def final_network(estimator):
-    """Return the last step of a Pipeline, or the estimator itself."""
-    return estimator[-1] if isinstance(estimator, Pipeline) else estimator
+    """Return the network that an estimator is, wraps or ends in, or raise TypeError."""
+    network = unwrapped(estimator)[-1]
+    if not hasattr(network, "compile"):
+        raise TypeError(
+            "Encrypted predictions need a NeuralNetClassifier or NeuralNetRegressor, or a Pipeline "
+            f"that ends in one. Got {estimator!r}."
+        )
+    return network

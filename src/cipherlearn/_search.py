@@ -11,6 +11,7 @@ from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
 from sklearn.pipeline import Pipeline
+from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._progress import progress_bar
@@ -241,10 +242,11 @@ class _GridSearchWithProgress(GridSearchCV):
     shows_progress = False
 
     def _run_search(self, evaluate_candidates, **context) -> None:
-        candidates = [*ParameterGrid(self.param_grid)]
-        # As many at a time as keep all jobs busy.
-        size = math.ceil(effective_n_jobs(self.n_jobs) / len(self.cv))
-        show = self.shows_progress
+        candidates, show = [*ParameterGrid(self.param_grid)], self.shows_progress
+        # As many at a time as all jobs finish together, if fits take equally long.
+        n_folds = len(self.cv)
+        size = math.lcm(effective_n_jobs(self.n_jobs), n_folds) // n_folds
+        size = size if show else len(candidates)
         with progress_bar(len(candidates), "Candidates", "candidate", show) as progress:
             for start in range(0, len(candidates), size):
                 chunk = candidates[start : start + size]
@@ -259,15 +261,18 @@ class _Scores:
         self._scorer = scorer
         self._options = options
 
-    def __call__(self, estimator, X, y=None) -> dict[str, float]:
+    def get_metadata_routing(self):
+        return get_routing_for_object(self._scorer)
+
+    def __call__(self, estimator, X, y=None, **params) -> dict[str, float]:
         network = final_network(estimator)
         metrics: dict[str, float] = {}
-        clear_score = self._scorer(estimator, X, y)
+        clear_score = self._scorer(estimator, X, y, **params)
         for i, options in enumerate(self._options):
             score = clear_score
             if options.keys() - {"batch_size", "verbose"}:
                 network.compile(**options)
-                score = self._scorer(EncryptedPredictions(estimator, "simulate"), X, y)
+                score = self._scorer(EncryptedPredictions(estimator, "simulate"), X, y, **params)
             cost = network.estimate(**{k: v for k, v in options.items() if k != "verbose"})
             metrics |= {f"score_{i}": score, f"seconds_{i}": cost.seconds_per_row}
         return metrics

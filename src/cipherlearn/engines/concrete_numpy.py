@@ -12,7 +12,7 @@ import numpy as np
 from cipherlearn._exceptions import CompilationError, UnsupportedByEngineError
 from cipherlearn._program import IntArray, IntegerLayer, IntegerProgram
 from cipherlearn.engines import compilation_error
-from cipherlearn.engines._standard_streams import open_standard_streams
+from cipherlearn.engines._compilation import compilation
 
 with warnings.catch_warnings():
     # concrete declares its namespace through pkg_resources, which warns on every import.
@@ -63,7 +63,6 @@ def compile_program(
             f'The engine concrete-numpy rounds with rounding="exact" only. Got {rounding!r}. '
             "Leave it at its default, or install concrete-python."
         )
-    open_standard_streams()
     if not hasattr(tag_context, "stack"):
         # Concrete initializes this thread-local in the importing thread only.
         tag_context.stack = []
@@ -78,9 +77,10 @@ def compile_program(
     compiler = cnp.Compiler(_evaluator(program, n_bits), {"codes": "encrypted"})
     sample = np.zeros((batch_size, program.n_codes), dtype=np.int64)
     try:
-        circuit = compiler.compile([sample], configuration)
-        _declare_widths(circuit.graph, n_bits)
-        circuit.enable_fhe()
+        with compilation():
+            circuit = compiler.compile([sample], configuration)
+            _declare_widths(circuit.graph, n_bits)
+            circuit.enable_fhe()
     except RuntimeError as error:
         raise compilation_error(program, error_probability, error) from error
     compiled = ConcreteNumpyCircuit(

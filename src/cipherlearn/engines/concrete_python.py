@@ -10,7 +10,7 @@ import numpy as np
 from cipherlearn._program import IntArray, IntegerLayer, IntegerProgram
 from cipherlearn.engines import compilation_error
 from cipherlearn.engines._broken_pipes import keep_broken_pipes_errors
-from cipherlearn.engines._standard_streams import open_standard_streams
+from cipherlearn.engines._compilation import compilation
 
 with warnings.catch_warnings():
     # concrete declares its namespace through pkg_resources, which warns on every import.
@@ -48,7 +48,6 @@ def compile_program(
     CompilationError
         If the compiler finds no cryptographic parameters.
     """
-    open_standard_streams()
     if not hasattr(tag_context, "stack"):
         # Concrete initializes this thread-local in the importing thread only.
         tag_context.stack = []
@@ -67,7 +66,8 @@ def compile_program(
     evaluate = _evaluator(program, fhe.Exactness(rounding))
     corners = [np.repeat(corner, batch_size, axis=0) for corner in _corners(program)]
     try:
-        circuit = fhe.Compiler(evaluate, {"codes": "encrypted"}).compile(corners, configuration)
+        with compilation():
+            circuit = fhe.Compiler(evaluate, {"codes": "encrypted"}).compile(corners, configuration)
     except RuntimeError as error:
         raise compilation_error(program, error_probability, error) from error
     return ConcretePythonCircuit(circuit, program.layers[-1].low)

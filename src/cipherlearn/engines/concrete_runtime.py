@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn.engines._broken_pipes import keep_broken_pipes_errors
-from cipherlearn.engines._standard_streams import open_standard_streams
+from cipherlearn.engines._compilation import compilation
 
 with warnings.catch_warnings():
     # concrete declares its namespace through pkg_resources, which warns on every import.
@@ -83,7 +83,6 @@ def compile_library(
     mlir: bytes, directory: Path, p_error: float | None, global_p_error: float | None
 ) -> bytes:
     """Compile a circuit into a directory, and return its specs as JSON."""
-    open_standard_streams()
     options = compiler.CompilationOptions(compiler.Backend.CPU)
     # As concrete's front end sets them for the configuration that circuits are compiled with.
     options.set_loop_parallelize(True)
@@ -104,7 +103,8 @@ def compile_library(
         generate_program_info=True,
         generate_compilation_feedback=True,
     )
-    return native.compile(mlir.decode(), options).get_program_info().serialize()
+    with compilation():
+        return native.compile(mlir.decode(), options).get_program_info().serialize()
 
 
 class ServerRuntime:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._net import EncryptedPredictionNet
 from cipherlearn._program import IntegerProgram
+from cipherlearn._wrappers import unwrapped
 
 __all__ = ["class_names", "feature_names", "find_network", "layer_names", "network_inputs"]
 
@@ -26,7 +26,7 @@ def find_network(model: Any) -> EncryptedPredictionNet:
     TypeError
         If there is no network.
     """
-    *_, network = _unwrapped(model)
+    *_, network = unwrapped(model)
     if not isinstance(network, EncryptedPredictionNet):
         raise TypeError(
             "The estimator must be a NeuralNetClassifier or NeuralNetRegressor, a Pipeline that "
@@ -41,7 +41,7 @@ def find_network(model: Any) -> EncryptedPredictionNet:
 def network_inputs(model: Any, X: ArrayLike) -> NDArray[np.float64]:
     """Turn features of a model into those that reach its network."""
     network = find_network(model)
-    for part in _unwrapped(model):
+    for part in unwrapped(model):
         if isinstance(part, Pipeline) and len(part) > 1:
             X = part[:-1].transform(X)
     return network._check_features(X)
@@ -53,7 +53,7 @@ def feature_names(model: Any) -> list[str]:
     if hasattr(network, "feature_names_in_"):
         return network.feature_names_in_.tolist()
     names: list[str] = []
-    for part in _unwrapped(model):
+    for part in unwrapped(model):
         if isinstance(part, Pipeline) and len(part) > 1:
             try:
                 names = list(part[:-1].get_feature_names_out())
@@ -76,21 +76,3 @@ def class_names(network: EncryptedPredictionNet) -> list[str]:
 def layer_names(program: IntegerProgram) -> list[str]:
     """Return "hidden 1" and so on, and "output"."""
     return [*(f"hidden {i + 1}" for i in range(len(program.layers) - 1)), "output"]
-
-
-def _unwrapped(model: Any) -> list[Any]:
-    """Return the model, what it wraps, what that wraps, and so on, down to one estimator."""
-    parts = [model]
-    while True:
-        outer = parts[-1]
-        if isinstance(outer, Pipeline):
-            parts.append(outer.steps[-1][1])
-        elif isinstance(outer, FrozenEstimator):
-            parts.append(outer.estimator)
-        elif hasattr(outer, "best_estimator_"):
-            parts.append(outer.best_estimator_)
-        else:
-            if hasattr(outer, "estimator"):
-                # A search that has found nothing yet.
-                check_is_fitted(outer)
-            return parts

@@ -214,7 +214,7 @@ class NetworkDisplay:
         self.edges_ = []
         for i, (sums, magnitudes) in enumerate(zip(signed, sizes, strict=True)):
             targets, sources = np.nonzero(magnitudes)
-            size = magnitudes[targets, sources] / max(1, magnitudes.max())
+            size = magnitudes[targets, sources] / magnitudes.max(initial=1)
             lines = LineCollection(
                 [
                     [(i, heights[i][source]), (i + 1, heights[i + 1][target])]

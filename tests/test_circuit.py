@@ -15,7 +15,7 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse
-from cases import TINY, blobs, rounding_quantizer
+from cases import TINY, blobs, needs_concrete_python, rounding_quantizer
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -606,7 +606,9 @@ def test_threads_compile_one_after_the_other(fitted_linear):
     assert {circuit.n_bootstraps for circuit in circuits} == {circuits[0].n_bootstraps}
 
 
-@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize(
+    "n_jobs", [1, pytest.param(2, marks=needs_concrete_python("has no serialized circuits"))]
+)
 def test_keys_that_are_replaced_during_a_prediction_are_an_error(fitted_linear, n_jobs):
     clf = copy.deepcopy(fitted_linear)
     circuit = clf.compile()

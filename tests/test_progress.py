@@ -7,6 +7,7 @@ import io
 import pickle
 import re
 import sys
+from types import SimpleNamespace
 
 import pytest
 from cases import TINY, blobs
@@ -103,10 +104,9 @@ def test_a_verbose_estimator_pickles_in_training_and_after(tmp_path):
     assert (copy.deepcopy(clf).predict(X) == clf.predict(X)).all()
 
 
-def test_a_kernel_that_is_only_imported_makes_no_notebook(capsys):
-    import ipykernel  # noqa: F401
-    import IPython  # noqa: F401
-
+def test_a_kernel_that_is_only_imported_makes_no_notebook(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: None))
     with progress_bar(1, "Rows", "row", verbose=1) as bar:
         bar.update()
     assert "\r" not in capsys.readouterr().err

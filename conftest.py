@@ -32,6 +32,10 @@ else:
                 *("packaging", "persistence", "service", "workers"),
             )
         ),
+        # The same with any engine.
+        "tests/test_docs.py",
+        "tests/test_inspection.py",
+        "src/cipherlearn/inspection/*",
         # Their networks have sums of up to 8 bits, whose keys take many minutes here.
         "tests/test_examples.py",
         "tests/test_readme.py",

@@ -1,5 +1,8 @@
 """Settings of every test run."""
 
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import settings
 
@@ -11,6 +14,21 @@ settings.load_profile("fixed")
 
 # Networks this small only lose by threads, and badly on a busy machine.
 torch.set_num_threads(1)
+
+# Pages whose examples time circuits.
+TIMED = {
+    Path(__file__).parent / "docs" / page
+    for page in ("how_to/make_it_faster.rst", "user_guide/latency.rst")
+}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Let nothing run beside what measures time, be it a page."""
+    for item in items:
+        if item.path in TIMED:
+            item.add_marker("alone")
+
 
 if engine_name() == "concrete-python":
     collect_ignore = ["src/cipherlearn/engines/concrete_numpy.py"]

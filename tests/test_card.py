@@ -36,7 +36,7 @@ def cells(text: str) -> dict[str, list[str]]:
 def compiled():
     X, y = blobs(3)
     clf = NeuralNetClassifier(**TINY).fit(X, np.array(["ant", "bee", "cow"])[y])
-    clf.compile(p_error=0.001)
+    clf.compile(p_error=1e-6)
     return clf
 
 
@@ -128,7 +128,7 @@ def test_it_names_machine_versions_and_what_is_not_protected(rendered):
         "scikit-learn ",
         "Python 3",
         "cores",
-        "`p_error=0.001`",
+        "`p_error=1e-06`",
     ):
         assert text in rendered
     for text in ("IND-CPA-D", "must not go back", "malleable", "patent", "security audit"):

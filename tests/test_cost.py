@@ -108,6 +108,7 @@ def test_nothing_is_known_before_fit(method):
 # ---------------------------------------------------------------------- reports
 
 
+@pytest.mark.alone
 def test_a_report_says_what_each_layer_holds(fitted):
     X, _ = blobs()
     report = fitted.report(X)

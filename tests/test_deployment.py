@@ -114,7 +114,7 @@ def test_labels_keep_their_type(tmp_path, labels):
     assert predicted.dtype == expected.dtype
 
 
-@pytest.mark.parametrize("options", [{"global_p_error": 0.01}, {"p_error": 0.001, "batch_size": 2}])
+@pytest.mark.parametrize("options", [{"global_p_error": 1e-6}, {"p_error": 1e-6, "batch_size": 2}])
 def test_a_server_compiles_what_was_compiled_before_export(tmp_path, deployed_pipeline, options):
     X, y = blobs()
     clf = NeuralNetClassifier(**TINY).fit(X, y)

@@ -43,7 +43,7 @@ np.save(encrypted, model.predict(X[:3], execute_in_fhe=True))
 def pipeline():
     X, y = blobs()
     pipe = make_pipeline(StandardScaler(), NeuralNetClassifier(**TINY)).fit(X, y)
-    pipe[-1].compile(p_error=0.001)
+    pipe[-1].compile(p_error=1e-6)
     return pipe, X
 
 

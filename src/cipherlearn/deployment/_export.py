@@ -218,7 +218,8 @@ def _frames(circuit: Circuit, files: dict[str, bytes]) -> dict[str, Frame]:
     rng = np.random.default_rng(0)
     samples = []
     with tempfile.TemporaryDirectory() as library:
-        compile_library(files["circuit.mlir"], Path(library), **_error_probability(circuit))
+        mlir, specs = files["circuit.mlir"], files["specs.json"]
+        compile_library(mlir, specs, Path(library), **_error_probability(circuit))
         server = ServerRuntime(Path(library))
         for _ in range(2):
             client.generate_keys()

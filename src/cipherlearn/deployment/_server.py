@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -170,18 +169,23 @@ class FHEServer:
 
 def compile_server(served: ServedModel, directory: Path) -> None:
     """Compile a server's circuit into a directory, or raise ArtefactError."""
-    from cipherlearn.engines.concrete_runtime import ENGINE, compile_library, engine_version
+    from cipherlearn.engines.concrete_runtime import (
+        ENGINE,
+        OtherParametersError,
+        compile_library,
+        engine_version,
+    )
 
     engine = served.engine
     check_engine(engine)
     probability = served.model.description["error_probability"]
     try:
-        specs = compile_library(served.model.circuit, directory, **probability)
+        compile_library(served.model.circuit, served.specs, directory, **probability)
     except RuntimeError as error:
         raise ArtefactError(f"{ENGINE} cannot compile this model's circuit. {error}") from error
-    if json.loads(specs) != json.loads(served.specs):
+    except OtherParametersError as error:
         raise ArtefactError(
             f"{ENGINE} {engine_version()} chose other cryptographic parameters than version "
             f"{engine['version']} did when the model was exported, so that its clients' keys do "
             "not fit. Install that version, or export the model again."
-        )
+        ) from error

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cipherlearn._exceptions import CompilationError
 from cipherlearn.engines._broken_pipes import keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
 
@@ -22,7 +23,14 @@ with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
     from concrete import compiler
 
-__all__ = ["ENGINE", "ClientRuntime", "ServerRuntime", "compile_library", "engine_version"]
+__all__ = [
+    "ENGINE",
+    "ClientRuntime",
+    "OtherParametersError",
+    "ServerRuntime",
+    "compile_library",
+    "engine_version",
+]
 
 ENGINE = "concrete-python"
 
@@ -79,10 +87,18 @@ class ClientRuntime:
         return program.get_client_circuit(self._function)
 
 
+class OtherParametersError(CompilationError):
+    """The compiler chose other cryptographic parameters than keys are for."""
+
+
 def compile_library(
-    mlir: bytes, directory: Path, p_error: float | None, global_p_error: float | None
-) -> bytes:
-    """Compile a circuit into a directory, and return its specs as JSON."""
+    mlir: bytes,
+    specs: bytes,
+    directory: Path,
+    p_error: float | None,
+    global_p_error: float | None,
+) -> None:
+    """Compile a circuit into a directory, or raise OtherParametersError unless it has the specs."""
     options = compiler.CompilationOptions(compiler.Backend.CPU)
     # As concrete's front end sets them for the configuration that circuits are compiled with.
     options.set_loop_parallelize(True)
@@ -104,7 +120,12 @@ def compile_library(
         generate_compilation_feedback=True,
     )
     with compilation():
-        return native.compile(mlir.decode(), options).get_program_info().serialize()
+        chosen = native.compile(mlir.decode(), options).get_program_info().serialize()
+    if json.loads(chosen) != json.loads(specs):
+        raise OtherParametersError(
+            f"{ENGINE} {engine_version()} chose other cryptographic parameters than those of the "
+            f"circuit's keys. Install the same version of {ENGINE} wherever it is compiled."
+        )
 
 
 class ServerRuntime:

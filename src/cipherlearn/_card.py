@@ -289,8 +289,8 @@ def _cost(net: EncryptedPredictionNet, report: Report) -> str:
         f"Estimated with the options {options}, on the machine that made this card: "
         f"{', '.join([*machine, *libraries])}."
     )
-    cost, is_exact = report.cost, report.flip_rate is None
-    n_rounding = is_exact * sum(x.lsbs_to_remove * len(x.weights) for x in net.program_.layers)
+    cost = report.cost
+    n_rounding = net.program_.n_rounding_bootstraps if report.flip_rate is None else 0
     rows = [
         ("Table lookups a row, a bootstrap each", cost.n_bootstraps),
         *([("Bootstraps of exact rounding a row, of 1 bit", n_rounding)] if n_rounding else []),

@@ -55,15 +55,15 @@ def state_panel(net: Any) -> str:
         ("layer", "neurons", "non-zero weights", "proven bits", "allowed bits", "bootstraps"),
         [
             (
-                "output" if layer.tables is None else f"hidden {i + 1}",
+                name,
                 str(len(layer.weights)),
                 str(np.count_nonzero(layer.weights)),
                 str(layer.n_accum_bits),
                 str(allowed),
                 "" if layer.tables is None else str(len(layer.weights)),
             )
-            for i, (layer, allowed) in enumerate(
-                zip(program.layers, net.module_.accum_bits, strict=True)
+            for name, layer, allowed in zip(
+                program.layer_names, program.layers, net.module_.accum_bits, strict=True
             )
         ],
     )
@@ -76,7 +76,7 @@ def state_panel(net: Any) -> str:
             f"{circuit.engine}, {error_probability(circuit)}, rows a call: {circuit.batch_size}, "
             f"rounding: {circuit.rounding}."
         )
-        extra = sum(layer.lsbs_to_remove * len(layer.weights) for layer in program.layers)
+        extra = program.n_rounding_bootstraps
         if extra and circuit.rounding == "exact":
             lines.append(f"Exact rounding takes {extra} more bootstraps a row, of 1 bit.")
         cost = known_cost(program, **circuit.options)

@@ -228,6 +228,11 @@ class IntegerLayer(_Immutable):
         """Bits of an accumulator that the tables see, of those that hold it."""
         return max(1, int((self.cell(self.high) - self.cell(self.low)).max()).bit_length())
 
+    @property
+    def n_rounding_bootstraps(self) -> int:
+        """Bootstraps of 1 bit that exact rounding takes: one for each removed bit of a neuron."""
+        return self.lsbs_to_remove * len(self.weights)
+
     def _reach(self) -> float:
         """Bound the magnitude of every partial sum, in floats, which cannot wrap."""
         largest = np.maximum(
@@ -434,6 +439,16 @@ class IntegerProgram(_Immutable):
     def n_bootstraps(self) -> int:
         """Table lookups on ciphertexts per row: one per hidden neuron."""
         return sum(len(layer.weights) for layer in self.layers[:-1])
+
+    @property
+    def n_rounding_bootstraps(self) -> int:
+        """Bootstraps of 1 bit that exact rounding takes per row, besides the lookups."""
+        return sum(layer.n_rounding_bootstraps for layer in self.layers)
+
+    @property
+    def layer_names(self) -> list[str]:
+        """What layers are called in reports and pictures: "hidden 1" and so on, and "output"."""
+        return [*(f"hidden {i}" for i in range(1, len(self.layers))), "output"]
 
     def quantize(self, X: FloatArray) -> IntArray:
         """Turn features into integer codes of shape (n_samples, n_codes)."""

@@ -170,7 +170,7 @@ def make_report(
         is_hidden = layer.tables is not None
         layers.append(
             LayerReport(
-                name=f"hidden {i + 1}" if is_hidden else "output",
+                name=program.layer_names[i],
                 n_neurons=len(layer.weights),
                 n_weights=int(np.count_nonzero(layer.weights, axis=1).max()),
                 budget=budgets[i],

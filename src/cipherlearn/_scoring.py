@@ -12,9 +12,9 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._checks import check_execute_in_fhe, check_int
-from cipherlearn._wrappers import unwrapped
+from cipherlearn._wrappers import final_network
 
-__all__ = ["EncryptedPredictions", "final_network", "make_fhe_scorer"]
+__all__ = ["EncryptedPredictions", "make_fhe_scorer"]
 
 
 def make_fhe_scorer(
@@ -137,14 +137,3 @@ class EncryptedPredictions:
     def score(self, X, y, sample_weight=None) -> float:
         mixin = ClassifierMixin if is_classifier(self._estimator) else RegressorMixin
         return mixin.score(self, X, y, sample_weight)
-
-
-def final_network(estimator):
-    """Return the network that an estimator is, wraps or ends in, or raise TypeError."""
-    network = unwrapped(estimator)[-1]
-    if not hasattr(network, "compile"):
-        raise TypeError(
-            "Encrypted predictions need a NeuralNetClassifier or NeuralNetRegressor, or a Pipeline "
-            f"that ends in one. Got {estimator!r}."
-        )
-    return network

@@ -15,7 +15,8 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._progress import progress_bar
-from cipherlearn._scoring import EncryptedPredictions, final_network
+from cipherlearn._scoring import EncryptedPredictions
+from cipherlearn._wrappers import final_network
 
 __all__ = ["EncryptedSearchCV"]
 

@@ -8,7 +8,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-__all__ = ["unwrapped"]
+__all__ = ["final_network", "unwrapped"]
 
 
 def unwrapped(model: Any) -> list[Any]:
@@ -27,3 +27,17 @@ def unwrapped(model: Any) -> list[Any]:
                 # A search that has found nothing yet.
                 check_is_fitted(outer)
             return parts
+
+
+def final_network(model: Any) -> Any:
+    """Return the network that a model is, ends in or has found, or raise TypeError."""
+    network = unwrapped(model)[-1]
+    # Known by its method, since nothing imports the estimators.
+    if not callable(getattr(network, "compile", None)):
+        raise TypeError(
+            "The estimator must be a NeuralNetClassifier or NeuralNetRegressor, a Pipeline that "
+            f"ends in one, or a fitted search for one. Got {type(model).__name__}"
+            f"{'' if network is model else f' of {type(network).__name__}'}. "
+            "Pass the estimator itself."
+        )
+    return network

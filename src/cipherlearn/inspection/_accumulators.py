@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from cipherlearn._axes import one_axes
 from cipherlearn._report import observed_widths
-from cipherlearn.inspection._models import find_network, layer_names, network_inputs
+from cipherlearn.inspection._models import find_network, network_inputs
 
 __all__ = ["AccumulatorDisplay"]
 
@@ -104,14 +104,11 @@ class AccumulatorDisplay:
         if X is not None:
             observed = observed_widths(program, network_inputs(estimator, X))
         display = cls(
-            layer_names=layer_names(program),
+            layer_names=program.layer_names,
             limit_bits=list(network.module_.accum_bits),
             proven_widths=[int((layer.high - layer.low).max()) for layer in program.layers],
             observed_widths=observed,
-            table_bits=[
-                layer.n_table_bits if layer.lsbs_to_remove else layer.n_accum_bits
-                for layer in program.layers
-            ],
+            table_bits=[layer.n_table_bits for layer in program.layers],
         )
         return display.plot(ax=ax)
 

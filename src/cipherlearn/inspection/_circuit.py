@@ -156,10 +156,10 @@ def _stages(network: EncryptedPredictionNet, circuit: Circuit | None) -> list[St
         Stage("client", "Encrypt", _count(program.n_codes, "integer")),
     ]
     rounding = "exact" if circuit is None else circuit.rounding
-    for i, layer in enumerate(program.layers[:-1]):
-        stages += _hidden_stages(f"Hidden {i + 1}", layer, rounding)
-    last = program.layers[-1]
-    stages.append(_sums("Output", last))
+    *hidden, (output, last) = zip(program.layer_names, program.layers, strict=True)
+    for name, layer in hidden:
+        stages += _hidden_stages(name.capitalize(), layer, rounding)
+    stages.append(_sums(output.capitalize(), last))
     stages.append(Stage("client", "Decrypt", _count(program.n_outputs, "integer")))
     if hasattr(network, "classes_"):
         decide = f"scale, softmax or argmax of {program.n_outputs} classes"
@@ -172,11 +172,11 @@ def _stages(network: EncryptedPredictionNet, circuit: Circuit | None) -> list[St
 
 def _hidden_stages(name: str, layer: IntegerLayer, rounding: str) -> list[Stage]:
     assert layer.tables is not None
-    n_neurons, removed = len(layer.weights), layer.lsbs_to_remove
+    n_neurons = len(layer.weights)
     stages = [_sums(name, layer)]
-    if removed:
+    if layer.lsbs_to_remove:
         # Exact rounding takes away a bit at a time, with a bootstrap of 1 bit for each.
-        extra = removed * n_neurons if rounding == "exact" else 0
+        extra = layer.n_rounding_bootstraps if rounding == "exact" else 0
         how = (
             f"{_count(extra, 'bootstrap')} of 1 bit"
             if extra
@@ -185,9 +185,8 @@ def _hidden_stages(name: str, layer: IntegerLayer, rounding: str) -> list[Stage]
         details = f"{layer.n_accum_bits} → {layer.n_table_bits} bits, {how}"
         stages.append(Stage("server", f"{name}: rounding", details, extra))
     highest = max(r.high for r in layer.table_ranges)
-    bits = layer.n_table_bits if removed else layer.n_accum_bits
     details = (
-        f"{_count(n_neurons, 'bootstrap')} of {_count(bits, 'bit')} → "
+        f"{_count(n_neurons, 'bootstrap')} of {_count(layer.n_table_bits, 'bit')} → "
         f"{_count(n_neurons, 'code')} of {_count(max(1, highest.bit_length()), 'bit')}"
     )
     stages.append(Stage("server", f"{name}: table lookups", details, n_neurons))

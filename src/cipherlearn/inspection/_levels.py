@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cipherlearn._axes import axes_grid
-from cipherlearn.inspection._models import find_network, layer_names, network_inputs
+from cipherlearn.inspection._models import find_network, network_inputs
 
 __all__ = ["IntegerLevelsDisplay"]
 
@@ -110,7 +110,7 @@ class IntegerLevelsDisplay:
                 codes = layer(codes)
             code_counts = np.stack(counts)
         display = cls(
-            layer_names=layer_names(program),
+            layer_names=program.layer_names,
             weight_levels=weight_levels,
             weight_counts=np.stack([_counts(la.weights, weight_levels) for la in program.layers]),
             code_levels=code_levels,

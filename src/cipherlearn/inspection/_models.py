@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from cipherlearn._net import EncryptedPredictionNet
-from cipherlearn._program import IntegerProgram
-from cipherlearn._wrappers import unwrapped
+from cipherlearn._wrappers import final_network, unwrapped
 
-__all__ = ["class_names", "feature_names", "find_network", "layer_names", "network_inputs"]
+if TYPE_CHECKING:
+    from cipherlearn._net import EncryptedPredictionNet
+
+__all__ = ["class_names", "feature_names", "find_network", "network_inputs"]
 
 
 def find_network(model: Any) -> EncryptedPredictionNet:
@@ -26,14 +27,7 @@ def find_network(model: Any) -> EncryptedPredictionNet:
     TypeError
         If there is no network.
     """
-    *_, network = unwrapped(model)
-    if not isinstance(network, EncryptedPredictionNet):
-        raise TypeError(
-            "The estimator must be a NeuralNetClassifier or NeuralNetRegressor, a Pipeline that "
-            f"ends in one, or a fitted search for one. Got {type(model).__name__}"
-            f"{'' if network is model else f' of {type(network).__name__}'}. "
-            "Pass the estimator itself."
-        )
+    network = final_network(model)
     check_is_fitted(network)
     return network
 
@@ -71,8 +65,3 @@ def class_names(network: EncryptedPredictionNet) -> list[str]:
         return [str(label) for label in network.classes_]
     n_outputs = network.program_.n_outputs
     return ["target"] if n_outputs == 1 else [f"target {i}" for i in range(n_outputs)]
-
-
-def layer_names(program: IntegerProgram) -> list[str]:
-    """Return "hidden 1" and so on, and "output"."""
-    return [*(f"hidden {i + 1}" for i in range(len(program.layers) - 1)), "output"]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from cipherlearn._axes import one_axes
 from cipherlearn.inspection._models import class_names as names_of_outputs
 from cipherlearn.inspection._models import feature_names as names_of_features
-from cipherlearn.inspection._models import find_network, layer_names
+from cipherlearn.inspection._models import find_network
 
 __all__ = ["NetworkDisplay"]
 
@@ -138,7 +138,7 @@ class NetworkDisplay:
             code_features=program.quantizer.feature,
             feature_names=features,
             output_names=outputs,
-            layer_names=layer_names(program),
+            layer_names=program.layer_names,
         )
         return display.plot(ax=ax, max_features=max_features)
 

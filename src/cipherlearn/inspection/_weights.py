@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from cipherlearn._axes import axes_grid
-from cipherlearn.inspection._models import find_network, layer_names
+from cipherlearn.inspection._models import find_network
 
 __all__ = ["WeightBudgetDisplay"]
 
@@ -111,7 +111,7 @@ class WeightBudgetDisplay:
             for linear, budget in zip(module.linears, module.budgets, strict=True)
         ]
         display = cls(
-            layer_names=layer_names(network.program_),
+            layer_names=network.program_.layer_names,
             n_weights=[w.count_nonzero(dim=1).cpu().numpy() for w in weights],
             budgets=budgets,
             widths=widths,

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 
 from cipherlearn._program import IntArray, IntegerLayer, IntegerProgram
 from cipherlearn.engines import compilation_error
-from cipherlearn.engines._broken_pipes import keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
+from cipherlearn.engines._concrete import keep_broken_pipes_errors  # isort: split
 
-with warnings.catch_warnings():
-    # concrete declares its namespace through pkg_resources, which warns on every import.
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    from concrete import fhe
-    from concrete.fhe.extensions.tag import tag_context
+from concrete import fhe
+from concrete.fhe.extensions.tag import tag_context
 
 __all__ = ["ConcretePythonCircuit", "compile_program", "table_bits"]
 

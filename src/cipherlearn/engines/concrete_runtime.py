@@ -6,7 +6,6 @@ Neither needs concrete's tracing front end, which imports torch.
 from __future__ import annotations
 
 import json
-import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,13 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._exceptions import CompilationError
-from cipherlearn.engines._broken_pipes import keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
-
-with warnings.catch_warnings():
-    # concrete declares its namespace through pkg_resources, which warns on every import.
-    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-    from concrete import compiler
+from cipherlearn.engines._concrete import compiler, keep_broken_pipes_errors
 
 __all__ = [
     "ENGINE",

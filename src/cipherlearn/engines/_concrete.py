@@ -1,11 +1,21 @@
-"""Broken pipes, which Concrete's runtime makes fatal."""
+"""Concrete's compiled bindings, without what they would do to the process that imports them."""
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import signal
+import warnings
 
-__all__ = ["keep_broken_pipes_errors"]
+with warnings.catch_warnings():
+    # concrete declares its namespace through pkg_resources, which warns on every import.
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+    from concrete import compiler
+
+__all__ = ["compiler", "keep_broken_pipes_errors"]
+
+# In a process that has run a circuit it calls exit(EXIT_SUCCESS), whatever happened.
+atexit.unregister(getattr(compiler, "_terminate_df_parallelization", None))
 
 
 def keep_broken_pipes_errors() -> None:

@@ -18,10 +18,10 @@ PYTHON310 ?= $(firstword $(foreach python,python3.10 $(wildcard $(PYENV_ROOT)/ve
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
-# Most tests use one core. What measures time or memory runs by itself.
+# Most tests use one core. What measures time or memory runs by itself. TESTS chooses files.
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m alone
-	$(BIN)/python -m pytest -m "not alone" --numprocesses 2
+	$(BIN)/python -m pytest -m alone $(TESTS)
+	$(BIN)/python -m pytest -m "not alone" --numprocesses 2 $(TESTS)
 
 # What depends on the versions of other packages, at their oldest.
 test-oldest: $(OLDEST)/.installed

@@ -14,6 +14,7 @@ import numpy as np
 from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit, check_error_probability
 from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn._progress import progress_bar
 from cipherlearn.engines import engine_name, load_engine
 
 __all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost", "known_cost"]
@@ -113,6 +114,7 @@ def estimate_cost(
     global_p_error: float | None = None,
     batch_size: int = 1,
     rounding: str = "exact",
+    verbose: bool | int = False,
 ) -> CostEstimate:
     """Estimate what a program costs, from a short calibration on this machine.
 
@@ -125,6 +127,8 @@ def estimate_cost(
         A fitted estimator's ``program_``.
     p_error, global_p_error, batch_size, rounding
         As for ``compile``.
+    verbose : bool or int, default=False
+        Whether to show a progress bar over the circuits that are timed.
 
     Returns
     -------
@@ -146,7 +150,7 @@ def estimate_cost(
     batch_size = check_int("batch_size", batch_size, 1)
     key = _calibration_key(program, p_error, global_p_error, rounding)
     if key not in _calibrations:
-        _calibrations[key] = _calibrate(*key)
+        _calibrations[key] = _calibrate(verbose, *key)
     calibration = _calibrations[key]
     layer_seconds = tuple(
         batch_size * len(layer.weights) * seconds
@@ -180,7 +184,7 @@ def known_cost(
     return estimate_cost(program, p_error, global_p_error, batch_size, rounding)
 
 
-# What was measured in this process, by the arguments of _calibrate.
+# What was measured in this process, by the last arguments of _calibrate.
 _calibrations: dict[tuple[Any, ...], _Calibration] = {}
 
 
@@ -193,6 +197,7 @@ def _calibration_key(
 
 
 def _calibrate(
+    verbose: bool | int,
     precisions: tuple[Precision, ...],
     n_codes: int,
     n_outputs: int,
@@ -216,11 +221,15 @@ def _calibrate(
         )
         return _seconds_per_call(circuit), circuit
 
-    base, circuit = measure([few] * n_hidden)
     neuron_seconds = []
-    for i in range(n_hidden):
-        more, circuit = measure([many if j == i else few for j in range(n_hidden)])
-        neuron_seconds.append(max(0.0, more - base) / (many - few))
+    title = "Timing small circuits"
+    with progress_bar(1 + n_hidden, title, "circuit", verbose) as progress:
+        base, circuit = measure([few] * n_hidden)
+        progress.update()
+        for i in range(n_hidden):
+            more, circuit = measure([many if j == i else few for j in range(n_hidden)])
+            neuron_seconds.append(max(0.0, more - base) / (many - few))
+            progress.update()
     input_bytes, output_bytes = circuit.ciphertext_sizes()
     return _Calibration(
         fixed_seconds=max(0.0, base - few * sum(neuron_seconds)),

@@ -29,6 +29,7 @@ from cipherlearn._html import state_panel
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
+from cipherlearn._progress import say
 from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
 from cipherlearn._state import plain_state, restore
@@ -565,7 +566,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             predicts, always. "approximate" is faster and lets the noise of encryption decide
             close cases; ``circuit_.flip_rate`` says how often that changes a result.
         verbose : int or None, default=None
-            Whether to print the time of each stage. None takes the estimator's own.
+            Whether to show the time of each stage. None takes the estimator's own.
 
         Returns
         -------
@@ -599,7 +600,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             verbose=verbose,
         )
         if rounding == "approximate" and self.circuit_.flip_rate and verbose:
-            print(f"Approximate rounding changes {100 * self.circuit_.flip_rate:.1f} % of rows.")
+            flips = f"{100 * self.circuit_.flip_rate:.1f} %"
+            say(f"Approximate rounding changes {flips} of the rows.", verbose)
         return self.circuit_
 
     @property
@@ -613,6 +615,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         global_p_error: float | None = None,
         batch_size: int = 1,
         rounding: str = "exact",
+        verbose: int | None = None,
     ) -> CostEstimate:
         """Estimate the cost of encrypted prediction on this machine, before compiling.
 
@@ -623,6 +626,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         ----------
         p_error, global_p_error, batch_size, rounding
             As for :meth:`compile`.
+        verbose : int or None, default=None
+            Whether to show progress while circuits are timed. None takes the estimator's own.
 
         Returns
         -------
@@ -637,7 +642,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             If no cryptographic parameters fit.
         """
         check_is_fitted(self)
-        return estimate_cost(self.program_, p_error, global_p_error, batch_size, rounding)
+        verbose = self.verbose if verbose is None else verbose
+        return estimate_cost(self.program_, p_error, global_p_error, batch_size, rounding, verbose)
 
     def report(self, X: ArrayLike | None = None, **compile_options) -> Report:
         """Describe what each layer holds and what it costs on ciphertexts.

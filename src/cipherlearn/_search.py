@@ -14,7 +14,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
-from cipherlearn._progress import progress_bar
+from cipherlearn._progress import progress_bar, say
 from cipherlearn._scoring import EncryptedPredictions
 from cipherlearn._wrappers import final_network
 
@@ -63,7 +63,7 @@ class EncryptedSearchCV(GridSearchCV):
     cv : int, splitter or iterable, default=None
         How to split. None makes 5 folds.
     verbose : int, default=0
-        With 1 a progress bar over the candidates is shown, with more also scikit-learn's lines.
+        With 1 a progress bar over the fits is shown, with more also scikit-learn's lines.
 
     Attributes
     ----------
@@ -169,7 +169,8 @@ class EncryptedSearchCV(GridSearchCV):
         best = self.best_index_, self._best_option
         self.best_score_, self.best_seconds_ = self.scores_[best], self.seconds_[best]
         self.best_compile_options_ = options[self._best_option]
-        final_network(self.best_estimator_).compile(**self.best_compile_options_)
+        options = {"verbose": self.verbose or None, **self.best_compile_options_}
+        final_network(self.best_estimator_).compile(**options)
         return self
 
     def predict(self, X, **params):
@@ -234,11 +235,16 @@ class EncryptedSearchCV(GridSearchCV):
                 )
             best = np.where(allowed, scores, -np.inf).argmax()
         candidate, self._best_option = map(int, np.unravel_index(best, scores.shape))
+        how = f"score {scores.flat[best]:.4g}, about {seconds.flat[best]:.3g} s a row"
+        say(
+            f"Candidate {candidate + 1} of {len(scores)} wins: {how}. Fitting it on all rows.",
+            self.verbose,
+        )
         return candidate
 
 
 class _GridSearchWithProgress(GridSearchCV):
-    """A grid search over given splits, with a bar over its candidates."""
+    """A grid search over given splits, with a bar over its fits."""
 
     shows_progress = False
 
@@ -248,11 +254,14 @@ class _GridSearchWithProgress(GridSearchCV):
         n_folds = len(self.cv)
         size = math.lcm(effective_n_jobs(self.n_jobs), n_folds) // n_folds
         size = size if show else len(candidates)
-        with progress_bar(len(candidates), "Candidates", "candidate", show) as progress:
+        title = f"Fits of {len(candidates)} candidates"
+        with progress_bar(n_folds * len(candidates), title, "fit", show) as progress:
+            self.scoring.progress = progress
             for start in range(0, len(candidates), size):
                 chunk = candidates[start : start + size]
                 evaluate_candidates(chunk)
-                progress.update(len(chunk))
+                # Those in other processes were not counted.
+                progress.update(n_folds * (start + len(chunk)) - progress.n)
 
 
 class _Scores:
@@ -261,6 +270,11 @@ class _Scores:
     def __init__(self, scorer, options: list[dict[str, Any]]) -> None:
         self._scorer = scorer
         self._options = options
+        self.progress: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A bar stays in its process.
+        return vars(self) | {"progress": None}
 
     def get_metadata_routing(self):
         return get_routing_for_object(self._scorer)
@@ -276,4 +290,6 @@ class _Scores:
                 score = self._scorer(EncryptedPredictions(estimator, "simulate"), X, y, **params)
             cost = network.estimate(**{k: v for k, v in options.items() if k != "verbose"})
             metrics |= {f"score_{i}": score, f"seconds_{i}": cost.seconds_per_row}
+        if self.progress is not None:
+            self.progress.update()
         return metrics

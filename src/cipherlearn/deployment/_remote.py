@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError, RemoteError, UnknownKeyError
+from cipherlearn._progress import stage
 from cipherlearn.deployment._client import FHEClient
 from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
 
@@ -124,7 +125,7 @@ class RemoteModel:
         if hasattr(self.client_, "classes_"):
             self.classes_ = self.client_.classes_
         self._largest = max(self.client_.message_bytes("result"), _LARGEST_ERROR)
-        self.client_.open_keys(keys, passphrase)
+        self.client_.open_keys(keys, passphrase, verbose)
 
     def close(self) -> None:
         """Close the connections to the service."""
@@ -139,7 +140,8 @@ class RemoteModel:
     def upload_keys(self) -> None:
         """Give the service the evaluation keys. ``predict`` does it when they are missing."""
         path, keys = f"/v1/keys/{self.client_.key_id}", self.client_.evaluation_keys()
-        self._retried(lambda: self._request("PUT", path, keys).close())
+        with stage("Uploading evaluation keys", self.verbose):
+            self._retried(lambda: self._request("PUT", path, keys).close())
 
     def predict(self, X):
         """Predict labels or targets of encrypted rows.

@@ -13,8 +13,10 @@ from joblib import effective_n_jobs
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
+from cipherlearn._html import circuit_html, panel, program_html
 from cipherlearn._program import IntArray, IntegerProgram
 from cipherlearn._progress import progress_bar, stage
+from cipherlearn._words import count, power
 from cipherlearn._workers import Evaluation, evaluate_batches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
 
@@ -115,6 +117,30 @@ class Circuit:
         self._engine_circuit: EngineCircuit | None = None
         self._evaluation: Evaluation | None = None
         self._compiled()
+
+    def __repr__(self) -> str:
+        error = next(
+            f"{name} ≤ {power(value)}"
+            for name, value in self._error_probability.items()
+            if value is not None
+        )
+        parts = [
+            count(len(self.program.layers), "layer"),
+            self.program.bootstraps(self.rounding),
+            *([count(self.batch_size, "row") + " a call"] if self.batch_size > 1 else []),
+            *(["approximate rounding"] if self.rounding == "approximate" else []),
+            error,
+            "keys generated" if self.has_keys else "keys not generated",
+        ]
+        return f"<Circuit: {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        return panel("Circuit", program_html(self.program) + circuit_html(self))
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether keys were generated."""
+        return self._keys is not None
 
     @property
     def options(self) -> dict[str, Any]:

@@ -13,8 +13,10 @@ import numpy as np
 
 from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit, check_error_probability
+from cipherlearn._html import panel, paragraphs
 from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
 from cipherlearn._progress import progress_bar
+from cipherlearn._words import bootstraps, size
 from cipherlearn.engines import engine_name, load_engine
 
 __all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost", "known_cost"]
@@ -85,6 +87,8 @@ class CostEstimate:
         Part of ``seconds`` for the bootstraps of each hidden layer.
     key_bytes, input_bytes, output_bytes : int
         Serialized evaluation keys, encrypted batch, and encrypted result.
+    n_rounding_bootstraps : int
+        Bootstraps of 1 bit per row that exact rounding takes besides.
     """
 
     engine: str
@@ -97,6 +101,24 @@ class CostEstimate:
     key_bytes: int
     input_bytes: int
     output_bytes: int
+    n_rounding_bootstraps: int = 0
+
+    @property
+    def lines(self) -> list[str]:
+        """Sentences that say it all."""
+        number = bootstraps(self.n_bootstraps, self.table_bits, self.n_rounding_bootstraps)
+        return [
+            f"{number}. About {self.seconds_per_row:.3g} s a row and {self.seconds:.3g} s a call, "
+            f"{self.fixed_seconds:.2g} s of which are fixed. Timed with {self.engine}.",
+            f"Evaluation keys {size(self.key_bytes)}, an encrypted batch {size(self.input_bytes)}, "
+            f"its result {size(self.output_bytes)}.",
+        ]
+
+    def __repr__(self) -> str:
+        return f"<CostEstimate: {' '.join(self.lines)}>"
+
+    def _repr_html_(self) -> str:
+        return panel("Cost estimate", paragraphs(self.lines))
 
 
 @dataclass(frozen=True)
@@ -168,6 +190,7 @@ def estimate_cost(
         key_bytes=calibration.key_bytes,
         input_bytes=batch_size * calibration.input_bytes,
         output_bytes=batch_size * calibration.output_bytes,
+        n_rounding_bootstraps=program.n_rounding_bootstraps if rounding == "exact" else 0,
     )
 
 

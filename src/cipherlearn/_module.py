@@ -239,6 +239,11 @@ class SparseQuantNeuralNetImpl(nn.Module):
         return self if mode == self.training else super().train(mode)
 
     @property
+    def n_neurons(self) -> list[int]:
+        """Neurons that each layer trains. The last are the outputs."""
+        return [linear.out_features for linear in self.linears]
+
+    @property
     def quantized(self) -> bool:
         """Whether :meth:`calibrate` has been called."""
         return all(bool(linear.quantized) for linear in self.linears)

@@ -25,7 +25,7 @@ from cipherlearn._checks import check_execute_in_fhe, check_int
 from cipherlearn._circuit import Circuit
 from cipherlearn._cost import CostEstimate, estimate_cost
 from cipherlearn._exceptions import CipherlearnError
-from cipherlearn._html import state_panel
+from cipherlearn._html import ShowsState, state_panel
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
@@ -66,7 +66,7 @@ class NotCompiledError(CipherlearnError, NotFittedError):
     """Encrypted prediction was asked of an estimator before ``compile()``."""
 
 
-class EncryptedPredictionNet(skorch.NeuralNet):
+class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
     """What both estimators add to a skorch net."""
 
     _default_criterion: type[torch.nn.Module]
@@ -99,14 +99,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
     __repr__ = BaseEstimator.__repr__
 
-    def _repr_html_inner(self) -> str:
-        return super()._repr_html_inner() + state_panel(self)
-
-    def _repr_mimebundle_(self, **kwargs) -> dict[str, str]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] = self._repr_html_inner()
-        return bundle
+    def _state_html(self) -> str:
+        return state_panel(self)
 
     def __init__(
         self,
@@ -670,6 +664,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         options = compile_options if circuit is None else circuit.options
         return make_report(
             self.program_,
+            self.module_.n_neurons,
             self.module_.budgets,
             self.module_.accum_bits,
             self.estimate(**options),

@@ -17,7 +17,7 @@ from cipherlearn._progress import progress_bar, stage
 from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._key_file import read_keys, write_keys
 from cipherlearn.deployment._messages import Kind, Message
-from cipherlearn.deployment._model import ClientModel, check_engine
+from cipherlearn.deployment._model import ClientModel, check_engine, summary
 from cipherlearn.deployment._preprocessing import load_preprocessing
 
 if TYPE_CHECKING:
@@ -97,6 +97,13 @@ class FHEClient:
         self._runtime = _runtime(self._model)
         self._nonce = b""
         self._key_id = b""
+
+    def __repr__(self) -> str:
+        return f"<FHEClient: {self._summary()}>"
+
+    def _summary(self) -> str:
+        keys = f"keys {self.key_id[:12]}" if self.has_keys else "no keys yet"
+        return f"{summary(self.description, self.model_id)}, {keys}"
 
     @cached_property
     def _preprocessing(self) -> Any:

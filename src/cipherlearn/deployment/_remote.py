@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError, RemoteError, UnknownKeyError
@@ -126,6 +127,12 @@ class RemoteModel:
             self.classes_ = self.client_.classes_
         self._largest = max(self.client_.message_bytes("result"), _LARGEST_ERROR)
         self.client_.open_keys(keys, passphrase, verbose)
+
+    def __repr__(self) -> str:
+        # An address may hold a password.
+        address = urlsplit(self.url)
+        host = address.netloc.rpartition("@")[2]
+        return f"<RemoteModel: {address.scheme}://{host}{address.path}, {self.client_._summary()}>"
 
     def close(self) -> None:
         """Close the connections to the service."""

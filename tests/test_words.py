@@ -183,7 +183,7 @@ def test_a_fitted_search_shows_its_frontier_and_the_winner(monkeypatch):
     assert f"{search.best_seconds_:.3g} s a row, score {search.best_score_:.4g}: " in chosen
     shown = search._repr_mimebundle_()["text/html"]
     assert "sk-top-container" in shown
-    assert shown.count("(chosen)") == 1
+    assert shown.count("<td>(chosen)</td>") == 1
     # Parameters set later are not those that it was fitted with.
     search.set_params(compile_options=None)
     assert repr(search).splitlines()[1:] == [summary, *choices]

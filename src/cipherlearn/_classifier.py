@@ -12,6 +12,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from cipherlearn._net import EncryptedPredictionNet
 from cipherlearn._parameters import PARAMETERS_DOC
+from cipherlearn._progress import stage
 from cipherlearn._samples import merge_duplicates
 
 __all__ = ["NeuralNetClassifier"]
@@ -141,7 +142,8 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             )
         indices = np.searchsorted(self.classes_, y)
         weights = self._check_weights(X, sample_weight)
-        X, indices, weights = merge_duplicates(X, indices, weights)
+        with stage("Merging equal rows", self.verbose):
+            X, indices, weights = merge_duplicates(X, indices, weights)
         self._class_counts = np.bincount(indices, weights, minlength=len(self.classes_))
         return self._train(X, indices, weights, cold)
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
 
 __all__ = ["PLACEMENTS", "InputEncoder", "n_codes_per_feature", "place_thresholds"]
@@ -140,13 +141,15 @@ class InputEncoder(nn.Module):
         self.register_buffer("quantized", torch.tensor(False))
 
     @torch.no_grad()
-    def fit(self, X: Tensor) -> None:
+    def fit(self, X: Tensor, verbose: bool | int = False) -> None:
         """Place the thresholds, and learn the mean and spread of each code."""
         n_thresholds = self.thresholds.shape[1]
         placed = np.full(self.thresholds.shape, np.inf)
-        for row, values in zip(placed, X.cpu().numpy().astype(np.float64).T, strict=True):
-            thresholds = place_thresholds(values, n_thresholds, self.placement)
-            row[: len(thresholds)] = thresholds
+        with progress_bar(len(placed), "Placing thresholds", "feature", verbose) as progress:
+            for row, values in zip(placed, X.cpu().numpy().astype(np.float64).T, strict=True):
+                thresholds = place_thresholds(values, n_thresholds, self.placement)
+                row[: len(thresholds)] = thresholds
+                progress.update()
         self.thresholds.copy_(torch.from_numpy(placed))
         finite = self.thresholds.isfinite().reshape(-1, self.max_code)
         self.largest.copy_(finite.sum(dim=1))

@@ -25,10 +25,11 @@ from cipherlearn._checks import check_execute_in_fhe, check_int
 from cipherlearn._circuit import Circuit
 from cipherlearn._cost import CostEstimate, estimate_cost
 from cipherlearn._exceptions import CipherlearnError
-from cipherlearn._html import state_panel
+from cipherlearn._html import ShowsState, state_panel
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
+from cipherlearn._progress import say
 from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
 from cipherlearn._state import plain_state, restore
@@ -65,7 +66,7 @@ class NotCompiledError(CipherlearnError, NotFittedError):
     """Encrypted prediction was asked of an estimator before ``compile()``."""
 
 
-class EncryptedPredictionNet(skorch.NeuralNet):
+class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
     """What both estimators add to a skorch net."""
 
     _default_criterion: type[torch.nn.Module]
@@ -98,14 +99,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
     __repr__ = BaseEstimator.__repr__
 
-    def _repr_html_inner(self) -> str:
-        return super()._repr_html_inner() + state_panel(self)
-
-    def _repr_mimebundle_(self, **kwargs) -> dict[str, str]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] = self._repr_html_inner()
-        return bundle
+    def _state_html(self) -> str:
+        return state_panel(self)
 
     def __init__(
         self,
@@ -565,7 +560,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             predicts, always. "approximate" is faster and lets the noise of encryption decide
             close cases; ``circuit_.flip_rate`` says how often that changes a result.
         verbose : int or None, default=None
-            Whether to print the time of each stage. None takes the estimator's own.
+            Whether to show the time of each stage. None takes the estimator's own.
 
         Returns
         -------
@@ -599,7 +594,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             verbose=verbose,
         )
         if rounding == "approximate" and self.circuit_.flip_rate and verbose:
-            print(f"Approximate rounding changes {100 * self.circuit_.flip_rate:.1f} % of rows.")
+            flips = f"{100 * self.circuit_.flip_rate:.1f} %"
+            say(f"Approximate rounding changes {flips} of the rows.", verbose)
         return self.circuit_
 
     @property
@@ -613,6 +609,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         global_p_error: float | None = None,
         batch_size: int = 1,
         rounding: str = "exact",
+        verbose: int | None = None,
     ) -> CostEstimate:
         """Estimate the cost of encrypted prediction on this machine, before compiling.
 
@@ -623,6 +620,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         ----------
         p_error, global_p_error, batch_size, rounding
             As for :meth:`compile`.
+        verbose : int or None, default=None
+            Whether to show progress while circuits are timed. None takes the estimator's own.
 
         Returns
         -------
@@ -637,7 +636,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             If no cryptographic parameters fit.
         """
         check_is_fitted(self)
-        return estimate_cost(self.program_, p_error, global_p_error, batch_size, rounding)
+        verbose = self.verbose if verbose is None else verbose
+        return estimate_cost(self.program_, p_error, global_p_error, batch_size, rounding, verbose)
 
     def report(self, X: ArrayLike | None = None, **compile_options) -> Report:
         """Describe what each layer holds and what it costs on ciphertexts.
@@ -664,6 +664,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         options = compile_options if circuit is None else circuit.options
         return make_report(
             self.program_,
+            self.module_.n_neurons,
             self.module_.budgets,
             self.module_.accum_bits,
             self.estimate(**options),

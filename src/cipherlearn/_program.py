@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cipherlearn._html import panel, program_html
+from cipherlearn._words import bootstraps, count
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -229,6 +232,11 @@ class IntegerLayer(_Immutable):
         return max(1, int((self.cell(self.high) - self.cell(self.low)).max()).bit_length())
 
     @property
+    def n_weights(self) -> int:
+        """Non-zero weights."""
+        return int(np.count_nonzero(self.weights))
+
+    @property
     def n_rounding_bootstraps(self) -> int:
         """Bootstraps of 1 bit that exact rounding takes: one for each removed bit of a neuron."""
         return self.lsbs_to_remove * len(self.weights)
@@ -276,6 +284,17 @@ class IntegerLayer(_Immutable):
         sizes = (self.high - self.low + 1).tolist()
         rows = [row[:size] for row, size in zip(self.tables, sizes, strict=True)]
         return [IntegerRange(int(row.min()), int(row.max())) for row in rows]
+
+    def __repr__(self) -> str:
+        n_neurons, n_inputs = self.weights.shape
+        tables = "no tables"
+        if self.tables is not None:
+            tables = f"{count(n_neurons, 'table')} of {count(self.n_table_bits, 'bit')}"
+        return (
+            f"<IntegerLayer: {count(n_neurons, 'neuron')} of {count(n_inputs, 'input')}, "
+            f"{count(self.n_weights, 'non-zero weight')}, "
+            f"sums of {count(self.n_accum_bits, 'bit')}, {tables}>"
+        )
 
     def __call__(self, codes: IntArray) -> IntArray:
         return self.apply(np.asarray(codes).T).astype(np.int64).T
@@ -420,6 +439,17 @@ class IntegerProgram(_Immutable):
             if layer.tables is not None:
                 given = layer.table_ranges
 
+    def __repr__(self) -> str:
+        codes = f"{count(self.n_codes, 'code')} of {count(self.quantizer.n_bits, 'bit')}"
+        hidden = " + ".join(str(len(layer.weights)) for layer in self.layers[:-1]) or "no"
+        return (
+            f"<IntegerProgram: {count(self.n_features, 'feature')} in {codes}, "
+            f"{hidden} hidden neurons, {count(self.n_outputs, 'output')}, {self.bootstraps()}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return panel("Integer program", program_html(self))
+
     @property
     def n_features(self) -> int:
         """Number of input features."""
@@ -444,6 +474,12 @@ class IntegerProgram(_Immutable):
     def n_rounding_bootstraps(self) -> int:
         """Bootstraps of 1 bit that exact rounding takes per row, besides the lookups."""
         return sum(layer.n_rounding_bootstraps for layer in self.layers)
+
+    def bootstraps(self, rounding: str = "exact") -> str:
+        """Say how many bootstraps a row takes, and of how many bits."""
+        n_rounding = self.n_rounding_bootstraps if rounding == "exact" else 0
+        bits = [layer.n_table_bits for layer in self.layers[:-1]]
+        return bootstraps(self.n_bootstraps, bits, n_rounding)
 
     @property
     def layer_names(self) -> list[str]:

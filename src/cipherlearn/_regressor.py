@@ -9,6 +9,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from cipherlearn._net import EncryptedPredictionNet
 from cipherlearn._parameters import PARAMETERS_DOC
+from cipherlearn._progress import stage
 from cipherlearn._samples import merge_duplicates
 
 __all__ = ["NeuralNetRegressor"]
@@ -113,7 +114,8 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
             y = column_or_1d(y, warn=True)
         targets = y.reshape(len(y), -1).astype(np.float64)
         weights = self._check_weights(X, sample_weight)
-        X, targets, weights = merge_duplicates(X, targets, weights)
+        with stage("Merging equal rows", self.verbose):
+            X, targets, weights = merge_duplicates(X, targets, weights)
         if cold:
             self.target_mean_ = np.average(targets, axis=0, weights=weights)
             variance = np.average((targets - self.target_mean_) ** 2, axis=0, weights=weights)

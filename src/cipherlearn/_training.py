@@ -147,7 +147,7 @@ class QuantizationCallback(Callback):
         # The history outlives ``phase_``, which is only the last. skorch's loggers know events.
         net.history.record("event_quantized", not net.phase_.is_warmup)
         if not module.encoder.fitted:
-            module.fit_encoder(_features(net, dataset_train))
+            module.fit_encoder(_features(net, dataset_train), net.verbose)
         if not net.phase_.is_warmup and not module.quantized:
             prune(module, progress=1.0)
             if self.distillation > 0:
@@ -251,19 +251,28 @@ class TrainingProgress(Callback):
         self.phase_ = None
         self.bar_ = progress_bar(0, "", "", verbose=False)
 
-    def on_epoch_end(self, net, **kwargs) -> None:
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs) -> None:
         if self.phase_ is not net.phase_:
             self.bar_.close()
             self.phase_ = net.phase_
             title = "Float warm-up" if net.phase_.is_warmup else "Fine-tuning"
-            self.bar_ = progress_bar(net.phase_.n_epochs, title, "epoch", net.verbose)
+            n_epochs = net.phase_.n_epochs
+            self.bar_ = progress_bar(n_epochs, title, "epoch", net.verbose, in_parts=True)
+        self.done_, self.n_rows_ = self.bar_.n, len(dataset_train)
+
+    def on_batch_end(self, net, training=False, **kwargs) -> None:
+        if training and net.verbose:
+            part = net.history[-1, "batches", -1, "train_batch_size"] / self.n_rows_
+            self.bar_.update(min(part, self.done_ + 1 - self.bar_.n))
+
+    def on_epoch_end(self, net, **kwargs) -> None:
         losses = {
             name: f"{net.history[-1, name]:.4f}"
             for name in ("train_loss", "valid_loss")
             if name in net.history[-1]
         }
         self.bar_.set_postfix(losses, refresh=False)
-        self.bar_.update()
+        self.bar_.update(self.done_ + 1 - self.bar_.n)
 
     def on_train_end(self, net, **kwargs) -> None:
         self.bar_.close()

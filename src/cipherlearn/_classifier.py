@@ -10,8 +10,9 @@ import torch
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from cipherlearn._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn._net import EncryptedPredictionNet
-from cipherlearn._parameters import PARAMETERS_DOC
+from cipherlearn._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
 from cipherlearn._samples import merge_duplicates
 
 __all__ = ["NeuralNetClassifier"]
@@ -26,7 +27,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
     A scikit-learn classifier and a skorch net. It trains in the clear. After
     :meth:`compile` it also predicts on ciphertexts, with the same integers.
-    {PARAMETERS_DOC.format(criterion="torch.nn.CrossEntropyLoss with label smoothing 0.05")}
+    {PARAMETERS_DOC}
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -45,7 +46,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         Name of the FHE compiler behind it, "concrete-python" or "concrete-numpy".
     history_ : skorch.history.History
         Losses and times per epoch.
-
+    {OTHER_PARAMETERS_DOC.format(criterion="torch.nn.CrossEntropyLoss with label smoothing 0.05")}
     See Also
     --------
     NeuralNetRegressor : The same for continuous targets.
@@ -171,6 +172,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             )
         return {**kwargs, "weight": torch.as_tensor(weight, dtype=torch.float32)}
 
+    @refusing(PREDICT_ARGUMENTS)
     def predict(self, X, execute_in_fhe=False, n_jobs=None):
         """Predict the label of each row.
 
@@ -203,6 +205,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         winners = self._decide(X, execute_in_fhe, n_jobs).argmax(axis=1)
         return self.classes_[winners]
 
+    @refusing(PREDICT_ARGUMENTS)
     def predict_proba(self, X, execute_in_fhe=False, n_jobs=None):
         """Predict the probability of each class for each row.
 

@@ -28,6 +28,7 @@ from cipherlearn._exceptions import CipherlearnError
 from cipherlearn._html import state_panel
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
+from cipherlearn._names import ATTRIBUTES, COMPILE_ARGUMENTS, check_names, refusing
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
 from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
@@ -117,6 +118,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         module__n_a_bits=2,
         module__n_accum_bits=8,
         module__n_hidden_accum_bits=5,
+        lr=0.01,
+        max_epochs=None,
+        batch_size=32,
+        random_state=None,
+        verbose=0,
         module__rounding_bits=None,
         module__n_output_accum_bits=None,
         module__n_hidden_neurons_multiplier=2.3,
@@ -127,18 +133,13 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         module__pruning=True,
         criterion=None,
         optimizer=torch.optim.Adam,
-        lr=0.01,
-        max_epochs=None,
-        batch_size=32,
         iterator_train=DataLoader,
         iterator_train__shuffle=True,
         iterator_valid=DataLoader,
         train_split=None,
         callbacks=None,
         warm_start=False,
-        random_state=None,
         device="cpu",
-        verbose=0,
         **kwargs,
     ):
         self.module = module
@@ -148,6 +149,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         self.module__n_a_bits = module__n_a_bits
         self.module__n_accum_bits = module__n_accum_bits
         self.module__n_hidden_accum_bits = module__n_hidden_accum_bits
+        self.lr = lr
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.verbose = verbose
         self.module__rounding_bits = module__rounding_bits
         self.module__n_output_accum_bits = module__n_output_accum_bits
         self.module__n_hidden_neurons_multiplier = module__n_hidden_neurons_multiplier
@@ -158,18 +164,13 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         self.module__pruning = module__pruning
         self.criterion = criterion
         self.optimizer = optimizer
-        self.lr = lr
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
         self.iterator_train = iterator_train
         self.iterator_train__shuffle = iterator_train__shuffle
         self.iterator_valid = iterator_valid
         self.train_split = train_split
         self.callbacks = callbacks
         self.warm_start = warm_start
-        self.random_state = random_state
         self.device = device
-        self.verbose = verbose
         vars(self).update(kwargs)
 
     @property
@@ -231,21 +232,42 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         Raises
         ------
         ValueError
-            If there is no such parameter.
+            If there is no such parameter. The nearest names are in the message.
         """
-        # skorch would re-create a trained module as soon as one of its parameters is set.
-        known = self._get_param_names()
-        for name, value in params.items():
-            prefix, delimiter, _ = name.partition("__")
-            if name not in known and not (delimiter and prefix in self.prefixes_):
-                raise ValueError(
-                    f"Invalid parameter {name!r} for estimator {self}. "
-                    f"Valid parameters are: {known!r}."
-                )
-            setattr(self, name, value)
+        # skorch would re-create a trained module as soon as one of its parameters is set. A part
+        # sorts before its arguments.
+        for name in sorted(params):
+            check_names(self, [name])
+            setattr(self, name, params[name])
         # The learning rate and its kin also change a live optimizer, for partial_fit.
         self._apply_virtual_params({k: v for k, v in params.items() if self._is_virtual_param(k)})
         return self
+
+    def initialize(self):
+        """Create the module, the optimizer and the other parts, as ``fit`` does."""
+        # Before the parts refuse arguments in words of their own. Some may add prefixes: skorch
+        # checks those afterwards.
+        check_names(self, (name for name in self._params_to_validate if self._is_settled(name)))
+        return super().initialize()
+
+    def _is_settled(self, name: str) -> bool:
+        prefix, delimiter, _ = name.partition("__")
+        return not delimiter or prefix in self.prefixes_
+
+    def _validate_params(self):
+        check_names(self, self._params_to_validate)
+        super()._validate_params()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            if name in ATTRIBUTES:
+                raise AttributeError(
+                    f"{type(self).__name__} has no attribute {name!r} (Concrete-ML has it). "
+                    f"Use {ATTRIBUTES[name]}."
+                )
+            # Python's own message, or a property's.
+            return super().__getattribute__(name)
 
     def torch_compile(self, module, name):
         """Leave modules as they are: ``compile`` here means compilation to a circuit."""
@@ -536,6 +558,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
     # ------------------------------------------------------------------ prediction
 
+    @refusing(COMPILE_ARGUMENTS)
     def compile(
         self,
         p_error: float | None = None,
@@ -587,6 +610,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         UnsupportedByEngineError
             If the installed one lacks the rounding. It is a ``NotImplementedError``.
         """
+        if p_error is not None and np.ndim(p_error):
+            raise TypeError(
+                "compile() needs no data, since ranges are proven from the weights. Got "
+                f"{type(p_error).__name__} as p_error. Call compile()."
+            )
         check_is_fitted(self)
         verbose = self.verbose if verbose is None else verbose
         self.circuit_ = Circuit(

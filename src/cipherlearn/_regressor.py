@@ -7,8 +7,9 @@ import skorch
 import torch
 from sklearn.utils.validation import column_or_1d, validate_data
 
+from cipherlearn._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn._net import EncryptedPredictionNet
-from cipherlearn._parameters import PARAMETERS_DOC
+from cipherlearn._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
 from cipherlearn._samples import merge_duplicates
 
 __all__ = ["NeuralNetRegressor"]
@@ -20,7 +21,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
     A scikit-learn regressor and a skorch net, for one target or several. It trains in the
     clear and scales its targets itself. After :meth:`compile` it also predicts on
     ciphertexts, with the same integers.
-    {PARAMETERS_DOC.format(criterion="torch.nn.MSELoss")}
+    {PARAMETERS_DOC}
     Attributes
     ----------
     n_features_in_ : int
@@ -39,7 +40,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         Name of the FHE compiler behind it, "concrete-python" or "concrete-numpy".
     history_ : skorch.history.History
         Losses and times per epoch.
-
+    {OTHER_PARAMETERS_DOC.format(criterion="torch.nn.MSELoss")}
     See Also
     --------
     NeuralNetClassifier : The same for labels.
@@ -130,6 +131,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
     def _n_outputs(self) -> int:
         return len(self.target_mean_)
 
+    @refusing(PREDICT_ARGUMENTS)
     def predict(self, X, execute_in_fhe=False, n_jobs=None):
         """Predict the target of each row.
 

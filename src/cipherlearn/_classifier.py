@@ -8,7 +8,7 @@ import numpy as np
 import skorch
 import torch
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
 from cipherlearn._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn._net import EncryptedPredictionNet
@@ -84,7 +84,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features, in any units.
         y : array-like of shape (n_samples,)
             Labels: strings, integers or booleans.
@@ -111,7 +111,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples,)
             Labels.
@@ -129,7 +129,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
     def _fit(self, X, y, sample_weight, cold, classes=None):
         if cold:
             self._forget_result()
-        X, y = validate_data(self, X, y, reset=cold, dtype=np.float64, multi_output=True)
+        X, y = self._validated(X, y, reset=cold, multi_output=True)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         if cold:
@@ -178,7 +178,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features, in the clear: this call plays the client and the server.
         execute_in_fhe : bool or "simulate", default=False
             False computes in the clear, True encrypts each row and computes on
@@ -211,7 +211,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features.
         execute_in_fhe : bool or "simulate", default=False
             As in :meth:`predict`. The client computes the softmax.

@@ -138,12 +138,16 @@ def _arguments(net: EncryptedPredictionNet) -> dict[str, set[str] | None]:
     arguments["dataset"] = _arguments_of(net.dataset, _GIVEN["dataset"])
     if arguments["optimizer"] is not None:
         arguments["optimizer"].add("param_groups")
-    if net.callbacks != "disable":
-        for name, callback in net._uniquely_named_callbacks():
-            prefix = f"callbacks__{name}"
-            callback = getattr(net, prefix, callback)
-            kind = callback if isinstance(callback, type) else type(callback)
-            arguments[prefix] = set() if callback is None else _arguments_of(kind, set())
+    try:
+        callbacks = [*net._uniquely_named_callbacks()]
+    except (TypeError, ValueError):
+        # Not a list of callbacks, which fit refuses.
+        return {**arguments, "callbacks": None}
+    for name, callback in callbacks:
+        prefix = f"callbacks__{name}"
+        callback = getattr(net, prefix, callback)
+        kind = callback if isinstance(callback, type) else type(callback)
+        arguments[prefix] = set() if callback is None else _arguments_of(kind, set())
     return arguments
 
 

@@ -20,11 +20,12 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
 from torch.utils.data import DataLoader
 
-from cipherlearn._batches import TensorBatches, holds_arrays
+from cipherlearn._batches import RowDataset, TensorBatches, holds_arrays
 from cipherlearn._checks import check_execute_in_fhe, check_int
 from cipherlearn._circuit import Circuit
 from cipherlearn._cost import CostEstimate, estimate_cost
 from cipherlearn._exceptions import CipherlearnError
+from cipherlearn._features import as_csr, dense_rows, is_sparse, refusing_overflow
 from cipherlearn._html import state_panel
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
@@ -92,7 +93,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
     virtual_params_: dict[str, Any] = {}
 
     # skorch arguments that have one sensible value here.
-    dataset = skorch.dataset.Dataset
+    dataset = RowDataset
     use_caching = "auto"
     torch_load_kwargs = None
     predict_nonlinearity = "auto"
@@ -235,9 +236,10 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             If there is no such parameter. The nearest names are in the message.
         """
         # skorch would re-create a trained module as soon as one of its parameters is set. A part
-        # sorts before its arguments.
+        # sorts before its arguments. A wrong name that the constructor was given is for fit.
         for name in sorted(params):
-            check_names(self, [name])
+            if name not in self._get_param_names():
+                check_names(self, [name])
             setattr(self, name, params[name])
         # The learning rate and its kin also change a live optimizer, for partial_fit.
         self._apply_virtual_params({k: v for k, v in params.items() if self._is_virtual_param(k)})
@@ -381,7 +383,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         n_batches = math.ceil(n_samples / self.batch_size) if self.batch_size > 0 else 1
         return min(_MAX_EPOCHS, max(_MIN_EPOCHS, math.ceil(_STEPS / n_batches)))
 
-    def _train(self, X: NDArray, y: NDArray, sample_weight: NDArray, cold: bool):
+    def _train(self, X: Any, y: NDArray, sample_weight: NDArray, cold: bool):
         """Run skorch on validated data, then lower the result."""
         if cold:
             self.random_state_ = check_random_state(self.random_state)
@@ -432,7 +434,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features to fine-tune on.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or targets.
@@ -469,11 +471,12 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         with smaller._gentle_steps():
             return smaller._fit(X, y, sample_weight, cold=False)
 
-    def _pruned(self, X: ArrayLike, n_prune_neurons_percentage: float | str):
+    def _pruned(self, X: Any, n_prune_neurons_percentage: float | str):
         """Copy the estimator without some of its hidden neurons, not yet fine-tuned."""
         check_is_fitted(self)
         X = self._check_features(X)
-        rows = torch.as_tensor(X[sample_rows(len(X), _IMPORTANCE_ROWS)], device=self.device)
+        sample = dense_rows(X, sample_rows(X.shape[0], _IMPORTANCE_ROWS))
+        rows = torch.as_tensor(sample, device=self.device)
         smaller = copy.deepcopy(self)
         smaller._forget_result()
         module = self.module_.eval()
@@ -547,10 +550,17 @@ class EncryptedPredictionNet(skorch.NeuralNet):
                 "set module__pruning=False."
             )
 
-    def _check_features(self, X: ArrayLike) -> NDArray[np.float64]:
-        return validate_data(self, X, reset=False, dtype=np.float64)
+    def _check_features(self, X: Any) -> Any:
+        """Return features as floats, dense or in CSR, or raise ValueError."""
+        return self._validated(X, reset=False)
 
-    def _check_weights(self, X: NDArray, sample_weight: ArrayLike | None) -> NDArray:
+    def _validated(self, X: Any, *y: Any, **options: Any) -> Any:
+        # Entries that are stored twice are one value, which is what has to be finite.
+        X = as_csr(X) if is_sparse(X) else X
+        with refusing_overflow():
+            return validate_data(self, X, *y, dtype=np.float64, accept_sparse="csr", **options)
+
+    def _check_weights(self, X: Any, sample_weight: ArrayLike | None) -> NDArray:
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not weights.any():
             raise ValueError("At least one sample weight must be positive. Got only zeros.")
@@ -672,7 +682,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), default=None
+        X : array-like or sparse matrix of shape (n_samples, n_features), default=None
             Rows on which the width of the accumulators is observed, beside what is proven.
         **compile_options
             As for :meth:`estimate`. Without any, those of the present circuit, if compiled.
@@ -707,7 +717,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), default=None
+        X : array-like or sparse matrix of shape (n_samples, n_features), default=None
             Rows to evaluate on, that training did not see. Only counts and scores of them are
             told. None leaves the evaluation out.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
@@ -777,6 +787,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         else:
             accumulators = self.circuit_.execute(codes, self.verbose, n_jobs)
         return self.program_.dequantize(accumulators)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "program_")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import skorch
 import torch
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
 from cipherlearn._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn._net import EncryptedPredictionNet
@@ -62,7 +62,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features, in any units.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets, in any units.
@@ -89,7 +89,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
@@ -107,9 +107,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
     def _fit(self, X, y, sample_weight, cold):
         if cold:
             self._forget_result()
-        X, y = validate_data(
-            self, X, y, reset=cold, dtype=np.float64, multi_output=True, y_numeric=True
-        )
+        X, y = self._validated(X, y, reset=cold, multi_output=True, y_numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         targets = y.reshape(len(y), -1).astype(np.float64)
@@ -137,7 +135,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features, in the clear: this call plays the client and the server.
         execute_in_fhe : bool or "simulate", default=False
             False computes in the clear, True encrypts each row and computes on

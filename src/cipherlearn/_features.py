@@ -92,15 +92,18 @@ def as_floats(X: Any) -> Any:
     array([[ 1.,  2.],
            [nan,  1.]])
     """
-    # Of a list with a number beyond 64 bits NumPy makes objects.
-    values = as_csr(X) if is_sparse(X) else np.asarray(X)
-    if values.dtype.kind == "c":
-        raise ValueError(f"Complex data not supported. Got {values.dtype} in X.")
-    if values.dtype == object and hasattr(X, "iloc"):
-        # pandas has missing values that are no floats.
-        values = X.to_numpy(dtype=object, na_value=np.nan)
+    if is_sparse(X):
+        X = as_csr(X)
+    elif hasattr(X, "__array__"):
+        values = np.asarray(X)
+        if values.dtype == object and hasattr(X, "iloc"):
+            # pandas has missing values that are no floats.
+            values = X.to_numpy(dtype=object, na_value=np.nan)
+        X = values
+    if getattr(X, "dtype", np.dtype(object)).kind == "c":
+        raise ValueError(f"Complex data not supported. Got {X.dtype} in X.")
     with refusing_overflow():
-        return values.astype(np.float64, copy=False)
+        return X.astype(np.float64) if is_sparse(X) else np.asarray(X, dtype=np.float64)
 
 
 def check_features(X: Any, n_features: int) -> Any:

@@ -15,7 +15,6 @@ from functools import partial
 import joblib
 import numpy as np
 import pytest
-import scipy.sparse
 from cases import TINY, blobs, needs_concrete_python, rounding_quantizer
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -417,11 +416,10 @@ def test_no_rows_give_no_results(sum_of_four):
         (lambda X: X[:, :3], ValueError, "X has 3 features, but .* is expecting 4 features"),
         (lambda X: np.where(X > 0, np.nan, X), ValueError, "contains NaN"),
         (lambda X: np.where(X > 0, np.inf, X), ValueError, "contains infinity"),
-        (scipy.sparse.csr_matrix, TypeError, "Sparse data was passed"),
         (lambda X: X[0], ValueError, "Expected 2D array, got 1D array"),
         (lambda X: X[:0], ValueError, "0 sample"),
     ],
-    ids=["features", "nan", "infinity", "sparse", "vector", "empty"],
+    ids=["features", "nan", "infinity", "vector", "empty"],
 )
 def test_invalid_rows_are_refused_in_every_mode(compiled, corrupt, error, message, mode):
     X, _ = classes()

@@ -268,11 +268,11 @@ def _architecture(report: Report) -> str:
 def _evaluation(net: EncryptedPredictionNet, X: ArrayLike, y: ArrayLike) -> str:
     features = net._check_features(X)
     rows = [
-        ("Rows", len(features)),
+        ("Rows", features.shape[0]),
         ("Accuracy" if is_classifier(net) else "R²", f"{net.score(X, y):.4f}"),
     ]
     if hasattr(net, "circuit_"):
-        codes = net.program_.quantize(features[sample_rows(len(features), _SIMULATED_ROWS)])
+        codes = net.program_.quantize(features[sample_rows(features.shape[0], _SIMULATED_ROWS)])
         equal = (net.circuit_.simulate(codes) == net.program_.run(codes)).all(axis=1)
         rows.append(
             ("Simulated outputs equal the clear ones", f"{equal.sum()} of {len(equal)} rows")

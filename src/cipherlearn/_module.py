@@ -249,12 +249,12 @@ class SparseQuantNeuralNetImpl(nn.Module):
         return all(bool(linear.quantized) for linear in self.linears)
 
     @torch.no_grad()
-    def fit_encoder(self, X: Tensor, verbose: bool | int = False) -> None:
+    def fit_encoder(self, X: Any, verbose: bool | int = False) -> None:
         """Place the thresholds of the input codes. Call it once, before training.
 
         Parameters
         ----------
-        X : torch.Tensor of shape (n_samples, input_dim)
+        X : torch.Tensor or sparse matrix of shape (n_samples, input_dim)
             Features of the training data.
         verbose : bool or int, default=False
             Whether to show a progress bar over the features.

@@ -187,8 +187,13 @@ def make_report(
 
 def observed_widths(program: IntegerProgram, X: FloatArray) -> list[int]:
     """Return the largest range of any neuron's sums over some rows, for each layer."""
-    widths, codes = [], program.quantize(X)
-    for layer in program.layers:
-        widths.append(int(np.ptp(codes @ layer.weights.T, axis=0).max()))
-        codes = layer(codes)
-    return widths
+    X = program.quantizer.check(X)
+    lowest = [np.full(len(layer.weights), np.inf) for layer in program.layers]
+    highest = [-low for low in lowest]
+    for _, codes in program.quantizer.blocks(X):
+        for layer, low, high in zip(program.layers, lowest, highest, strict=True):
+            sums = layer.weights @ codes
+            np.minimum(low, sums.min(axis=1), out=low)
+            np.maximum(high, sums.max(axis=1), out=high)
+            codes = layer.apply(codes)
+    return [int((high - low).max()) for low, high in zip(lowest, highest, strict=True)]

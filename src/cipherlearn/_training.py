@@ -10,11 +10,13 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from skorch.callbacks import Callback, PrintLog
 
 from cipherlearn._batches import arrays_of
+from cipherlearn._features import dense_rows, is_sparse
 from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
 
@@ -154,8 +156,8 @@ class QuantizationCallback(Callback):
                 self.teacher_ = copy.deepcopy(module).eval()
             X = _features(net, dataset_train)
             widest = max(linear.in_features for linear in module.linears)
-            rows = sample_rows(len(X), _CALIBRATION_VALUES // widest)
-            module.calibrate(X[rows], self.percentile)
+            rows = dense_rows(X, sample_rows(X.shape[0], _CALIBRATION_VALUES // widest))
+            module.calibrate(torch.as_tensor(rows, device=net.device), self.percentile)
             # The weights are in other units now, so momenta no longer fit.
             net.optimizer_.state.clear()
 
@@ -289,7 +291,8 @@ class EpochLog(PrintLog):
         super()._sink(text, verbose > 1)
 
 
-def _features(net, dataset) -> torch.Tensor:
-    """Return the features of a skorch dataset."""
+def _features(net, dataset) -> Any:
+    """Return the features of a skorch dataset, as a tensor unless they are sparse."""
     X, _ = arrays_of(dataset)
-    return torch.as_tensor(X["X"] if isinstance(X, dict) else X, device=net.device)
+    X = X["X"] if isinstance(X, dict) else X
+    return X if is_sparse(X) else torch.as_tensor(X, device=net.device)

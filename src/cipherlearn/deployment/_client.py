@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError
+from cipherlearn._features import check_features, refusing_overflow
 from cipherlearn._progress import progress_bar, stage
 from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._key_file import read_keys, write_keys
@@ -245,7 +246,7 @@ class FHEClient:
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
             As for the model's ``predict``, before its preprocessing.
 
         Returns
@@ -298,7 +299,7 @@ class FHEClient:
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
         transport : callable
             Takes an iterable of ciphertexts and returns an iterable of results, in the same
             order, such as :meth:`FHEServer.evaluate`.
@@ -326,7 +327,7 @@ class FHEClient:
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
         transport : callable
             As for :meth:`predict`.
         verbose : bool or int, default=False
@@ -344,7 +345,7 @@ class FHEClient:
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
         transport : callable
             As for :meth:`predict`.
         verbose : bool or int, default=False
@@ -428,11 +429,10 @@ class FHEClient:
                 f"Got {list(columns)}."
             )
         if self._preprocessing is not None:
-            X = self._preprocessing.transform(X)
-        values = np.asarray(X, dtype=np.float64)
-        if np.isinf(values).any():
-            raise ValueError("Input X contains infinity or a value too large for dtype('float64').")
-        return self._model.quantizer(values)
+            with refusing_overflow():
+                X = self._preprocessing.transform(X)
+        quantizer = self._model.quantizer
+        return quantizer(check_features(X, quantizer.n_features))
 
     def _encrypt_codes(self, codes: NDArray[np.int64]) -> Iterator[Message]:
         size = self.description["batch_size"]

@@ -57,7 +57,8 @@ class RemoteModel:
     timeout : float, default=150
         Seconds to wait for the service to answer, or to go on answering.
     n_retries : int, default=5
-        How often a request is tried again when the service cannot be reached or is busy.
+        How often a request is tried again when the service cannot be reached or is busy. To give it
+        the evaluation keys that it lacks is not one of these times.
     verbose : bool or int, default=False
         Whether to show progress.
 
@@ -197,7 +198,7 @@ class RemoteModel:
         """Have ciphertexts evaluated by the service: a transport for a client."""
         ciphertexts = iter(ciphertexts)
         while batch := list(islice(ciphertexts, _BATCHES_PER_REQUEST)):
-            n_failures = 0
+            n_failures, has_uploaded = 0, False
             while batch:
                 try:
                     with self._request("POST", "/v1/predict", b"".join(batch)) as response:
@@ -205,13 +206,17 @@ class RemoteModel:
                             result = _read_message(response.raw, self._largest)
                             # What has arrived need not be asked for again.
                             del batch[0]
+                            has_uploaded = False
                             yield result
                         # The end has to be read for the connection to be used again.
                         response.raw.read(1)
                 except UnknownKeyError as error:
-                    # The service has not seen them, or has dropped them for others'.
-                    n_failures = self._after_failure(n_failures, error)
+                    # The service has not seen them, or has dropped them for others'. That is no
+                    # failure, unless they are missing again at once.
+                    if has_uploaded:
+                        n_failures = self._after_failure(n_failures, error)
                     self.upload_keys()
+                    has_uploaded = True
                 except _transient() as error:
                     n_failures = self._after_failure(n_failures, error)
 

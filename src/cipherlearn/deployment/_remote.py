@@ -272,7 +272,7 @@ class RemoteModel:
         if n_failures == self.n_retries or isinstance(error, ValueError):
             raise RemoteError(
                 f"The service at {self.url} did not answer in {n_failures + 1} tries. The last "
-                f"said: {error}"
+                f"said: {_cause(error)}"
             ) from error
         time.sleep(_FIRST_PAUSE * 2**n_failures)
         return n_failures + 1
@@ -284,6 +284,16 @@ def _transient() -> tuple[type[Exception], ...]:
     from urllib3.exceptions import HTTPError
 
     return (RequestException, HTTPError, _BusyError, _CutError)
+
+
+def _cause(error: BaseException) -> str:
+    """Give the operating system's words, such as "Connection refused", or else those around."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 class _BusyError(Exception):

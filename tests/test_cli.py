@@ -17,7 +17,7 @@ from cases import TINY, blobs
 from serving import Service
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
-from cipherlearn._cli import main
+from cipherlearn.cli import main
 from cipherlearn.deployment import export
 
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
@@ -42,7 +42,8 @@ def named(table, tmp_path_factory):
 
 def run(capsys, *arguments):
     main([str(argument) for argument in arguments])
-    return capsys.readouterr().out
+    shown = capsys.readouterr()
+    return shown.out + shown.err
 
 
 def fails(capsys, *arguments):

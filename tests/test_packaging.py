@@ -27,7 +27,13 @@ PROMISES = {
         *("sphinx", "sphinx_copybutton", "sphinx_design", "sphinx_gallery.gen_gallery"),
     ],
     "plot": ["matplotlib.pyplot"],
-    "server": ["cipherlearn.deployment.service._app", "fastapi", "prometheus_client", "uvicorn"],
+    "server": [
+        "cipherlearn.deployment.service._app",
+        "fastapi",
+        "platformdirs",
+        "prometheus_client",
+        "uvicorn",
+    ],
     "test": [
         *("dask", "distributed", "hypothesis", "ipykernel", "jupytext", "nbclient", "packaging"),
         *("pandas", "polars", "pytest", "xdist", "yaml"),

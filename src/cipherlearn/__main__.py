@@ -1,6 +1,6 @@
 """``python -m cipherlearn``."""
 
-from cipherlearn._cli import main
+from cipherlearn.cli import main
 
 if __name__ == "__main__":
     main()

@@ -15,6 +15,7 @@ __all__ = [
     "RemoteError",
     "UnknownKeyError",
     "UnsupportedByEngineError",
+    "UntrustedTypesError",
 ]
 
 
@@ -44,6 +45,33 @@ class ProgramFormatError(CipherlearnError, ValueError):
 
 class ArtefactError(CipherlearnError, ValueError):
     """A file is no artefact or key file that this version can use, or is one of another model."""
+
+
+class UntrustedTypesError(ArtefactError):
+    """A file holds types that are not trusted.
+
+    Parameters
+    ----------
+    what : str
+        What the file is.
+    types : list of str
+        The types, as ``trusted`` takes them.
+    """
+
+    def __init__(self, what: str, types: list[str]) -> None:
+        super().__init__(what, types)
+        self.what, self.types = what, types
+
+    def __str__(self) -> str:
+        return self.asking_for(f"trusted={self.types}")
+
+    def asking_for(self, remedy: str) -> str:
+        """Say what is wrong, and how those who trust the types say so."""
+        return (
+            f"{self.what} may hold what scikit-learn's transformers are made of, and types that "
+            f"are named as trusted. Got also {self.types}. Read what these types do, and if you "
+            f"trust them give {remedy}, or leave the step out."
+        )
 
 
 class MessageError(CipherlearnError, ValueError):

@@ -29,6 +29,9 @@ _BLOCK_ROWS = 10_000
 # Largest number of values of a block that is made of sparse rows.
 _BLOCK_VALUES = 4_000_000
 
+# Two integers of a lower magnitude add up to one that int64 holds.
+_TOO_LARGE_TERM = 2**62
+
 # Tables of at most this many steps are evaluated by comparisons, which beat indexing.
 _MAX_STEPS = 8
 
@@ -390,6 +393,13 @@ class OutputScaler(_Immutable):
         ``output = (accumulator + offset) * gain + bias``.
     offset : ndarray of shape (n_outputs,), int64, or None
         What neurons that always give the same code would have added. None is 0.
+
+    Raises
+    ------
+    ValueError
+        If an offset, or an accumulator that is scaled, has a magnitude of 2**62 or more.
+    OverflowError
+        If an output is beyond float32.
     """
 
     gain: NDArray[np.float32]
@@ -407,10 +417,21 @@ class OutputScaler(_Immutable):
             raise ValueError("Output gains and biases must be finite.")
         if not self.gain.shape == self.bias.shape == self.offset.shape:
             raise ValueError("The output scaler needs one bias and one offset per gain.")
+        _check_terms("Offsets", self.offset)
 
     def __call__(self, accumulators: IntArray) -> NDArray[np.float32]:
         assert self.offset is not None
-        return (accumulators + self.offset).astype(np.float32) * self.gain + self.bias
+        accumulators = np.asarray(accumulators)
+        _check_terms("Accumulators", accumulators)
+        sums = accumulators.astype(np.int64, copy=False) + self.offset
+        try:
+            with np.errstate(over="raise"):
+                return sums.astype(np.float32) * self.gain + self.bias
+        except FloatingPointError as error:
+            raise OverflowError(
+                f"Outputs must fit float32. Sums of {sums.min()} to {sums.max()} with gains of up "
+                f"to {np.abs(self.gain).max()} do not."
+            ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -571,12 +592,25 @@ def _count_reached(values: NDArray, thresholds: NDArray) -> NDArray:
     return counts
 
 
+def _check_terms(what: str, values: NDArray) -> None:
+    """Raise ValueError unless values are integers whose sum with another such one cannot wrap."""
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"{what} must be integers. Got {values.dtype}.")
+    if values.dtype.itemsize < 8 or values.size == 0:
+        return
+    low, high = int(values.min()), int(values.max())
+    if low <= -_TOO_LARGE_TERM or high >= _TOO_LARGE_TERM:
+        raise ValueError(f"{what} must be below 2**62 in magnitude. Got {low} to {high}.")
+
+
 def _freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:
     """Replace an array field by an immutable copy of the right type and rank."""
     given = np.asarray(getattr(instance, name))
     if np.issubdtype(dtype, np.integer) and given.dtype.kind not in "iu":
         raise ValueError(f"{name} must hold integers. Got {given.dtype}.")
     array: NDArray = np.array(given, dtype=dtype)
+    if given.dtype.kind == "u" and (array < 0).any():
+        raise ValueError(f"{name} must fit {np.dtype(dtype)}. Got {given.max()}.")
     if array.ndim != n_dimensions:
         raise ValueError(f"{name} must have {n_dimensions} dimension(s). Got {array.ndim}.")
     array.setflags(write=False)

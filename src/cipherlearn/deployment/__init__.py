@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cipherlearn._exceptions import ArtefactError, MessageError, RemoteError, UnknownKeyError
+from cipherlearn._exceptions import (
+    ArtefactError,
+    MessageError,
+    RemoteError,
+    UnknownKeyError,
+    UntrustedTypesError,
+)
 from cipherlearn._lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -24,6 +30,7 @@ __all__ = [
     "RemoteError",
     "RemoteModel",
     "UnknownKeyError",
+    "UntrustedTypesError",
     "export",
 ]
 

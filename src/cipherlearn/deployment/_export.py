@@ -61,8 +61,8 @@ def export(
     directory : str or path
         Where to write. Made if missing. Artefacts that are there are replaced.
     trusted : sequence of str, default=()
-        Types in the preceding steps that clients shall trust besides scikit-learn's, by name.
-        Clients must name them too.
+        Types in the preceding steps that are not among those that scikit-learn's own transformers
+        are made of, by name. Each client decides whether it trusts them too.
     n_test_rows : int, default=2
         Encrypted rows of the self-test, at least 1.
 
@@ -79,6 +79,7 @@ def export(
         If it is no such model.
     ArtefactError
         If the preceding steps cannot be stored safely, or the self-test fails.
+        ``UntrustedTypesError`` if they hold types that ``trusted`` does not name.
 
     Examples
     --------
@@ -94,13 +95,15 @@ def export(
     ['client.zip', 'server.zip']
     """
     check_int("n_test_rows", n_test_rows, 1)
-    steps, estimator = _split(model)
+    first, estimator, preprocessing = check_model(model, trusted)
+    if not hasattr(estimator, "circuit_"):
+        raise NotCompiledError(
+            f"This {type(estimator).__name__} instance is not compiled yet. Call compile(), which "
+            "chooses the error probability and the batch size, before exporting."
+        )
     circuit = estimator.circuit_
-    preprocessing = None if steps is None else dump_preprocessing(steps, trusted)
     files = circuit.files()
-    client = _client_model(
-        model if steps else estimator, estimator, files, _frames(circuit, files), preprocessing
-    )
+    client = _client_model(first, estimator, files, _frames(circuit, files), preprocessing)
     program = io.BytesIO()
     save_program(estimator.program_, program)
     archive = client.to_archive()
@@ -119,26 +122,30 @@ def export(
     return client_path, server_path
 
 
-def _split(model: Any) -> tuple[Pipeline | None, EncryptedPredictionNet]:
-    """Take the estimator, and the steps before it, from a model that can be exported."""
-    steps, estimator = None, model
-    if isinstance(model, Pipeline):
-        estimator = model[-1]
-        # Only steps that do something travel.
-        if any(step not in (None, "passthrough") for _, step in model.steps[:-1]):
-            steps = model[:-1]
+def check_model(
+    model: Any, trusted: Sequence[str]
+) -> tuple[Any, EncryptedPredictionNet, bytes | None]:
+    """Check that a model can be exported once it is compiled, which may take minutes.
+
+    Returns
+    -------
+    first : estimator
+        What takes a row: the model, or the network if nothing is done before it.
+    estimator : NeuralNetClassifier or NeuralNetRegressor
+    preprocessing : bytes or None
+        The steps before it, as clients load them.
+    """
+    estimator = model[-1] if isinstance(model, Pipeline) else model
     if not isinstance(estimator, EncryptedPredictionNet):
         raise TypeError(
             "Only a NeuralNetClassifier, a NeuralNetRegressor or a Pipeline that ends in one can "
             f"be exported. Got {type(estimator).__name__}. Of a search, export best_estimator_."
         )
     check_is_fitted(estimator)
-    if not hasattr(estimator, "circuit_"):
-        raise NotCompiledError(
-            f"This {type(estimator).__name__} instance is not compiled yet. Call compile(), which "
-            "chooses the error probability and the batch size, before exporting."
-        )
-    return steps, estimator
+    # Only steps that do something travel.
+    if model is estimator or all(step in (None, "passthrough") for _, step in model.steps[:-1]):
+        return estimator, estimator, None
+    return model, estimator, dump_preprocessing(model[:-1], trusted)
 
 
 def _client_model(

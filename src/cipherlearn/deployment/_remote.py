@@ -59,7 +59,8 @@ class RemoteModel:
     timeout : float, default=150
         Seconds to wait for the service to answer, or to go on answering.
     n_retries : int, default=5
-        How often a request is tried again when the service cannot be reached or is busy.
+        How often a request is tried again when the service cannot be reached or is busy. To give it
+        the evaluation keys that it lacks is not one of these times.
     verbose : bool or int, default=False
         Whether to show progress.
 
@@ -206,7 +207,7 @@ class RemoteModel:
         """Have ciphertexts evaluated by the service: a transport for a client."""
         ciphertexts = iter(ciphertexts)
         while batch := list(islice(ciphertexts, _BATCHES_PER_REQUEST)):
-            n_failures = 0
+            n_failures, has_uploaded = 0, False
             while batch:
                 try:
                     with self._request("POST", "/v1/predict", b"".join(batch)) as response:
@@ -214,13 +215,17 @@ class RemoteModel:
                             result = _read_message(response.raw, self._largest)
                             # What has arrived need not be asked for again.
                             del batch[0]
+                            has_uploaded = False
                             yield result
                         # The end has to be read for the connection to be used again.
                         response.raw.read(1)
                 except UnknownKeyError as error:
-                    # The service has not seen them, or has dropped them for others'.
-                    n_failures = self._after_failure(n_failures, error)
+                    # The service has not seen them, or has dropped them for others'. That is no
+                    # failure, unless they are missing again at once.
+                    if has_uploaded:
+                        n_failures = self._after_failure(n_failures, error)
                     self.upload_keys()
+                    has_uploaded = True
                 except _transient() as error:
                     n_failures = self._after_failure(n_failures, error)
 
@@ -276,7 +281,7 @@ class RemoteModel:
         if n_failures == self.n_retries or isinstance(error, ValueError):
             raise RemoteError(
                 f"The service at {self.url} did not answer in {n_failures + 1} tries. The last "
-                f"said: {error}"
+                f"said: {_cause(error)}"
             ) from error
         time.sleep(_FIRST_PAUSE * 2**n_failures)
         return n_failures + 1
@@ -288,6 +293,16 @@ def _transient() -> tuple[type[Exception], ...]:
     from urllib3.exceptions import HTTPError
 
     return (RequestException, HTTPError, _BusyError, _CutError)
+
+
+def _cause(error: BaseException) -> str:
+    """Give the operating system's words, such as "Connection refused", or else those around."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
 
 
 class _BusyError(Exception):

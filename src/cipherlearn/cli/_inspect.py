@@ -1,0 +1,48 @@
+"""``cipherlearn inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from cipherlearn._exceptions import ArtefactError
+from cipherlearn.cli._arguments import add_command
+
+__all__ = ["add_inspect"]
+
+
+def add_inspect(commands: Any) -> None:
+    """Add the command to its parser."""
+    command = add_command(
+        commands,
+        "inspect",
+        _inspect,
+        "Show what an artefact holds, as JSON.",
+        "Its checksums are verified, and nothing in it is executed.",
+    )
+    command.add_argument("artefact", type=Path, help="a client.zip or server.zip")
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from cipherlearn.deployment._archive import Archive
+    from cipherlearn.deployment._model import ClientModel
+    from cipherlearn.deployment._served import ServedModel
+
+    try:
+        with zipfile.ZipFile(options.artefact) as members:
+            is_server = "circuit.mlir" in members.namelist()
+    except zipfile.BadZipFile as error:
+        raise ArtefactError(f"{options.artefact} must be a zip archive. {error}.") from error
+    if is_server:
+        shown = {"artefact": "server", **ServedModel(options.artefact).description}
+    else:
+        archive = Archive.read(options.artefact, "client")
+        model = ClientModel.from_archive(archive)
+        shown = {"artefact": "client", "model_id": archive.id, **model.description}
+        shown["keyset_id"] = model.keyset_id.hex()
+        shown["has_preprocessing"] = model.preprocessing is not None
+        del shown["frames"]
+    print(json.dumps(shown, indent=2, ensure_ascii=False))

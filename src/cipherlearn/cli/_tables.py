@@ -1,0 +1,142 @@
+"""Tables of rows and of predictions: CSV and Parquet files, and CSV on the standard streams."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["SEPARATORS", "STREAM", "Table", "check_target", "read_table", "write_table"]
+
+# The standard input or output.
+STREAM = "-"
+
+# Separators of CSV files that are known by themselves. The first wins a draw.
+SEPARATORS = (",", ";", "\t", "|")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows as they were read.
+
+    Parameters
+    ----------
+    rows : DataFrame
+    ids : dict of str to sequence
+        Columns to be carried through, as they stand in the file.
+    separator : str
+        Of the CSV file that they were read from, or a comma.
+    """
+
+    rows: pd.DataFrame
+    ids: Mapping[str, Sequence]
+    separator: str
+
+
+def check_target(target: str) -> None:
+    """Find out before rows are encrypted, which may take hours."""
+    if target == STREAM:
+        return
+    path = Path(target)
+    _check_suffix(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"The directory of the predictions must exist. Got {path.parent}.")
+    if path.is_dir():
+        raise IsADirectoryError(f"The predictions go into a file. {path} is a directory.")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"The predictions cannot be written to {path.parent}.")
+    if path.suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise ImportError("Parquet files need pyarrow: pip install 'cipherlearn[client]'")
+
+
+def read_table(source: str, separator: str | None, ids: Sequence[str]) -> Table:
+    """Read a table, or raise ValueError if it is none.
+
+    Parameters
+    ----------
+    source : str
+        A file, or ``-`` for CSV on the standard input.
+    separator : str or None
+        Between the values of a CSV file. None finds it out.
+    ids : sequence of str
+        Columns to be carried through.
+    """
+    import pandas as pd
+
+    if source != STREAM:
+        _check_suffix(Path(source))
+    if source.endswith(".parquet"):
+        rows = pd.read_parquet(source)
+        _check_header(source, list(rows.columns), ids)
+        if rows.empty:
+            raise ValueError(f"A table needs rows. {source} has none.")
+        return Table(rows, {name: rows[name].array for name in ids}, SEPARATORS[0])
+    content = sys.stdin.buffer.read() if source == STREAM else Path(source).read_bytes()
+    shown = "The standard input" if source == STREAM else source
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"A table must be encoded as UTF-8. {shown} is not: {error}.") from error
+    if not text.strip():
+        raise ValueError(f"A table needs a header and rows. {shown} is empty.")
+    separator = separator or _find_separator(text)
+    header, *lines = (line for line in csv.reader(io.StringIO(text), delimiter=separator) if line)
+    _check_header(shown, header, ids)
+    if not lines:
+        raise ValueError(f"A table needs rows. {shown} has a header only.")
+    for number, line in enumerate(lines, start=1):
+        if len(line) != len(header):
+            raise ValueError(
+                f"Each row must have as many values as the header has names, {len(header)}. Row "
+                f"{number} of {shown} has {len(line)}. The separator is {separator!r}; --separator "
+                "names another."
+            )
+    rows = pd.read_csv(io.StringIO(text), sep=separator)
+    if len(rows) != len(lines):
+        raise ValueError(f"{shown} must have no rows of blanks alone. Remove them.")
+    carried = {name: [line[header.index(name)] for line in lines] for name in ids}
+    return Table(rows, carried, separator)
+
+
+def write_table(predictions: pd.DataFrame, target: str, separator: str) -> None:
+    """Write predictions to a file, or as CSV to the standard output if the target is ``-``."""
+    if target.endswith(".parquet"):
+        predictions.to_parquet(target, index=False)
+    else:
+        file = sys.stdout if target == STREAM else target
+        predictions.to_csv(file, sep=separator, index=False)
+
+
+def _check_suffix(path: Path) -> None:
+    if path.suffix not in (".csv", ".parquet"):
+        raise ValueError(
+            f"A table must be a .csv or .parquet file, or - for CSV on the standard input or "
+            f"output. Got {path}."
+        )
+
+
+def _check_header(shown: str, header: Sequence[str], ids: Sequence[str]) -> None:
+    doubled = [name for name, count in Counter(header).items() if count > 1]
+    if doubled:
+        raise ValueError(f"Columns must have different names. {shown} has {doubled} repeatedly.")
+    if missing := [name for name in ids if name not in header]:
+        raise ValueError(f"--id must name columns of {shown}, {list(header)}. Got {missing}.")
+
+
+def _find_separator(text: str) -> str:
+    """Take the separator that makes the most names of the header."""
+
+    def n_names(separator: str) -> int:
+        return len(next(csv.reader(io.StringIO(text.lstrip()), delimiter=separator)))
+
+    return max(SEPARATORS, key=n_names)

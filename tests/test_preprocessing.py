@@ -1,0 +1,378 @@
+"""What precedes the network travels to clients, and nothing else does."""
+
+from __future__ import annotations
+
+import io
+import json
+import operator
+import warnings
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import skops.io
+from cases import TINY
+from sklearn.cluster import FeatureAgglomeration, KMeans
+from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.datasets import load_svmlight_file
+from sklearn.decomposition import NMF, PCA, FactorAnalysis, FastICA, KernelPCA, TruncatedSVD
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer, TfidfVectorizer
+from sklearn.feature_selection import (
+    RFE,
+    RFECV,
+    GenericUnivariateSelect,
+    SelectFdr,
+    SelectFpr,
+    SelectFromModel,
+    SelectFwe,
+    SelectKBest,
+    SelectPercentile,
+    SequentialFeatureSelector,
+    VarianceThreshold,
+    chi2,
+    f_regression,
+    mutual_info_classif,
+    mutual_info_regression,
+    r_regression,
+)
+from sklearn.impute import IterativeImputer, KNNImputer, MissingIndicator, SimpleImputer
+from sklearn.kernel_approximation import Nystroem, RBFSampler
+from sklearn.linear_model import LassoCV, LogisticRegression
+from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.neighbors import KNeighborsTransformer
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import (
+    Binarizer,
+    FunctionTransformer,
+    KBinsDiscretizer,
+    MaxAbsScaler,
+    MinMaxScaler,
+    Normalizer,
+    OneHotEncoder,
+    OrdinalEncoder,
+    PolynomialFeatures,
+    PowerTransformer,
+    QuantileTransformer,
+    RobustScaler,
+    SplineTransformer,
+    StandardScaler,
+    TargetEncoder,
+)
+from sklearn.random_projection import GaussianRandomProjection, SparseRandomProjection
+
+from cipherlearn import NeuralNetClassifier
+from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer, UntrustedTypesError, export
+from cipherlearn.deployment._preprocessing import dump_preprocessing, load_preprocessing
+
+NUMBERS, HOLES, CATEGORIES, TEXT = ["a", "b", "c", "d"], ["a", "hole"], ["sort", "colour"], "text"
+
+LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
+
+
+def messy_frame():
+    """Columns of every kind, and a target that depends on them."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.random((60, 4)), columns=NUMBERS)
+    frame["hole"] = frame["a"].where(frame["b"] > 0.2)
+    frame["sort"] = pd.Categorical(rng.choice(["x", "y"], 60))
+    frame["colour"] = pd.Series(rng.choice(["red", "blue", None], 60), dtype=object)
+    frame["text"] = [f"{a} car of {b}" for a, b in zip(frame["sort"], frame["colour"], strict=True)]
+    return frame, np.where(frame["a"] + 0.5 * (frame["sort"] == "x") > 0.75, "yes", "no")
+
+
+FRAME, Y = messy_frame()
+
+# Transformers, and the columns that they are for.
+CASES = [
+    *(
+        (transformer, NUMBERS)
+        for transformer in (
+            StandardScaler(),
+            MinMaxScaler((-1, 1), clip=True),
+            MaxAbsScaler(),
+            RobustScaler(quantile_range=(10, 90)),
+            Normalizer("max"),
+            Binarizer(threshold=0.5),
+            PowerTransformer(),
+            PowerTransformer("box-cox"),
+            QuantileTransformer(n_quantiles=20, output_distribution="normal"),
+            KBinsDiscretizer(3, encode="ordinal", strategy="uniform"),
+            KBinsDiscretizer(3, encode="onehot-dense", dtype=np.float32, strategy="uniform"),
+            SplineTransformer(),
+            SplineTransformer(n_knots=3, degree=2, extrapolation="periodic"),
+            PolynomialFeatures(3, interaction_only=True),
+            FunctionTransformer(),
+            FunctionTransformer(np.log1p, np.expm1, feature_names_out="one-to-one"),
+            PCA(2, whiten=True, random_state=0),
+            KernelPCA(2, kernel="rbf"),
+            TruncatedSVD(2, random_state=np.random.RandomState(0)),
+            FastICA(2, random_state=0),
+            NMF(2, random_state=0, max_iter=1000),
+            FactorAnalysis(2),
+            Nystroem(n_components=5, random_state=0),
+            RBFSampler(n_components=5, random_state=0),
+            GaussianRandomProjection(2, random_state=0),
+            SparseRandomProjection(2, random_state=0),
+            LinearDiscriminantAnalysis(),
+            KMeans(3, n_init=1, random_state=0),
+            FeatureAgglomeration(2),
+            FeatureAgglomeration(2, pooling_func=np.max),
+            VarianceThreshold(0.01),
+            SelectKBest(k=2),
+            SelectKBest(chi2, k=2),
+            SelectKBest(mutual_info_classif, k=2),
+            SelectPercentile(percentile=50),
+            SelectFpr(),
+            SelectFdr(),
+            SelectFwe(),
+            GenericUnivariateSelect(mode="k_best", param=1),
+            RFE(LogisticRegression()),
+            RFECV(LogisticRegression(), cv=StratifiedKFold(2)),
+            SelectFromModel(LogisticRegression(C=10)),
+            SequentialFeatureSelector(LogisticRegression(), cv=KFold(2)),
+        )
+    ),
+    *(
+        (transformer, HOLES)
+        for transformer in (
+            SimpleImputer(),
+            SimpleImputer(strategy="median", add_indicator=True),
+            SimpleImputer(strategy="constant", fill_value=-1),
+            KNNImputer(n_neighbors=2),
+            IterativeImputer(max_iter=3),
+            MissingIndicator(),
+            make_pipeline(SimpleImputer(), SelectKBest(k=1)),
+        )
+    ),
+    *(
+        (transformer, CATEGORIES)
+        for transformer in (
+            OrdinalEncoder(encoded_missing_value=-1),
+            OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, dtype=np.int64),
+            OneHotEncoder(sparse_output=False),
+            OneHotEncoder(sparse_output=False, drop="if_binary", dtype=np.float32),
+            OneHotEncoder(
+                sparse_output=False, min_frequency=25, handle_unknown="infrequent_if_exist"
+            ),
+            TargetEncoder(cv=3, random_state=0),
+            make_pipeline(
+                SimpleImputer(strategy="most_frequent"), OneHotEncoder(sparse_output=False)
+            ),
+        )
+    ),
+    *(
+        (transformer, TEXT)
+        for transformer in (
+            CountVectorizer(),
+            TfidfVectorizer(stop_words="english", dtype=np.float32),
+            HashingVectorizer(n_features=8),
+        )
+    ),
+]
+
+# These need a target of numbers.
+OF_NUMBERS = [
+    SelectKBest(f_regression, k=2),
+    SelectKBest(r_regression, k=2),
+    SelectKBest(mutual_info_regression, k=2),
+    SelectFromModel(LassoCV(cv=2)),
+]
+
+
+def assert_travels(steps, X, y):
+    steps.fit(X, y)
+    loaded = load_preprocessing(dump_preprocessing(steps, trusted=()), trusted=())
+    expected, got = steps.transform(X), loaded.transform(X)
+    if scipy.sparse.issparse(expected):
+        expected, got = expected.toarray(), got.toarray()
+    np.testing.assert_array_equal(np.asarray(got), np.asarray(expected))
+
+
+@pytest.mark.parametrize(
+    ("transformer", "columns"), CASES, ids=lambda value: str(value).split("(")[0]
+)
+def test_transformers_travel_without_being_named(transformer, columns):
+    with warnings.catch_warnings():
+        # NumPy's and SciPy's own, which depend on their versions.
+        warnings.simplefilter("ignore", category=FutureWarning)
+        warnings.simplefilter("ignore", category=RuntimeWarning)
+        if columns != TEXT:  # documents are no table
+            assert_travels(make_pipeline(transformer), FRAME[columns], Y)
+            assert_travels(make_pipeline(make_union(transformer, transformer)), FRAME[columns], Y)
+        columns_alone = make_column_transformer(
+            (transformer, columns), remainder="drop", sparse_threshold=0
+        )
+        assert_travels(make_pipeline(columns_alone), FRAME, Y)
+
+
+@pytest.mark.parametrize("transformer", OF_NUMBERS, ids=str)
+def test_selectors_for_regression_travel_too(transformer):
+    assert_travels(make_pipeline(transformer), FRAME[NUMBERS], FRAME["a"])
+
+
+def mixed_columns(**kwargs):
+    return make_column_transformer(
+        (SimpleImputer(), make_column_selector(dtype_include=np.number)),
+        (OneHotEncoder(sparse_output=False), make_column_selector(dtype_include="category")),
+        (OrdinalEncoder(encoded_missing_value=-1), ["colour"]),
+        (CountVectorizer(), "text"),
+        sparse_threshold=0,
+        **kwargs,
+    )
+
+
+@pytest.mark.parametrize("remainder", ["drop", StandardScaler()], ids=str)
+def test_columns_that_are_selected_by_type_travel(remainder):
+    assert_travels(make_pipeline(mixed_columns(remainder=remainder)), FRAME, Y)
+
+
+def test_steps_that_pass_frames_on_travel():
+    steps = make_pipeline(SimpleImputer(), StandardScaler()).set_output(transform="pandas")
+    assert_travels(steps, FRAME[HOLES], Y)
+
+
+@pytest.mark.parametrize(
+    ("steps", "columns"),
+    [
+        (make_pipeline(mixed_columns()), list(FRAME)),
+        (make_pipeline(SimpleImputer(), SelectKBest(k=1)), HOLES),
+        (make_pipeline(SplineTransformer(n_knots=3), SparseRandomProjection(3)), NUMBERS),
+        (make_pipeline(make_union(KBinsDiscretizer(2, encode="ordinal"), PCA(2))), NUMBERS),
+    ],
+    ids=["columns", "imputed", "splines", "union"],
+)
+@pytest.mark.filterwarnings("ignore:The current default behavior, quantile_method:FutureWarning")
+def test_a_pipeline_predicts_encrypted_rows_with_no_type_named(tmp_path, steps, columns):
+    X = FRAME[columns]
+    model = make_pipeline(*[step for _, step in steps.steps], NeuralNetClassifier(**LINEAR))
+    model.fit(X, Y)[-1].compile(batch_size=4)
+    export(model, tmp_path, n_test_rows=1)
+    client, server = FHEClient(tmp_path / "client.zip"), FHEServer(tmp_path / "server.zip")
+    client.generate_keys()
+    server.add_keys(client.evaluation_keys())
+    np.testing.assert_array_equal(client.predict(X[:8], server.evaluate), model.predict(X[:8]))
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+def double(X):
+    return 2 * X
+
+
+class Doubler(StandardScaler):
+    """A transformer that is not scikit-learn's."""
+
+
+def refusal(steps, X=FRAME[NUMBERS], y=Y):
+    with pytest.raises(UntrustedTypesError) as error:
+        dump_preprocessing(make_pipeline(steps).fit(X, y), trusted=())
+    return error.value
+
+
+@pytest.mark.parametrize(
+    ("transformer", "named"),
+    [
+        (FunctionTransformer(double), "test_preprocessing.double"),
+        (Doubler(), "test_preprocessing.Doubler"),
+        (FunctionTransformer(np.nan_to_num), "numpy.nan_to_num"),
+        # Nothing checks where their indices lead.
+        (
+            SelectFromModel(RandomForestClassifier(2, random_state=0)),
+            "sklearn.tree._tree.Tree",
+        ),
+        (KNeighborsTransformer(algorithm="kd_tree"), "sklearn.neighbors._kd_tree.KDTree"),
+    ],
+    ids=str,
+)
+def test_other_types_are_named_in_the_words_of_who_asks(transformer, named):
+    error = refusal(transformer)
+    assert named in error.types
+    assert f"trusted={error.types}" in str(error)
+    trusted = error.types
+    content = dump_preprocessing(make_pipeline(transformer).fit(FRAME[NUMBERS], Y), trusted)
+    with pytest.raises(UntrustedTypesError):
+        load_preprocessing(content, trusted=())
+    load_preprocessing(content, trusted)
+
+
+def test_types_are_checked_before_anything_is_compiled(tmp_path):
+    model = make_pipeline(FunctionTransformer(double), NeuralNetClassifier(**LINEAR))
+    model.fit(FRAME[NUMBERS], Y)
+    with pytest.raises(UntrustedTypesError, match="double"):
+        export(model, tmp_path)
+
+
+@pytest.mark.parametrize("function", [load_svmlight_file, operator.itemgetter(0), "".join, eval])
+def test_what_could_read_files_or_run_code_is_refused(function):
+    steps = make_pipeline(StandardScaler()).fit(FRAME[NUMBERS])
+    steps.steps.append(("attack", FunctionTransformer(function)))
+    with pytest.raises((ArtefactError, TypeError, ValueError)):
+        load_preprocessing(skops.io.dumps(steps), trusted=())
+
+
+def changed_schema(content, change):
+    """The file with another schema, as an attacker would write it."""
+    source, target = zipfile.ZipFile(io.BytesIO(content)), io.BytesIO()
+    with zipfile.ZipFile(target, "w") as changed:
+        for name in source.namelist():
+            member = source.read(name)
+            if name == "schema.json":
+                member = json.dumps(change(json.loads(member))).encode()
+            changed.writestr(name, member)
+    return target.getvalue()
+
+
+@pytest.mark.parametrize("claimed", ["numpy.dtype", "numpy.mean"])
+def test_a_method_that_claims_to_be_a_trusted_type_is_refused(claimed):
+    content = skops.io.dumps(FunctionTransformer(np.log1p))
+    module, name = claimed.split(".")
+
+    def change(schema):
+        function = schema["content"]["content"]["func"]
+        schema["content"]["content"]["func"] = {
+            "__class__": name,
+            "__module__": module,
+            "__loader__": "MethodNode",
+            "content": {"func": "__reduce__", "obj": function},
+        }
+        return schema
+
+    with pytest.raises(ArtefactError):
+        load_preprocessing(changed_schema(content, change), trusted=())
+
+
+def test_a_sparse_matrix_that_points_outside_is_refused():
+    projection = SparseRandomProjection(2, random_state=0).fit(FRAME[NUMBERS])
+    components = projection.components_
+    components.indices = components.indices.copy()
+    components.indices[0] = 10**6
+    with pytest.raises(ArtefactError, match="must be whole"):
+        load_preprocessing(skops.io.dumps(projection), trusted=())
+
+
+@pytest.mark.parametrize("change", [{"k": -1}, {"k": 100}, {"c": np.zeros(1)}], ids=str)
+def test_a_spline_whose_arrays_do_not_fit_is_refused(change):
+    transformer = SplineTransformer().fit(FRAME[NUMBERS])
+    stored = vars(transformer.bsplines_[0])
+    # SciPy has put an underscore before the names of arrays.
+    stored.update({f"_{k}" if f"_{k}" in stored else k: value for k, value in change.items()})
+    with pytest.raises(ArtefactError, match="must be whole"):
+        load_preprocessing(skops.io.dumps(transformer), trusted=())
+
+
+def test_a_type_that_is_not_installed_is_named():
+    content = skops.io.dumps(StandardScaler())
+
+    def change(schema):
+        schema["__class__"] = "ScalerOfTheFuture"
+        return schema
+
+    trusted = ["sklearn.preprocessing._data.ScalerOfTheFuture"]
+    with pytest.raises(ArtefactError, match="ScalerOfTheFuture"):
+        load_preprocessing(changed_schema(content, change), trusted)

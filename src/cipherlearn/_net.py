@@ -312,8 +312,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             return losses.mean()
         if losses.ndim == 0:
             raise ValueError(
-                "Weighted rows need a loss per row (equal rows are merged into a weighted one). "
-                f"{type(self.criterion_).__name__} gives one number per batch. "
+                "Weighted rows need a loss per row (weights of classes make them, and equal rows, "
+                f"which are merged). {type(self.criterion_).__name__} gives one number per batch. "
                 "Use a criterion that takes reduction='none', or distinct rows without weights."
             )
         return (losses * X["sample_weight"].to(losses)).mean()

@@ -1,6 +1,12 @@
-"""The part of the docstrings that both estimators share."""
+"""The parameters that both estimators share."""
 
-__all__ = ["PARAMETERS_DOC"]
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["PARAMETERS_DOC", "with_parameter"]
 
 PARAMETERS_DOC = """
     Parameters
@@ -47,7 +53,7 @@ PARAMETERS_DOC = """
     module__pruning : bool, default=True
         Whether to enforce that budget.
     criterion : torch loss class or None, default=None
-        Loss. None takes {criterion}. ``criterion__*`` are its arguments.
+        Loss. None takes {criterion}. ``criterion__*`` are its arguments.{own}
     optimizer : torch optimizer class, default=torch.optim.Adam
         Optimizer. ``optimizer__*`` are its arguments.
     lr : float, default=0.01
@@ -79,3 +85,11 @@ PARAMETERS_DOC = """
     **kwargs
         Further parameters with skorch's prefixes, such as ``optimizer__weight_decay``.
 """
+
+
+def with_parameter(init: Callable, name: str, default: Any) -> inspect.Signature:
+    """Add a keyword argument to the signature of a constructor that ends in ``**kwargs``."""
+    signature = inspect.signature(init)
+    *named, others = signature.parameters.values()
+    added = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+    return signature.replace(parameters=[*named, added, others])

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
 
 from cipherlearn.engines import engine_name
@@ -11,9 +10,6 @@ from cipherlearn.engines import engine_name
 # The same examples on every machine.
 settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("fixed")
-
-# Networks this small only lose by threads, and badly on a busy machine.
-torch.set_num_threads(1)
 
 # Pages whose examples time circuits.
 TIMED = {

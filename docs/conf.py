@@ -1,7 +1,5 @@
 """Sphinx configuration. Build with ``make docs``."""
 
-import torch
-
 from cipherlearn import __version__
 
 project = "cipherlearn"
@@ -32,9 +30,6 @@ maximum_signature_line_length = 80
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False  # the templates choose the members
-
-# Networks this small only lose by threads, as in conftest.py. FHE keeps its own.
-torch.set_num_threads(1)
 
 sphinx_gallery_conf = {
     "examples_dirs": "../examples/gallery",

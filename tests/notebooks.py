@@ -36,7 +36,6 @@ def execute(script: Path) -> NotebookNode:
         client.execute(
             env={
                 **os.environ,
-                "OMP_NUM_THREADS": "1",  # as in conftest.py
                 # The same cipherlearn as here, installed or not.
                 "PYTHONPATH": str(Path(cipherlearn.__file__).parents[1]),
             }

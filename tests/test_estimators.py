@@ -221,47 +221,6 @@ def test_invalid_sample_weights_are_refused(weight, message):
         quick().fit(X, y, sample_weight=weight)
 
 
-def test_balanced_class_weights_are_inverse_frequencies():
-    X, y = blobs(2, 40)
-    keep = (y == 0) | (np.arange(40) % 4 == 1)
-    X, y = X[keep], y[keep]
-    assert np.bincount(y).tolist() == [20, 10]
-    balanced = quick(criterion__weight="balanced").fit(X, y)
-    explicit = quick(criterion__weight=[30 / 40, 30 / 20]).fit(X, y)
-    assert balanced.criterion_.weight.tolist() == [0.75, 1.5]
-    assert same_network(balanced, explicit)
-    assert not same_network(balanced, quick().fit(X, y))
-
-
-def test_balanced_class_weights_count_sample_weights():
-    X, y = blobs(2, 40)
-    clf = quick(criterion__weight="balanced").fit(X, y, sample_weight=np.where(y == 0, 3.0, 1.0))
-    # Classes of weight 60 and 20: 80 / (2 * 60) and 80 / (2 * 20).
-    assert clf.criterion_.weight.tolist() == pytest.approx([2 / 3, 2.0])
-
-
-@pytest.mark.parametrize("container", [np.array, list, tuple, torch.tensor])
-def test_class_weights_move_the_decision(container):
-    X, _ = blobs(2, 60)
-    y = np.tile(["a", "b"], 30)
-    clf = classifier(criterion__weight=container([1.0, 100.0])).fit(np.zeros_like(X), y)
-    assert (clf.predict(np.zeros_like(X)) == "b").all()
-
-
-@pytest.mark.parametrize(
-    ("weight", "message"),
-    [
-        ("unbalanced", "must be an array, \"balanced\" or None. Got 'unbalanced'"),
-        ([1.0, 2.0], r"one number for each of the 3 classes .* Got \[1.0, 2.0\]"),
-        ([[1.0, 2.0, 3.0]], r"Got \[\[1.0, 2.0, 3.0\]\]"),
-    ],
-)
-def test_invalid_class_weights_are_refused(weight, message):
-    X, y = blobs(3)
-    with pytest.raises(ValueError, match=message):
-        quick(criterion__weight=weight).fit(X, y)
-
-
 # ---------------------------------------------------------------------- randomness
 
 
@@ -591,7 +550,7 @@ def test_parameters_set_after_fit_keep_the_fitted_network_until_the_next_fit():
     clf.fit(X, y)
     widths = [linear.out_features for linear in clf.module_.linears]
     assert widths == [7, 7, 3]
-    assert clf.criterion_.weight is not None
+    assert clf.class_weight_.tolist() == [1.0, 1.0, 1.0]
 
 
 def test_parameters_set_one_by_one_equal_those_given_at_once():

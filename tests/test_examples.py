@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,6 @@ EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 def test_example_runs(example):
     result = subprocess.run(
         [sys.executable, str(example)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},  # as in conftest.py
         capture_output=True,
         text=True,
         timeout=600,

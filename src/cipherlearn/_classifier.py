@@ -10,9 +10,11 @@ import torch
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
+from cipherlearn._class_weight import weights_of_classes
+from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn._net import EncryptedPredictionNet
-from cipherlearn._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
+from cipherlearn._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC, with_parameter
 from cipherlearn._progress import stage
 from cipherlearn._samples import merge_duplicates
 
@@ -22,17 +24,25 @@ __all__ = ["NeuralNetClassifier"]
 # A compromise: on digits 0.1 gains a point over none, on wine it loses two.
 _LABEL_SMOOTHING = 0.05
 
+_CLASS_WEIGHT_DOC = """
+    class_weight : dict, "balanced" or None, default=None
+        Weight of each class, by label. It multiplies ``sample_weight``. Classes that a dict lacks
+        weigh 1. "balanced" makes the classes count alike: ``n_samples / (n_classes * count)``,
+        where ``sample_weight`` counts, too."""
+
 
 class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
     __doc__ = f"""Sparse quantized neural network that classifies encrypted rows.
 
     A scikit-learn classifier and a skorch net. It trains in the clear. After
     :meth:`compile` it also predicts on ciphertexts, with the same integers.
-    {PARAMETERS_DOC}
+    {PARAMETERS_DOC.format(own=_CLASS_WEIGHT_DOC)}
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels.
+    class_weight_ : ndarray of shape (n_classes,)
+        Weight of each class in the last training.
     n_features_in_ : int
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features,)
@@ -54,8 +64,8 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
     Notes
     -----
-    ``criterion__weight`` is the weight of each class, in the order of the sorted labels, or
-    ``"balanced"`` for weights inversely proportional to the class frequencies.
+    ``criterion__weight`` is another name of ``class_weight``, for an array in the order of
+    ``classes_``. The loss itself stays unweighted: class weights become weights of rows.
 
     During training skorch's own callbacks see labels as indices into ``classes_``.
 
@@ -74,6 +84,15 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
     """
 
     _default_criterion = torch.nn.CrossEntropyLoss
+
+    def __init__(self, module=SparseQuantNeuralNetImpl, *, class_weight=None, **kwargs):
+        super().__init__(module, **kwargs)
+        self.class_weight = class_weight
+
+    # The shared parameters by name, for scikit-learn and for help().
+    __init__.__signature__ = with_parameter(  # type: ignore[attr-defined]
+        EncryptedPredictionNet.__init__, "class_weight", None
+    )
 
     @property
     def classes_(self):
@@ -125,6 +144,15 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         -------
         self
         """
+        for name in ("class_weight", "criterion__weight"):
+            value = getattr(self, name, None)
+            if isinstance(value, str) and value == "balanced":
+                raise ValueError(
+                    f'partial_fit needs weights that hold for every call. Got {name}="balanced", '
+                    "for which one call knows too few rows. Compute the weights on rows that "
+                    "represent all, with sklearn.utils.class_weight.compute_class_weight, and "
+                    "pass class_weight={label: weight, ...}."
+                )
         return self._fit(X, y, sample_weight, cold=not hasattr(self, "program_"), classes=classes)
 
     def _fit(self, X, y, sample_weight, cold, classes=None):
@@ -143,9 +171,21 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             )
         indices = np.searchsorted(self.classes_, y)
         weights = self._check_weights(X, sample_weight)
+        self.class_weight_ = weights_of_classes(
+            self.class_weight,
+            getattr(self, "criterion__weight", None),
+            self.classes_,
+            indices,
+            weights,
+        )
+        weights = weights * self.class_weight_[indices]
+        if not weights.any():
+            raise ValueError(
+                "At least one row must have a positive weight. Got only classes of weight 0: "
+                f"{self.classes_[self.class_weight_ == 0]}."
+            )
         with stage("Merging equal rows", self.verbose):
             X, indices, weights = merge_duplicates(X, indices, weights)
-        self._class_counts = np.bincount(indices, weights, minlength=len(self.classes_))
         return self._train(X, indices, weights, cold)
 
     def _n_outputs(self) -> int:
@@ -153,26 +193,11 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
     def _criterion_arguments(self) -> dict[str, Any]:
         kwargs = super()._criterion_arguments()
+        # Rows carry it. In the loss it would weigh soft targets again, which are weighted already.
+        kwargs.pop("weight", None)
         if self.criterion is None:
             kwargs.setdefault("label_smoothing", _LABEL_SMOOTHING)
-        weight = kwargs.get("weight")
-        if weight is None:
-            return kwargs
-        n_classes = len(self.classes_)
-        if isinstance(weight, str):
-            if weight != "balanced":
-                raise ValueError(
-                    f'criterion__weight must be an array, "balanced" or None. Got {weight!r}.'
-                )
-            weight = self._class_counts.sum() / (n_classes * np.maximum(self._class_counts, 1e-12))
-            weight[self._class_counts == 0] = 1.0
-        weight = np.asarray(weight)
-        if weight.shape != (n_classes,) or weight.dtype.kind not in "iuf":
-            raise ValueError(
-                f"criterion__weight needs one number for each of the {n_classes} classes "
-                f"{self.classes_}. Got {kwargs['weight']!r}."
-            )
-        return {**kwargs, "weight": torch.as_tensor(weight, dtype=torch.float32)}
+        return kwargs
 
     @refusing(PREDICT_ARGUMENTS)
     def predict(self, X, execute_in_fhe=False, n_jobs=None):

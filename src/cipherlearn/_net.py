@@ -35,6 +35,7 @@ from cipherlearn._progress import say
 from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
 from cipherlearn._state import plain_state, restore
+from cipherlearn._threads import one_thread, threads_for
 from cipherlearn._training import (
     CosineDecay,
     EpochLog,
@@ -331,8 +332,8 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
             return losses.mean()
         if losses.ndim == 0:
             raise ValueError(
-                "Weighted rows need a loss per row (equal rows are merged into a weighted one). "
-                f"{type(self.criterion_).__name__} gives one number per batch. "
+                "Weighted rows need a loss per row (weights of classes make them, and equal rows, "
+                f"which are merged). {type(self.criterion_).__name__} gives one number per batch. "
                 "Use a criterion that takes reduction='none', or distinct rows without weights."
             )
         return (losses * X["sample_weight"].to(losses)).mean()
@@ -390,7 +391,9 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
                 self.initialize()
             weighted = np.ptp(sample_weight) > 0
             data = {"X": X, "sample_weight": sample_weight} if weighted else X
-            skorch.NeuralNet.partial_fit(self, data, y)
+            n_rows = len(X) if self.batch_size == -1 else min(self.batch_size, len(X))
+            with threads_for(n_rows, max(linear.weight.numel() for linear in self.module_.linears)):
+                skorch.NeuralNet.partial_fit(self, data, y)
         self._check_budget()
         self._keep_result()
         return self
@@ -475,7 +478,9 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
         smaller = copy.deepcopy(self)
         smaller._forget_result()
         module = self.module_.eval()
-        kept = choose_neurons(neuron_importance(module, rows), n_prune_neurons_percentage)
+        with one_thread():
+            importance = neuron_importance(module, rows)
+        kept = choose_neurons(importance, n_prune_neurons_percentage)
         if kept:
             smaller.set_params(module__n_hidden_neurons=[len(indices) for indices in kept])
         smaller.module_ = without_neurons(module, kept, rows)

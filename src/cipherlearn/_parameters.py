@@ -1,6 +1,12 @@
-"""The parts of the docstrings that both estimators share: basic parameters, and advanced ones."""
+"""The parameters that both estimators share, the basic ones and the advanced ones."""
 
-__all__ = ["OTHER_PARAMETERS_DOC", "PARAMETERS_DOC"]
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["OTHER_PARAMETERS_DOC", "PARAMETERS_DOC", "with_parameter"]
 
 PARAMETERS_DOC = """
     The basic parameters come first, the advanced ones under *Other Parameters*.
@@ -24,7 +30,7 @@ PARAMETERS_DOC = """
     module__n_hidden_accum_bits : int or None, default=5
         Width of the accumulators of hidden layers, in bits. The cost of a bootstrap
         grows steeply with it. It is guaranteed by a bound on the width of each neuron's sum.
-        With None, or without pruning, ``module__n_accum_bits`` applies.
+        With None, or without pruning, ``module__n_accum_bits`` applies.{own}
     lr : float, default=0.01
         Learning rate at the start of each phase.
     max_epochs : int or None, default=None
@@ -90,3 +96,11 @@ OTHER_PARAMETERS_DOC = """
     **kwargs
         Further parameters with skorch's prefixes, such as ``optimizer__weight_decay``.
 """
+
+
+def with_parameter(init: Callable, name: str, default: Any) -> inspect.Signature:
+    """Add a keyword argument to the signature of a constructor that ends in ``**kwargs``."""
+    signature = inspect.signature(init)
+    *named, others = signature.parameters.values()
+    added = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default)
+    return signature.replace(parameters=[*named, added, others])

@@ -22,7 +22,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
     A scikit-learn regressor and a skorch net, for one target or several. It trains in the
     clear and scales its targets itself. After :meth:`compile` it also predicts on
     ciphertexts, with the same integers.
-    {PARAMETERS_DOC}
+    {PARAMETERS_DOC.format(own="")}
     Attributes
     ----------
     n_features_in_ : int

@@ -391,7 +391,7 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
                 self.initialize()
             weighted = np.ptp(sample_weight) > 0
             data = {"X": X, "sample_weight": sample_weight} if weighted else X
-            n_rows = len(X) if self.batch_size == -1 else min(self.batch_size, len(X))
+            n_rows = len(y) if self.batch_size == -1 else min(self.batch_size, len(y))
             with threads_for(n_rows, max(linear.weight.numel() for linear in self.module_.linears)):
                 skorch.NeuralNet.partial_fit(self, data, y)
         self._check_budget()

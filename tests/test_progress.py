@@ -203,7 +203,7 @@ def test_a_search_shows_its_candidates_when_asked(capsys):
     search = EncryptedSearchCV(clf, grid, cv=2, verbose=1).fit(X, y)
     out, err = capsys.readouterr()
     assert out == ""
-    lines = [line for line in err.splitlines() if "0%, " in line or "..." in line]
+    lines = [line for line in err.splitlines() if re.search(r": (0|100)%,|\.\.\.", line)]
     assert lines[0].startswith("Fits of 2 candidates: 0%, 0/4 [")
     assert lines[1].startswith("Fits of 2 candidates: 100%, 4/4 [")
     assert lines[2] == "Compiling..."

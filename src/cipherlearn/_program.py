@@ -493,7 +493,8 @@ class IntegerProgram(_Immutable):
         hidden = " + ".join(str(len(layer.weights)) for layer in self.layers[:-1]) or "no"
         return (
             f"<IntegerProgram: {count(self.n_features, 'feature')} in {codes}, "
-            f"{hidden} hidden neurons, {count(self.n_outputs, 'output')}, {self.bootstraps()}>"
+            f"{hidden} hidden neuron{'' if hidden == '1' else 's'}, "
+            f"{count(self.n_outputs, 'output')}, {self.bootstraps()}>"
         )
 
     def _repr_html_(self) -> str:

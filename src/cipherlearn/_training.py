@@ -265,7 +265,9 @@ class TrainingProgress(Callback):
     def on_batch_end(self, net, training=False, **kwargs) -> None:
         if training and net.verbose:
             part = net.history[-1, "batches", -1, "train_batch_size"] / self.n_rows_
-            self.bar_.update(min(part, self.done_ + 1 - self.bar_.n))
+            # The last batch ends the epoch, and that is shown with its losses.
+            if self.bar_.n + part < self.done_ + 1 - 1e-6:
+                self.bar_.update(part)
 
     def on_epoch_end(self, net, **kwargs) -> None:
         losses = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-__all__ = ["bootstraps", "count", "of_trained", "power", "size"]
+__all__ = ["bootstraps", "count", "neurons", "of_trained", "power", "size"]
 
 
 def count(number: int, what: str) -> str:
@@ -33,6 +33,18 @@ def of_trained(n_neurons: int, n_trained: int) -> str:
     ('29 of 32', '32')
     """
     return str(n_neurons) if n_neurons == n_trained else f"{n_neurons} of {n_trained}"
+
+
+def neurons(n_neurons: int, n_trained: int) -> str:
+    """Name the neurons that :func:`of_trained` counts.
+
+    Examples
+    --------
+    >>> from cipherlearn._words import neurons
+    >>> neurons(29, 32), neurons(1, 1)
+    ('29 of 32 neurons', '1 neuron')
+    """
+    return f"{of_trained(n_neurons, n_trained)} {'neuron' if n_trained == 1 else 'neurons'}"
 
 
 def bootstraps(n_lookups: int, table_bits: Iterable[int], n_rounding: int = 0) -> str:

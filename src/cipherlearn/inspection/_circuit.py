@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cipherlearn._axes import one_axes
 from cipherlearn._html import error_probability
-from cipherlearn._words import count, of_trained
+from cipherlearn._words import count, neurons
 from cipherlearn.inspection._models import find_network
 
 if TYPE_CHECKING:
@@ -198,9 +198,12 @@ def _hidden_stages(name: str, layer: IntegerLayer, n_trained: int, rounding: str
 
 
 def _sums(name: str, layer: IntegerLayer, n_trained: int) -> Stage:
-    neurons = f"{of_trained(len(layer.weights), n_trained)} neurons"
     bits, weights = count(layer.n_accum_bits, "bit"), count(layer.n_weights, "non-zero weight")
-    return Stage("server", f"{name}: sums", f"{neurons}, sums of {bits}, {weights}")
+    return Stage(
+        "server",
+        f"{name}: sums",
+        f"{neurons(len(layer.weights), n_trained)}, sums of {bits}, {weights}",
+    )
 
 
 def _plot_box(ax: Any, stage: Stage, y: float, size: float) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cipherlearn._axes import one_axes
-from cipherlearn._words import of_trained
+from cipherlearn._words import neurons
 from cipherlearn.inspection._models import class_names as names_of_outputs
 from cipherlearn.inspection._models import feature_names as names_of_features
 from cipherlearn.inspection._models import find_network
@@ -190,8 +190,10 @@ class NetworkDisplay:
         read += f"\n({n_left_out} more are read)" if n_left_out else ""
         in_program = counts[1:]
         trained = in_program if self.n_trained is None else self.n_trained
-        neurons = map(of_trained, in_program, trained)
-        titles = [f"{name}\n{n} neurons" for name, n in zip(self.layer_names, neurons, strict=True)]
+        titles = [
+            f"{name}\n{neurons(*counted)}"
+            for name, *counted in zip(self.layer_names, in_program, trained, strict=True)
+        ]
         for i, title in enumerate([read, *titles]):
             ax.annotate(title, (i, 1.0), (0, 12), textcoords="offset points", ha="center")
         self._finish(ax, len(signed))

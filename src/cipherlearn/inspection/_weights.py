@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._axes import axes_grid
-from cipherlearn._words import of_trained
+from cipherlearn._words import neurons
 from cipherlearn.inspection._models import find_network
 
 __all__ = ["WeightBudgetDisplay"]
@@ -146,18 +146,18 @@ class WeightBudgetDisplay:
             self.budgets,
             self.widths,
             self.max_widths,
-            map(of_trained, in_program, trained),
+            map(neurons, in_program, trained),
             strict=True,
         )
-        for panel, name, counts, budget, widths, max_width, n_neurons in panels:
-            neurons = np.arange(len(counts))
-            self.bars_.append(panel.bar(neurons, counts, color="C0", alpha=0.8))
+        for panel, name, counts, budget, widths, max_width, counted in panels:
+            numbers = np.arange(len(counts))
+            self.bars_.append(panel.bar(numbers, counts, color="C0", alpha=0.8))
             line = dots = None
             # Where only widths are bounded, no bar may seem to reach their limit.
             limit = 1.3 * max(1, *counts) if budget is None else budget
             if max_width is not None:
                 scale = limit / max_width
-                (dots,) = panel.plot(neurons, widths * scale, "o", color="C1", markersize=4)
+                (dots,) = panel.plot(numbers, widths * scale, "o", color="C1", markersize=4)
                 right = panel.secondary_yaxis(
                     "right", functions=(lambda y, s=scale: y / s, lambda y, s=scale: y * s)
                 )
@@ -171,7 +171,7 @@ class WeightBudgetDisplay:
             panel.set_ylim(0, 1.12 * max(limit, *counts))
             for axis in (panel.xaxis, panel.yaxis):
                 axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-            title = f"{name}: {n_neurons} neurons\n{_limits(budget, max_width)}"
+            title = f"{name}: {counted}\n{_limits(budget, max_width)}"
             panel.set(title=title, xlabel="neuron")
         self.axes_[0, 0].set_ylabel("non-zero weights", color="C0")
         return self

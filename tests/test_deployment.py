@@ -148,21 +148,6 @@ def test_frames_with_feature_names_are_checked_like_scikit_learn_does(tmp_path):
         client.predict(frame[["b", "a", "c", "d"]], server.evaluate)
 
 
-@pytest.mark.parametrize(
-    ("corrupt", "reason"),
-    [
-        (lambda X: X[:, :3], "shape"),
-        (lambda X: X[0], "shape"),
-        (lambda X: np.where(np.arange(4) == 1, np.nan, X), "NaN"),
-        (lambda X: np.where(np.arange(4) == 1, np.inf, X), "infinity"),
-    ],
-    ids=["features", "vector", "nan", "infinity"],
-)
-def test_invalid_rows_are_refused(labelled_rows, linear_client, linear_server, corrupt, reason):
-    with pytest.raises(ValueError, match=reason):
-        linear_client.predict(corrupt(labelled_rows[0]), linear_server.evaluate)
-
-
 # ---------------------------------------------------------------------- export
 
 

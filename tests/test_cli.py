@@ -15,6 +15,8 @@ import pytest
 import skops.io
 from cases import TINY, blobs
 from serving import Service
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
 from cipherlearn.cli import main
@@ -265,3 +267,24 @@ def test_a_service_that_cannot_work_does_not_start(
     server = linear_artefacts / "server.zip"
     shown = fails(capsys, "serve", server, "--data-dir", tmp_path / "keys", *flags)
     assert reason in shown
+
+
+def halve(X):
+    return X / 2
+
+
+def test_untrusted_types_are_asked_for_as_a_flag_before_compiling(
+    capsys, tmp_path, table, monkeypatch
+):
+    pipe = make_pipeline(FunctionTransformer(halve), NeuralNetClassifier(**LINEAR)).fit(*table)
+    joblib.dump(pipe, tmp_path / "model.joblib")
+
+    def never(self, **options):
+        raise AssertionError("compiled")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NeuralNetClassifier, "compile", never)
+        shown = fails(capsys, "export", tmp_path / "model.joblib", tmp_path)
+    assert "give --trusted test_cli.halve, or leave the step out" in shown
+    flags = ("--trusted", "test_cli.halve")
+    assert "client.zip" in run(capsys, "export", tmp_path / "model.joblib", tmp_path, *flags)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cipherlearn._cost import known_cost
+from cipherlearn._reference import describe_scores
 
 if TYPE_CHECKING:
     from cipherlearn._circuit import Circuit
@@ -68,6 +69,9 @@ def state_panel(net: Any) -> str:
         ],
     )
     lines = [f"{program.n_bootstraps} table lookups (bootstraps) a row."]
+    scores = describe_scores(net)
+    if scores is not None:
+        lines.append(scores)
     if circuit is None:
         lines.append("Call compile for encrypted prediction.")
         cost = known_cost(program)

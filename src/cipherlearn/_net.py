@@ -29,6 +29,7 @@ from cipherlearn._html import state_panel
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
+from cipherlearn._reference import Reference, describe_scores
 from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
 from cipherlearn._state import plain_state, restore
@@ -139,6 +140,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         warm_start=False,
         random_state=None,
         device="cpu",
+        warn_on_loss=True,
         verbose=0,
         **kwargs,
     ):
@@ -170,6 +172,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         self.warm_start = warm_start
         self.random_state = random_state
         self.device = device
+        self.warn_on_loss = warn_on_loss
         self.verbose = verbose
         vars(self).update(kwargs)
 
@@ -363,6 +366,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
     def _train(self, X: NDArray, y: NDArray, sample_weight: NDArray, cold: bool):
         """Run skorch on validated data, then lower the result."""
         if cold:
+            self._forget_scores()
             self.random_state_ = check_random_state(self.random_state)
         device = self._training_device()
         devices = [device] if device.type == "cuda" else []
@@ -373,11 +377,34 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             weighted = np.ptp(sample_weight) > 0
             data = {"X": X, "sample_weight": sample_weight} if weighted else X
             n_rows = len(X) if self.batch_size == -1 else min(self.batch_size, len(X))
-            with threads_for(n_rows, max(linear.weight.numel() for linear in self.module_.linears)):
-                skorch.NeuralNet.partial_fit(self, data, y)
+            n_weights = max(linear.weight.numel() for linear in self.module_.linears)
+            reference = Reference(self, X, y, sample_weight)
+            teacher = getattr(self._quantization_callback(), "next_teacher_", None)
+            if teacher is not None:
+                reference.consider(teacher)
+            self._reference = reference
+            try:
+                with threads_for(n_rows, n_weights):
+                    skorch.NeuralNet.partial_fit(self, data, y)
+            finally:
+                # It holds rows, which do not belong into files.
+                del self._reference
         self._check_budget()
         self._keep_result()
+        reference.compare(self.module_)
         return self
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Score the float network before the first epoch that quantizes it."""
+        super().on_epoch_begin(net, **kwargs)
+        if not (self.phase_.is_warmup or self.module_.quantized) and self.module_.encoder.fitted:
+            self._reference.consider(self.module_)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Score the float network early in the warm-up."""
+        super().on_epoch_end(net, **kwargs)
+        if self._reference.is_due():
+            self._reference.consider(self.module_)
 
     def _training_device(self) -> torch.device:
         try:
@@ -397,6 +424,10 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         for name in ("program_", "circuit_"):
             if hasattr(self, name):
                 delattr(self, name)
+
+    def _forget_scores(self) -> None:
+        for name in ("reference_score_", "training_score_"):
+            self.__dict__.pop(name, None)
 
     def _keep_result(self) -> None:
         """Lower the present network. A circuit of an earlier one is dropped."""
@@ -508,6 +539,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         """Load skorch's files into the network, and lower it if it is quantized."""
         super().load_params(*args, **kwargs)
         self._forget_result()
+        self._forget_scores()
         if self.module_.quantized:
             self._keep_result()
 
@@ -674,6 +706,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             self.estimate(**options),
             None if X is None else self._check_features(X),
             None if circuit is None or circuit.rounding == "exact" else circuit.flip_rate,
+            describe_scores(self),
         )
 
     def card(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> ModelCard:

@@ -382,6 +382,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             teacher = getattr(self._quantization_callback(), "next_teacher_", None)
             if teacher is not None:
                 reference.consider(teacher)
+                reference.prunes = True
             self._reference = reference
             try:
                 with threads_for(n_rows, n_weights):

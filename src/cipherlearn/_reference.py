@@ -44,6 +44,7 @@ class Reference:
         self.weight = sample_weight[rows] / sample_weight[rows].sum()
         self.net = net
         self.best: NDArray | None = None
+        self.prunes = False
 
     def is_due(self) -> bool:
         """Whether an epoch has ended after which the float network is scored."""
@@ -59,6 +60,8 @@ class Reference:
         return self.net._row_scores(outputs, self.y)
 
     def _remedy(self) -> str:
+        if self.prunes:
+            return "Lower n_prune_neurons_percentage."
         # Wider hidden sums gained most by far where much was lost, and more neurons little.
         *hidden, last = self.net.module_.accum_bits
         if hidden and hidden[0] < last:

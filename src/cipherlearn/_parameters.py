@@ -81,6 +81,7 @@ PARAMETERS_DOC = """
         Torch device to train on. Prediction always runs on the CPU.
     warn_on_loss : bool, default=True
         Whether to warn if quantization and pruning cost more than 2 points of the training score.
+        Training of fewer than 300 steps after the warm-up never warns.
     verbose : int, default=0
         With 1 the progress of training, compilation, key generation and encrypted prediction is
         shown, as bars on a screen and as lines in a log. With 2 also skorch's line per epoch.

@@ -20,6 +20,9 @@ __all__ = ["Reference", "describe_scores"]
 # Rows that are scored, first epochs after which they are, and points that may be lost silently.
 _ROWS, _FIRST_EPOCHS, _POINTS = 2000, 3, 2.0
 
+# Steps of fine-tuning below which a network is not trained yet, whatever its parameters.
+_STEPS = 300
+
 
 class Reference:
     """Score the network that the final one is measured by, while it trains.
@@ -85,7 +88,8 @@ class Reference:
         mean = self.weight @ lost
         # A few rows prove nothing: the standard error of a weighted mean.
         error = np.sqrt(self.weight**2 @ (lost - mean) ** 2)
-        if net.warn_on_loss and 100 * (mean - error) > _POINTS:
+        n_steps = sum(len(epoch["batches"]) for epoch in net.history[net.phase_.first_epoch :])
+        if net.warn_on_loss and n_steps >= _STEPS and 100 * (mean - error) > _POINTS:
             warnings.warn(
                 f"On training rows the network loses {100 * mean:.1f} points by quantization and "
                 f"pruning: its {net._score_name} is {net.training_score_:.3f}, and was "

@@ -51,7 +51,12 @@ class Observer(Callback):
 
 def observed(estimator=NeuralNetClassifier, error=None, **parameters):
     observer = Observer(error)
-    defaults = {"module__n_hidden_neurons": 3, "max_epochs": 2, "random_state": 0}
+    defaults = {
+        "module__n_hidden_neurons": 3,
+        "max_epochs": 2,
+        "random_state": 0,
+        "warn_on_loss": False,
+    }
     return estimator(**{**defaults, **parameters}, callbacks=[observer]), observer
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cipherlearn._cost import CostEstimate
     from cipherlearn._exceptions import (
         AccumulatorOverflowError,
+        AccuracyLossWarning,
         CipherlearnError,
         CompilationError,
         EngineNotFoundError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccumulatorOverflowError",
+    "AccuracyLossWarning",
     "CipherlearnError",
     "Circuit",
     "CompilationError",
@@ -55,6 +57,7 @@ __all__ = [
 # A client or a server imports neither torch nor scikit-learn, so names are imported when used.
 _MODULES = {
     "AccumulatorOverflowError": "_exceptions",
+    "AccuracyLossWarning": "_exceptions",
     "CipherlearnError": "_exceptions",
     "Circuit": "_circuit",
     "CompilationError": "_exceptions",

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
 
 from cipherlearn._circuit import DEFAULT_P_ERROR
+from cipherlearn._reference import describe_scores
 from cipherlearn._report import Report
 from cipherlearn._samples import sample_rows
 from cipherlearn._version import __version__
@@ -193,6 +194,9 @@ def _description(net: EncryptedPredictionNet) -> str:
         lines.append(f"Classes: {_listed(net.classes_)}.")
     if hasattr(net, "feature_names_in_"):
         lines.append(f"Features: {_listed(net.feature_names_in_)}.")
+    scores = describe_scores(net)
+    if scores is not None:
+        lines.append(scores)
     return "\n\n".join(lines)
 
 

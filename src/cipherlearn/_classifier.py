@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import skorch
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
@@ -55,6 +56,10 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         The encrypted form. Exists once :meth:`compile` was called.
     engine_ : str
         Name of the FHE compiler behind it, "concrete-python" or "concrete-numpy".
+    reference_score_, training_score_ : float
+        Accuracy on at most 2000 training rows, weighted if they are: before quantization and
+        pruning, and afterwards. Both are of the last training that had a float phase, or of
+        ``prune``.
     history_ : skorch.history.History
         Losses and times per epoch.
     {OTHER_PARAMETERS_DOC.format(criterion="torch.nn.CrossEntropyLoss with label smoothing 0.05")}
@@ -187,6 +192,12 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         with stage("Merging equal rows", self.verbose):
             X, indices, weights = merge_duplicates(X, indices, weights)
         return self._train(X, indices, weights, cold)
+
+    _score_name = "accuracy"
+
+    @staticmethod
+    def _row_scores(outputs: NDArray, indices: NDArray) -> NDArray:
+        return (outputs.argmax(axis=1) == indices).astype(np.float64)
 
     def _n_outputs(self) -> int:
         return len(self.classes_)

@@ -1,4 +1,4 @@
-"""The exceptions that cipherlearn adds to Python's own.
+"""The exceptions and warnings that cipherlearn adds to Python's own.
 
 Without scikit-learn, which clients and servers do without: the one that extends scikit-learn's is
 where it is raised, in ``_net``.
@@ -6,6 +6,7 @@ where it is raised, in ``_net``.
 
 __all__ = [
     "AccumulatorOverflowError",
+    "AccuracyLossWarning",
     "ArtefactError",
     "CipherlearnError",
     "CompilationError",
@@ -21,6 +22,10 @@ __all__ = [
 
 class CipherlearnError(Exception):
     """Base of cipherlearn's own exceptions."""
+
+
+class AccuracyLossWarning(UserWarning):
+    """Quantization or pruning cost more than 2 points of a network's training score."""
 
 
 class AccumulatorOverflowError(CipherlearnError, ValueError):

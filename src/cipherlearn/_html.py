@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from cipherlearn._reference import describe_scores
 from cipherlearn._words import of_trained, power
 
 if TYPE_CHECKING:
@@ -87,6 +88,9 @@ def state_panel(net: Any) -> str:
         return panel("Not fitted", paragraphs(["Call fit, then compile for encrypted prediction."]))
     circuit = getattr(net, "circuit_", None)
     content = program_html(net.program_, net.module_.n_neurons, net.module_.accum_bits)
+    scores = describe_scores(net)
+    if scores is not None:
+        content += paragraphs([scores])
     if circuit is None:
         content += paragraphs(
             [f"{net.program_.bootstraps()}.", "Call compile for encrypted prediction."]

@@ -32,6 +32,7 @@ from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._names import ATTRIBUTES, COMPILE_ARGUMENTS, check_names, refusing
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
 from cipherlearn._progress import say
+from cipherlearn._reference import Reference, describe_scores
 from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
 from cipherlearn._state import plain_state, restore
@@ -137,6 +138,7 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
         callbacks=None,
         warm_start=False,
         device="cpu",
+        warn_on_loss=True,
         **kwargs,
     ):
         self.module = module
@@ -168,6 +170,7 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
         self.callbacks = callbacks
         self.warm_start = warm_start
         self.device = device
+        self.warn_on_loss = warn_on_loss
         vars(self).update(kwargs)
 
     @property
@@ -382,6 +385,7 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
     def _train(self, X: Any, y: NDArray, sample_weight: NDArray, cold: bool):
         """Run skorch on validated data, then lower the result."""
         if cold:
+            self._forget_scores()
             self.random_state_ = check_random_state(self.random_state)
         device = self._training_device()
         devices = [device] if device.type == "cuda" else []
@@ -392,11 +396,35 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
             weighted = np.ptp(sample_weight) > 0
             data = {"X": X, "sample_weight": sample_weight} if weighted else X
             n_rows = len(y) if self.batch_size == -1 else min(self.batch_size, len(y))
-            with threads_for(n_rows, max(linear.weight.numel() for linear in self.module_.linears)):
-                skorch.NeuralNet.partial_fit(self, data, y)
+            n_weights = max(linear.weight.numel() for linear in self.module_.linears)
+            reference = Reference(self, X, y, sample_weight)
+            teacher = getattr(self._quantization_callback(), "next_teacher_", None)
+            if teacher is not None:
+                reference.consider(teacher)
+                reference.prunes = True
+            self._reference = reference
+            try:
+                with threads_for(n_rows, n_weights):
+                    skorch.NeuralNet.partial_fit(self, data, y)
+            finally:
+                # It holds rows, which do not belong into files.
+                del self._reference
         self._check_budget()
         self._keep_result()
+        reference.compare(self.module_)
         return self
+
+    def on_epoch_begin(self, net, **kwargs):
+        """Score the float network before the first epoch that quantizes it."""
+        super().on_epoch_begin(net, **kwargs)
+        if not (self.phase_.is_warmup or self.module_.quantized) and self.module_.encoder.fitted:
+            self._reference.consider(self.module_)
+
+    def on_epoch_end(self, net, **kwargs):
+        """Score the float network early in the warm-up."""
+        super().on_epoch_end(net, **kwargs)
+        if self._reference.is_due():
+            self._reference.consider(self.module_)
 
     def _training_device(self) -> torch.device:
         try:
@@ -416,6 +444,10 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
         for name in ("program_", "circuit_"):
             if hasattr(self, name):
                 delattr(self, name)
+
+    def _forget_scores(self) -> None:
+        for name in ("reference_score_", "training_score_"):
+            self.__dict__.pop(name, None)
 
     def _keep_result(self) -> None:
         """Lower the present network. A circuit of an earlier one is dropped."""
@@ -528,6 +560,7 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
         """Load skorch's files into the network, and lower it if it is quantized."""
         super().load_params(*args, **kwargs)
         self._forget_result()
+        self._forget_scores()
         if self.module_.quantized:
             self._keep_result()
 
@@ -713,6 +746,7 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
             self.estimate(**options),
             None if X is None else self._check_features(X),
             None if circuit is None or circuit.rounding == "exact" else circuit.flip_rate,
+            describe_scores(self),
         )
 
     def card(self, X: ArrayLike | None = None, y: ArrayLike | None = None) -> ModelCard:

@@ -93,6 +93,9 @@ OTHER_PARAMETERS_DOC = """
         been set since.
     device : str, default="cpu"
         Torch device to train on. Prediction always runs on the CPU.
+    warn_on_loss : bool, default=True
+        Whether to warn if quantization and pruning cost more than 2 points of the training score.
+        Training of fewer than 300 steps after the warm-up never warns.
     **kwargs
         Further parameters with skorch's prefixes, such as ``optimizer__weight_decay``.
 """

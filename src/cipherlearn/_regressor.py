@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import skorch
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.validation import column_or_1d
 
 from cipherlearn._names import PREDICT_ARGUMENTS, refusing
@@ -39,6 +40,10 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         The encrypted form. Exists once :meth:`compile` was called.
     engine_ : str
         Name of the FHE compiler behind it, "concrete-python" or "concrete-numpy".
+    reference_score_, training_score_ : float
+        R² on at most 2000 training rows, weighted if they are: before quantization and
+        pruning, and afterwards. Both are of the last training that had a float phase, or of
+        ``prune``.
     history_ : skorch.history.History
         Losses and times per epoch.
     {OTHER_PARAMETERS_DOC.format(criterion="torch.nn.MSELoss")}
@@ -127,6 +132,12 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
             )
         standardized = ((targets - self.target_mean_) / self.target_scale_).astype(np.float32)
         return self._train(X, standardized, weights, cold)
+
+    _score_name = "R²"
+
+    @staticmethod
+    def _row_scores(outputs: NDArray, standardized: NDArray) -> NDArray:
+        return 1 - np.square(outputs - standardized).mean(axis=1)
 
     def _n_outputs(self) -> int:
         return len(self.target_mean_)

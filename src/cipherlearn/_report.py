@@ -79,11 +79,14 @@ class Report:
         Expected cost on this machine.
     flip_rate : float or None
         Share of rows that approximate rounding changes, once compiled.
+    scores : str or None
+        Scores on training rows, before and after quantization and pruning.
     """
 
     layers: tuple[LayerReport, ...]
     cost: CostEstimate
     flip_rate: float | None = None
+    scores: str | None = None
 
     def __repr__(self) -> str:
         rows = [_COLUMNS, *self._rows()]
@@ -135,6 +138,8 @@ class Report:
         lines = self.cost.lines
         if self.flip_rate is not None:
             lines.append(f"Approximate rounding changes {100 * self.flip_rate:.1f} % of the rows.")
+        if self.scores is not None:
+            lines.append(self.scores)
         return lines
 
 
@@ -146,6 +151,7 @@ def make_report(
     cost: CostEstimate,
     X: FloatArray | None = None,
     flip_rate: float | None = None,
+    scores: str | None = None,
 ) -> Report:
     """Describe every layer of a program.
 
@@ -160,6 +166,7 @@ def make_report(
     X : ndarray of shape (n_samples, n_features), default=None
         Rows on which accumulators are observed.
     flip_rate : float or None, default=None
+    scores : str or None, default=None
     """
     observed: list[int | None] = [None] * len(program.layers)
     if X is not None:
@@ -182,7 +189,7 @@ def make_report(
                 latency_share=cost.layer_seconds[i] / cost.seconds if is_hidden else 0.0,
             )
         )
-    return Report(tuple(layers), cost, flip_rate)
+    return Report(tuple(layers), cost, flip_rate, scores)
 
 
 def observed_widths(program: IntegerProgram, X: FloatArray) -> list[int]:

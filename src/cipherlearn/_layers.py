@@ -72,6 +72,7 @@ class ActivationQuantizer(QuantIdentity):
         return self.log_step.exp()
 
     def forward(self, x: Tensor) -> Tensor:
+        # What is exported is quantized: a trace cannot branch on a tensor to find out.
         exporting = self.act_quant.export_mode
         if not (exporting or self.quantized):
             return x
@@ -197,7 +198,8 @@ class SparseQuantLinear(QuantLinear):
         return self.from_accumulator(nn.functional.linear(x, quant_weight))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        if not (self.weight_quant.export_mode or self.quantized):
+        exporting = self.weight_quant.export_mode
+        if not (exporting or self.quantized):
             return nn.functional.linear(inputs, self.effective_weight(), self.bias)
         weight = self.effective_weight() if self.training else self.quant_weight()
         return self.inner_forward_impl(inputs, weight)

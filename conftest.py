@@ -47,7 +47,7 @@ else:
             f"tests/test_{name}*.py"
             for name in (
                 *("artefacts", "card", "cli", "composition", "deployment", "messages", "notebooks"),
-                *("packaging", "persistence", "service", "workers"),
+                *("invalid_input", "packaging", "persistence", "service", "workers"),
             )
         ),
         # The same with any engine.

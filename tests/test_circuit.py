@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import pickle
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,6 @@ from functools import partial
 import joblib
 import numpy as np
 import pytest
-import scipy.sparse
 from cases import TINY, blobs, needs_concrete_python, rounding_quantizer
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -416,11 +416,10 @@ def test_no_rows_give_no_results(sum_of_four):
         (lambda X: X[:, :3], ValueError, "X has 3 features, but .* is expecting 4 features"),
         (lambda X: np.where(X > 0, np.nan, X), ValueError, "contains NaN"),
         (lambda X: np.where(X > 0, np.inf, X), ValueError, "contains infinity"),
-        (scipy.sparse.csr_matrix, TypeError, "Sparse data was passed"),
         (lambda X: X[0], ValueError, "Expected 2D array, got 1D array"),
         (lambda X: X[:0], ValueError, "0 sample"),
     ],
-    ids=["features", "nan", "infinity", "sparse", "vector", "empty"],
+    ids=["features", "nan", "infinity", "vector", "empty"],
 )
 def test_invalid_rows_are_refused_in_every_mode(compiled, corrupt, error, message, mode):
     X, _ = classes()
@@ -540,10 +539,10 @@ def test_verbose_shows_stages_and_a_bar_over_rows(fitted_linear, capsys):
     X, _ = classes()
     clf = copy.deepcopy(fitted_linear).set_params(verbose=1)
     clf.compile()
-    assert "Compiling... " in capsys.readouterr().out
+    assert re.fullmatch(r"Compiling\.\.\.\nCompiling: \d+\.\d s\n", capsys.readouterr().err)
     clf.predict(X[:3], execute_in_fhe=True)
     shown = capsys.readouterr()
-    assert "Generating keys... " in shown.out
+    assert "Generating keys" in shown.err
     assert "Encrypted rows: 100%" in shown.err
     assert "3/3" in shown.err
     clf.predict(X[:5], execute_in_fhe="simulate")
@@ -555,9 +554,9 @@ def test_verbose_shows_stages_and_a_bar_over_rows(fitted_linear, capsys):
 def test_verbosity_of_compile_overrides_the_estimators(fitted_linear, capsys):
     clf = copy.deepcopy(fitted_linear)
     clf.compile(verbose=1)
-    assert "Compiling..." in capsys.readouterr().out
+    assert "Compiling..." in capsys.readouterr().err
     clf.set_params(verbose=1).compile(verbose=0)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_broken_pipe_is_an_error_after_an_encrypted_prediction(compiled):

@@ -602,20 +602,9 @@ def test_parameters_set_one_by_one_equal_those_given_at_once():
     assert same_network(clf.fit(X, y), twin.fit(X, y))
 
 
-def test_unknown_parameters_are_refused_when_set():
-    with pytest.raises(ValueError, match="Invalid parameter 'bogus' for estimator"):
-        NeuralNetClassifier().set_params(bogus=1)
-    with pytest.raises(ValueError, match="Invalid parameter 'modul__n_layers'"):
-        NeuralNetRegressor().set_params(modul__n_layers=1)
-
-
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"bogus": 1}, ValueError, "unexpected argument.* bogus"),
-        ({"modul__n_layers": 1}, ValueError, "unexpected argument.* modul__n_layers"),
-        ({"module__bogus": 1}, TypeError, "bogus"),
-        ({"optimizer__bogus": 1}, TypeError, "bogus"),
         ({"module__n_w_bits": 1}, ValueError, "n_w_bits must be an integer from 2 to 8. Got 1"),
         ({"module__n_a_bits": 9}, ValueError, "n_a_bits must be an integer from 1 to 8. Got 9"),
         ({"module__n_layers": 0}, ValueError, "n_layers must be an integer of at least 1. Got 0"),

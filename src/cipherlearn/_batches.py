@@ -11,23 +11,35 @@ import skorch
 import torch
 from torch.utils.data import Dataset, Subset
 
-__all__ = ["TensorBatches", "arrays_of", "holds_arrays"]
+from cipherlearn._features import dense_rows, is_sparse
 
-Features = np.ndarray | dict[str, np.ndarray]
+__all__ = ["RowDataset", "TensorBatches", "arrays_of", "holds_arrays"]
+
+
+class RowDataset(skorch.dataset.Dataset):
+    """A skorch dataset whose rows are dense, sparse features in a dict too."""
+
+    def transform(self, X, y):
+        if isinstance(X, dict):
+            X = {name: X[name].toarray()[0] if is_sparse(X[name]) else X[name] for name in X}
+        return super().transform(X, y)
 
 
 def holds_arrays(dataset: Any) -> bool:
-    """Whether this is a skorch dataset of arrays or tensors, or a subset of one."""
+    """Whether this is a skorch dataset of arrays, tensors or sparse features, or a subset."""
     if isinstance(dataset, Subset):
         return holds_arrays(dataset.dataset)
     if not isinstance(dataset, skorch.dataset.Dataset):
         return False
     values = [*dataset.X.values()] if isinstance(dataset.X, dict) else [dataset.X]
     targets = [] if dataset.y is None else [dataset.y]
-    return all(isinstance(value, np.ndarray | torch.Tensor) for value in [*values, *targets])
+    return all(
+        isinstance(value, np.ndarray | torch.Tensor) or is_sparse(value)
+        for value in [*values, *targets]
+    )
 
 
-def arrays_of(dataset: Any) -> tuple[Features, np.ndarray | None]:
+def arrays_of(dataset: Any) -> tuple[Any, np.ndarray | None]:
     """Return the features and targets of a skorch dataset, or of a subset of one."""
     if isinstance(dataset, Subset):
         X, y = arrays_of(dataset.dataset)
@@ -41,12 +53,12 @@ class TensorBatches:
     """Iterate over a dataset by indexing whole batches of tensors.
 
     torch's loader fetches and stacks single rows, which takes longer than a training step of a
-    small network.
+    small network. Of sparse features a batch at a time is made dense.
 
     Parameters
     ----------
     dataset : skorch.dataset.Dataset, or a torch Subset of one
-        Arrays of features and targets.
+        Arrays of features and targets. The features may be a sparse matrix.
     batch_size : int
         Rows of a batch. -1 takes all rows at once.
     shuffle : bool, default=False
@@ -75,6 +87,12 @@ class TensorBatches:
         rows = torch.randperm(self.n_rows) if self.shuffle else torch.arange(self.n_rows)
         for batch in rows.split(self.batch_size)[: len(self)]:
             if isinstance(self.X, dict):
-                yield {name: values[batch] for name, values in self.X.items()}, self.y[batch]
+                yield {name: _rows(X, batch) for name, X in self.X.items()}, self.y[batch]
             else:
-                yield self.X[batch], self.y[batch]
+                yield _rows(self.X, batch), self.y[batch]
+
+
+def _rows(values: Any, rows: torch.Tensor) -> torch.Tensor:
+    if is_sparse(values):
+        return torch.from_numpy(dense_rows(values, rows.numpy()))
+    return values[rows]

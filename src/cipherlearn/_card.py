@@ -17,6 +17,7 @@ from cipherlearn._circuit import DEFAULT_P_ERROR
 from cipherlearn._report import Report
 from cipherlearn._samples import sample_rows
 from cipherlearn._version import __version__
+from cipherlearn._words import of_trained
 from cipherlearn.engines import engine_name
 
 try:
@@ -128,9 +129,10 @@ def make_card(
 
 
 _ARCHITECTURE = (
-    "Weights are the non-zero ones of the neuron that has most, and the budget how many it may "
-    "have. Proven bits hold a neuron's sum for every possible input. A table replaces each hidden "
-    "neuron's sum in one bootstrap, and sees the table bits."
+    "Neurons are those left in the program, of those that were trained. The weights are the "
+    "non-zero ones of the neuron that has most, and the budget how many it may have. Proven bits "
+    "hold a neuron's sum for every possible input. A table replaces each hidden neuron's sum in "
+    "one bootstrap, and sees the table bits."
 )
 
 _SECURITY = """\
@@ -249,12 +251,13 @@ def _shown(value: Any) -> str:
 
 def _architecture(report: Report) -> str:
     header = (
-        *("layer", "neurons", "weights", "budget"),
+        *("layer", "neurons", "most weights", "budget"),
         *("proven bits", "table bits", "bootstraps"),
     )
     rows = (
         (
-            *(layer.name, layer.n_neurons, layer.n_weights, layer.budget, layer.proven_bits),
+            *(layer.name, of_trained(layer.n_neurons, layer.n_trained)),
+            *(layer.n_weights, layer.budget, layer.proven_bits),
             *("" if layer.table_bits is None else layer.table_bits, layer.n_bootstraps),
         )
         for layer in report.layers
@@ -265,11 +268,11 @@ def _architecture(report: Report) -> str:
 def _evaluation(net: EncryptedPredictionNet, X: ArrayLike, y: ArrayLike) -> str:
     features = net._check_features(X)
     rows = [
-        ("Rows", len(features)),
+        ("Rows", features.shape[0]),
         ("Accuracy" if is_classifier(net) else "R²", f"{net.score(X, y):.4f}"),
     ]
     if hasattr(net, "circuit_"):
-        codes = net.program_.quantize(features[sample_rows(len(features), _SIMULATED_ROWS)])
+        codes = net.program_.quantize(features[sample_rows(features.shape[0], _SIMULATED_ROWS)])
         equal = (net.circuit_.simulate(codes) == net.program_.run(codes)).all(axis=1)
         rows.append(
             ("Simulated outputs equal the clear ones", f"{equal.sum()} of {len(equal)} rows")
@@ -290,7 +293,7 @@ def _cost(net: EncryptedPredictionNet, report: Report) -> str:
         f"{', '.join([*machine, *libraries])}."
     )
     cost = report.cost
-    n_rounding = net.program_.n_rounding_bootstraps if report.flip_rate is None else 0
+    n_rounding = cost.n_rounding_bootstraps
     rows = [
         ("Table lookups a row, a bootstrap each", cost.n_bootstraps),
         *([("Bootstraps of exact rounding a row, of 1 bit", n_rounding)] if n_rounding else []),

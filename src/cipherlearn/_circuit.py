@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -12,8 +13,10 @@ from joblib import effective_n_jobs
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
+from cipherlearn._html import circuit_html, panel, program_html
 from cipherlearn._program import IntArray, IntegerProgram
 from cipherlearn._progress import progress_bar, stage
+from cipherlearn._words import count, power
 from cipherlearn._workers import Evaluation, evaluate_batches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
 
@@ -27,6 +30,9 @@ _FLIP_ROWS, _FLIP_BATCH = 1000, 50
 # Threads that share a circuit must not each make one, or keys of their own. Locks do not pickle,
 # so that this one is nobody's.
 _LOCK = threading.RLock()
+
+# How long keys took in this process, by their size: with equal parameters, it takes as long again.
+_key_seconds: dict[int, float] = {}
 
 
 class Circuit:
@@ -112,6 +118,30 @@ class Circuit:
         self._evaluation: Evaluation | None = None
         self._compiled()
 
+    def __repr__(self) -> str:
+        error = next(
+            f"{name} ≤ {power(value)}"
+            for name, value in self._error_probability.items()
+            if value is not None
+        )
+        parts = [
+            count(len(self.program.layers), "layer"),
+            self.program.bootstraps(self.rounding),
+            *([count(self.batch_size, "row") + " a call"] if self.batch_size > 1 else []),
+            *(["approximate rounding"] if self.rounding == "approximate" else []),
+            error,
+            "keys generated" if self.has_keys else "keys not generated",
+        ]
+        return f"<Circuit: {', '.join(parts)}>"
+
+    def _repr_html_(self) -> str:
+        return panel("Circuit", program_html(self.program) + circuit_html(self))
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether keys were generated."""
+        return self._keys is not None
+
     @property
     def options(self) -> dict[str, Any]:
         """Arguments that decide the cost, as for ``compile``."""
@@ -136,9 +166,9 @@ class Circuit:
         if options["global_p_error"] is None:
             # A simulated call takes as long for one row as for many.
             options["batch_size"] = max(self.batch_size, _FLIP_BATCH)
-        with stage("Measuring flips", self._verbose):
-            codes = self.program.quantizer.random_codes(_FLIP_ROWS, np.random.default_rng(0))
-            simulated = Circuit(self.program, self._n_accum_bits, **options).simulate(codes)
+        codes = self.program.quantizer.random_codes(_FLIP_ROWS, np.random.default_rng(0))
+        circuit = Circuit(self.program, self._n_accum_bits, **options)
+        simulated = circuit.simulate(codes, self._verbose, "Measuring flips")
         return float((simulated != self.program.run(codes)).any(axis=1).mean())
 
     @property
@@ -156,13 +186,20 @@ class Circuit:
         """Error probability of one bootstrap, at most what was asked for."""
         return self._compiled().p_error
 
-    def keygen(self, force: bool = False) -> None:
-        """Generate keys, unless there are some and ``force`` is False."""
+    def keygen(self, force: bool = False, verbose: bool | int | None = None) -> None:
+        """Generate keys, unless there are some and ``force`` is False.
+
+        With ``verbose`` it says how long that takes. None does what was said when compiled.
+        """
         with _LOCK:
             if force or self._keys is None:
                 engine_circuit = self._compiled()
-                with stage("Generating keys", self._verbose):
+                n_bytes = engine_circuit.key_bytes
+                verbose = self._verbose if verbose is None else verbose
+                start = time.perf_counter()
+                with stage("Generating keys", verbose, _key_seconds.get(n_bytes)):
                     engine_circuit.generate_keys()
+                _key_seconds[n_bytes] = time.perf_counter() - start
                 self._keys = object()
                 self._evaluation = None
 
@@ -203,7 +240,7 @@ class Circuit:
         evaluation keys. This process encrypts and decrypts.
         """
         codes = self.program.check_codes(codes)
-        self.keygen()
+        self.keygen(verbose=verbose or self._verbose)
         keys, title = self._keys, "Encrypted rows"
         # A single batch has nothing to share.
         if effective_n_jobs(n_jobs) > 1 and len(codes) > self.batch_size:
@@ -219,13 +256,13 @@ class Circuit:
             )
         return accumulators
 
-    def simulate(self, codes: IntArray, verbose: bool | int = False) -> IntArray:
+    def simulate(
+        self, codes: IntArray, verbose: bool | int = False, title: str = "Simulated rows"
+    ) -> IntArray:
         """Run the circuit's noise model, without encryption, on every row of codes."""
         codes = self.program.check_codes(codes)
         simulate = self._compiled().simulate
-        return self._map_batches(
-            lambda batch: simulate(self._padded(batch)), codes, "Simulated rows", verbose
-        )
+        return self._map_batches(lambda batch: simulate(self._padded(batch)), codes, title, verbose)
 
     def _run_by_workers(
         self, codes: IntArray, n_jobs: int | None

@@ -8,10 +8,12 @@ import numpy as np
 import skorch
 import torch
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
+from cipherlearn._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn._net import EncryptedPredictionNet
-from cipherlearn._parameters import PARAMETERS_DOC
+from cipherlearn._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
+from cipherlearn._progress import stage
 from cipherlearn._samples import merge_duplicates
 
 __all__ = ["NeuralNetClassifier"]
@@ -26,7 +28,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
     A scikit-learn classifier and a skorch net. It trains in the clear. After
     :meth:`compile` it also predicts on ciphertexts, with the same integers.
-    {PARAMETERS_DOC.format(criterion="torch.nn.CrossEntropyLoss with label smoothing 0.05")}
+    {PARAMETERS_DOC}
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
@@ -45,7 +47,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         Name of the FHE compiler behind it, "concrete-python" or "concrete-numpy".
     history_ : skorch.history.History
         Losses and times per epoch.
-
+    {OTHER_PARAMETERS_DOC.format(criterion="torch.nn.CrossEntropyLoss with label smoothing 0.05")}
     See Also
     --------
     NeuralNetRegressor : The same for continuous targets.
@@ -83,7 +85,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features, in any units.
         y : array-like of shape (n_samples,)
             Labels: strings, integers or booleans.
@@ -110,7 +112,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples,)
             Labels.
@@ -128,7 +130,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
     def _fit(self, X, y, sample_weight, cold, classes=None):
         if cold:
             self._forget_result()
-        X, y = validate_data(self, X, y, reset=cold, dtype=np.float64, multi_output=True)
+        X, y = self._validated(X, y, reset=cold, multi_output=True)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
         if cold:
@@ -141,7 +143,8 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             )
         indices = np.searchsorted(self.classes_, y)
         weights = self._check_weights(X, sample_weight)
-        X, indices, weights = merge_duplicates(X, indices, weights)
+        with stage("Merging equal rows", self.verbose):
+            X, indices, weights = merge_duplicates(X, indices, weights)
         self._class_counts = np.bincount(indices, weights, minlength=len(self.classes_))
         return self._train(X, indices, weights, cold)
 
@@ -171,12 +174,13 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             )
         return {**kwargs, "weight": torch.as_tensor(weight, dtype=torch.float32)}
 
+    @refusing(PREDICT_ARGUMENTS)
     def predict(self, X, execute_in_fhe=False, n_jobs=None):
         """Predict the label of each row.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features, in the clear: this call plays the client and the server.
         execute_in_fhe : bool or "simulate", default=False
             False computes in the clear, True encrypts each row and computes on
@@ -203,12 +207,13 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         winners = self._decide(X, execute_in_fhe, n_jobs).argmax(axis=1)
         return self.classes_[winners]
 
+    @refusing(PREDICT_ARGUMENTS)
     def predict_proba(self, X, execute_in_fhe=False, n_jobs=None):
         """Predict the probability of each class for each row.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features.
         execute_in_fhe : bool or "simulate", default=False
             As in :meth:`predict`. The client computes the softmax.

@@ -271,7 +271,7 @@ def _keygen(options: argparse.Namespace) -> None:
                 f"{path} exists, and may hold somebody's keys. Name another file."
             )
     passphrase = _passphrase(options)
-    client.generate_keys()
+    client.generate_keys(verbose=True)
     client.save_keys(options.keys, passphrase)
     print(f"{options.keys}  secret keys, id {client.key_id}")
     if options.evaluation_keys is not None:
@@ -342,12 +342,13 @@ def _predict(options: argparse.Namespace) -> None:
             token=_token(options),
             trusted=options.trusted,
             verify=True if options.ca_file is None else options.ca_file,
+            verbose=not options.quiet,
         )
         client, transport = remote.client_, remote.evaluate
     else:
         server = FHEServer(options.server)
         client = FHEClient.from_bytes(server.client_zip, options.trusted)
-        client.open_keys(options.keys, _passphrase(options))
+        client.open_keys(options.keys, _passphrase(options), not options.quiet)
         server.add_keys(client.evaluation_keys())
         transport = server.evaluate
     if options.proba and client.description["probabilities"] is None:

@@ -13,7 +13,10 @@ import numpy as np
 
 from cipherlearn._checks import check_int
 from cipherlearn._circuit import Circuit, check_error_probability
+from cipherlearn._html import panel, paragraphs
 from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn._progress import progress_bar
+from cipherlearn._words import bootstraps, size
 from cipherlearn.engines import engine_name, load_engine
 
 __all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost", "known_cost"]
@@ -84,6 +87,8 @@ class CostEstimate:
         Part of ``seconds`` for the bootstraps of each hidden layer.
     key_bytes, input_bytes, output_bytes : int
         Serialized evaluation keys, encrypted batch, and encrypted result.
+    n_rounding_bootstraps : int
+        Bootstraps of 1 bit per row that exact rounding takes besides.
     """
 
     engine: str
@@ -96,6 +101,24 @@ class CostEstimate:
     key_bytes: int
     input_bytes: int
     output_bytes: int
+    n_rounding_bootstraps: int = 0
+
+    @property
+    def lines(self) -> list[str]:
+        """Sentences that say it all."""
+        number = bootstraps(self.n_bootstraps, self.table_bits, self.n_rounding_bootstraps)
+        return [
+            f"{number}. About {self.seconds_per_row:.3g} s a row and {self.seconds:.3g} s a call, "
+            f"{self.fixed_seconds:.2g} s of which are fixed. Timed with {self.engine}.",
+            f"Evaluation keys {size(self.key_bytes)}, an encrypted batch {size(self.input_bytes)}, "
+            f"its result {size(self.output_bytes)}.",
+        ]
+
+    def __repr__(self) -> str:
+        return f"<CostEstimate: {' '.join(self.lines)}>"
+
+    def _repr_html_(self) -> str:
+        return panel("Cost estimate", paragraphs(self.lines))
 
 
 @dataclass(frozen=True)
@@ -113,6 +136,7 @@ def estimate_cost(
     global_p_error: float | None = None,
     batch_size: int = 1,
     rounding: str = "exact",
+    verbose: bool | int = False,
 ) -> CostEstimate:
     """Estimate what a program costs, from a short calibration on this machine.
 
@@ -125,6 +149,8 @@ def estimate_cost(
         A fitted estimator's ``program_``.
     p_error, global_p_error, batch_size, rounding
         As for ``compile``.
+    verbose : bool or int, default=False
+        Whether to show a progress bar over the circuits that are timed.
 
     Returns
     -------
@@ -146,7 +172,7 @@ def estimate_cost(
     batch_size = check_int("batch_size", batch_size, 1)
     key = _calibration_key(program, p_error, global_p_error, rounding)
     if key not in _calibrations:
-        _calibrations[key] = _calibrate(*key)
+        _calibrations[key] = _calibrate(verbose, *key)
     calibration = _calibrations[key]
     layer_seconds = tuple(
         batch_size * len(layer.weights) * seconds
@@ -164,6 +190,7 @@ def estimate_cost(
         key_bytes=calibration.key_bytes,
         input_bytes=batch_size * calibration.input_bytes,
         output_bytes=batch_size * calibration.output_bytes,
+        n_rounding_bootstraps=program.n_rounding_bootstraps if rounding == "exact" else 0,
     )
 
 
@@ -180,7 +207,7 @@ def known_cost(
     return estimate_cost(program, p_error, global_p_error, batch_size, rounding)
 
 
-# What was measured in this process, by the arguments of _calibrate.
+# What was measured in this process, by the last arguments of _calibrate.
 _calibrations: dict[tuple[Any, ...], _Calibration] = {}
 
 
@@ -193,6 +220,7 @@ def _calibration_key(
 
 
 def _calibrate(
+    verbose: bool | int,
     precisions: tuple[Precision, ...],
     n_codes: int,
     n_outputs: int,
@@ -216,11 +244,15 @@ def _calibrate(
         )
         return _seconds_per_call(circuit), circuit
 
-    base, circuit = measure([few] * n_hidden)
     neuron_seconds = []
-    for i in range(n_hidden):
-        more, circuit = measure([many if j == i else few for j in range(n_hidden)])
-        neuron_seconds.append(max(0.0, more - base) / (many - few))
+    title = "Timing small circuits"
+    with progress_bar(1 + n_hidden, title, "circuit", verbose) as progress:
+        base, circuit = measure([few] * n_hidden)
+        progress.update()
+        for i in range(n_hidden):
+            more, circuit = measure([many if j == i else few for j in range(n_hidden)])
+            neuron_seconds.append(max(0.0, more - base) / (many - few))
+            progress.update()
     input_bytes, output_bytes = circuit.ciphertext_sizes()
     return _Calibration(
         fixed_seconds=max(0.0, base - few * sum(neuron_seconds)),

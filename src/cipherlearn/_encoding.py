@@ -8,11 +8,17 @@ thresholds, and a neuron spends its width on those that matter to it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cipherlearn._features import dense_rows, is_sparse
+from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
 
 __all__ = ["PLACEMENTS", "InputEncoder", "n_codes_per_feature", "place_thresholds"]
@@ -140,18 +146,29 @@ class InputEncoder(nn.Module):
         self.register_buffer("quantized", torch.tensor(False))
 
     @torch.no_grad()
-    def fit(self, X: Tensor) -> None:
-        """Place the thresholds, and learn the mean and spread of each code."""
+    def fit(self, X: Any, verbose: bool | int = False) -> None:
+        """Place the thresholds, and learn the mean and spread of each code.
+
+        Parameters
+        ----------
+        X : torch.Tensor or sparse matrix of shape (n_samples, n_features)
+        verbose : bool or int, default=False
+            Whether to show a progress bar over the features.
+        """
         n_thresholds = self.thresholds.shape[1]
         placed = np.full(self.thresholds.shape, np.inf)
-        for row, values in zip(placed, X.cpu().numpy().astype(np.float64).T, strict=True):
-            thresholds = place_thresholds(values, n_thresholds, self.placement)
-            row[: len(thresholds)] = thresholds
+        columns = _columns(X, n_thresholds + 1)
+        with progress_bar(len(placed), "Placing thresholds", "feature", verbose) as progress:
+            for row, values in zip(placed, columns, strict=True):
+                thresholds = place_thresholds(values, n_thresholds, self.placement)
+                row[: len(thresholds)] = thresholds
+                progress.update()
         self.thresholds.copy_(torch.from_numpy(placed))
         finite = self.thresholds.isfinite().reshape(-1, self.max_code)
         self.largest.copy_(finite.sum(dim=1))
         self.fitted.fill_(True)
-        codes = self.codes(X[sample_rows(len(X), _CENTERING_VALUES // self.largest.numel() + 1)])
+        rows = sample_rows(X.shape[0], _CENTERING_VALUES // self.largest.numel() + 1)
+        codes = self.codes(torch.as_tensor(dense_rows(X, rows), device=self.thresholds.device))
         self.center.copy_(codes.mean(dim=0))
         spread = codes.std(dim=0, unbiased=False)
         self.spread.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))
@@ -180,3 +197,22 @@ class InputEncoder(nn.Module):
         if torch.onnx.is_in_onnx_export() or self.quantized:
             return codes
         return (codes - self.center) / self.spread
+
+
+def _columns(X: Any, n_few: int) -> Iterator[NDArray[np.float64]]:
+    """Give the values of each feature, in any order, each value once if at most ``n_few`` differ.
+
+    Thresholds between few values do not depend on how often each occurs.
+    """
+    if not is_sparse(X):
+        yield from X.cpu().numpy().astype(np.float64).T
+        return
+    n_rows = X.shape[0]
+    columns = X.tocsc()
+    for start, stop in pairwise(columns.indptr):
+        stored = columns.data[start:stop].astype(np.float64)
+        values = np.unique(stored if len(stored) == n_rows else np.append(stored, 0.0))
+        if len(values) > n_few:
+            values = np.zeros(n_rows)
+            values[: len(stored)] = stored
+        yield values

@@ -1,23 +1,30 @@
-"""What a notebook shows of an estimator beside scikit-learn's diagram: its state.
+"""What notebooks show of estimators, beside scikit-learn's diagram, and of what they hold.
 
 Nothing is computed for it that is not known already: no key, no compilation, no timing.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from cipherlearn._cost import known_cost
+from cipherlearn._words import of_trained, power
 
 if TYPE_CHECKING:
     from cipherlearn._circuit import Circuit
+    from cipherlearn._program import IntegerProgram
 
-__all__ = ["error_probability", "html_table", "state_panel"]
+__all__ = [
+    "ShowsState",
+    "circuit_html",
+    "error_probability",
+    "html_table",
+    "panel",
+    "paragraphs",
+    "program_html",
+    "state_panel",
+]
 
 # Colours are those of the page, so that it reads on dark ones too.
 _STYLE = """<style>
@@ -45,65 +52,97 @@ def html_table(columns: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
+def paragraphs(lines: Iterable[str]) -> str:
+    """Put each line in a paragraph, escaped."""
+    return "".join(f"<p>{escape(line)}</p>" for line in lines)
+
+
+def panel(title: str, content: str) -> str:
+    """Frame some HTML below a title."""
+    return f'{_STYLE}<div class="cipherlearn-state"><b>{escape(title)}</b>{content}</div>'
+
+
+class ShowsState:
+    """An estimator of scikit-learn's that notebooks show with its state below the diagram."""
+
+    def _state_html(self) -> str:
+        raise NotImplementedError
+
+    def _repr_html_inner(self) -> str:
+        return super()._repr_html_inner() + self._state_html()  # type: ignore[misc]
+
+    def _repr_mimebundle_(self, **kwargs) -> dict[str, str]:
+        bundle = super()._repr_mimebundle_(**kwargs)  # type: ignore[misc]
+        if "text/html" in bundle:
+            bundle["text/html"] = self._repr_html_inner()
+        return bundle
+
+
 def state_panel(net: Any) -> str:
     """Describe how far an estimator is, as HTML: trained, compiled, and what it costs."""
+    # It knows circuits, which have HTML of their own.
+    from cipherlearn._cost import known_cost
+
     if not hasattr(net, "program_"):
-        return _panel("Not fitted", "<p>Call fit, then compile for encrypted prediction.</p>")
+        return panel("Not fitted", paragraphs(["Call fit, then compile for encrypted prediction."]))
     circuit = getattr(net, "circuit_", None)
-    program, cost = net.program_, None
-    layers = html_table(
-        ("layer", "neurons", "non-zero weights", "proven bits", "allowed bits", "bootstraps"),
-        [
-            (
-                name,
-                str(len(layer.weights)),
-                str(np.count_nonzero(layer.weights)),
-                str(layer.n_accum_bits),
-                str(allowed),
-                "" if layer.tables is None else str(len(layer.weights)),
-            )
-            for name, layer, allowed in zip(
-                program.layer_names, program.layers, net.module_.accum_bits, strict=True
-            )
-        ],
-    )
-    lines = [f"{program.n_bootstraps} table lookups (bootstraps) a row."]
+    content = program_html(net.program_, net.module_.n_neurons, net.module_.accum_bits)
     if circuit is None:
-        lines.append("Call compile for encrypted prediction.")
-        cost = known_cost(program)
+        content += paragraphs(
+            [f"{net.program_.bootstraps()}.", "Call compile for encrypted prediction."]
+        )
+        cost = known_cost(net.program_)
     else:
-        lines.append(
-            f"{circuit.engine}, {error_probability(circuit)}, rows a call: {circuit.batch_size}, "
-            f"rounding: {circuit.rounding}."
-        )
-        extra = program.n_rounding_bootstraps
-        if extra and circuit.rounding == "exact":
-            lines.append(f"Exact rounding takes {extra} more bootstraps a row, of 1 bit.")
-        cost = known_cost(program, **circuit.options)
+        content += circuit_html(circuit)
+        cost = known_cost(net.program_, **circuit.options)
     if cost is not None:
-        lines.append(
-            f"Estimated on this machine: {cost.seconds_per_row:.3g} s a row, "
-            f"{cost.seconds:.3g} s a call, evaluation keys {cost.key_bytes / 1e6:.0f} MB."
-        )
-    text = "".join(f"<p>{escape(line)}</p>" for line in lines)
-    return _panel("Fitted" if circuit is None else "Compiled", layers + text)
+        content += paragraphs(["Estimated on this machine:", *cost.lines])
+    return panel("Fitted" if circuit is None else "Compiled", content)
+
+
+def program_html(
+    program: IntegerProgram,
+    n_trained: Sequence[int] | None = None,
+    allowed_bits: Sequence[int] | None = None,
+) -> str:
+    """Make a table of a program's layers, with what training knows of them if given."""
+    columns = ["layer", "neurons", "non-zero weights", "proven bits", "bootstraps"]
+    rows = [
+        [
+            name,
+            str(len(layer.weights)),
+            str(layer.n_weights),
+            str(layer.n_accum_bits),
+            "" if layer.tables is None else str(len(layer.weights)),
+        ]
+        for name, layer in zip(program.layer_names, program.layers, strict=True)
+    ]
+    for i, row in enumerate(rows):
+        if n_trained is not None:
+            row[1] = of_trained(int(row[1]), n_trained[i])
+        if allowed_bits is not None:
+            row.insert(4, str(allowed_bits[i]))
+    if allowed_bits is not None:
+        columns.insert(4, "allowed bits")
+    return html_table(columns, rows)
+
+
+def circuit_html(circuit: Circuit) -> str:
+    """Describe how a circuit was compiled."""
+    keys = "Keys are generated." if circuit.has_keys else "Keys are generated when first needed."
+    return paragraphs(
+        [
+            f"{circuit.program.bootstraps(circuit.rounding)}.",
+            f"{circuit.engine}, {error_probability(circuit)}, rows a call: {circuit.batch_size}, "
+            f"rounding: {circuit.rounding}.",
+            keys,
+        ]
+    )
 
 
 def error_probability(circuit: Circuit) -> str:
     """Say what ``compile`` was asked for. It costs nothing, even before an engine is loaded."""
     options = circuit.options
     if options["global_p_error"] is not None:
-        return f"error probability of a call ≤ {_power(options['global_p_error'])}"
-    return f"error probability of a bootstrap ≤ {_power(options['p_error'])}"
-
-
-def _power(probability: float) -> str:
-    exponent = math.log2(probability)
-    if exponent.is_integer() and exponent < -3:
-        digits = str(int(-exponent)).translate(str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹"))
-        return f"2⁻{digits}"
-    return f"{probability:.2g}"
-
-
-def _panel(state: str, content: str) -> str:
-    return f'{_STYLE}<div class="cipherlearn-state"><b>{escape(state)}</b>{content}</div>'
+        return f"error probability of a call ≤ {power(options['global_p_error'])}"
+    return f"error probability of a bootstrap ≤ {power(options['p_error'])}"

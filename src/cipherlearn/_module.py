@@ -239,20 +239,27 @@ class SparseQuantNeuralNetImpl(nn.Module):
         return self if mode == self.training else super().train(mode)
 
     @property
+    def n_neurons(self) -> list[int]:
+        """Neurons that each layer trains. The last are the outputs."""
+        return [linear.out_features for linear in self.linears]
+
+    @property
     def quantized(self) -> bool:
         """Whether :meth:`calibrate` has been called."""
         return all(bool(linear.quantized) for linear in self.linears)
 
     @torch.no_grad()
-    def fit_encoder(self, X: Tensor) -> None:
+    def fit_encoder(self, X: Any, verbose: bool | int = False) -> None:
         """Place the thresholds of the input codes. Call it once, before training.
 
         Parameters
         ----------
-        X : torch.Tensor of shape (n_samples, input_dim)
+        X : torch.Tensor or sparse matrix of shape (n_samples, input_dim)
             Features of the training data.
+        verbose : bool or int, default=False
+            Whether to show a progress bar over the features.
         """
-        self.encoder.fit(X)
+        self.encoder.fit(X, verbose)
         first, largest = self.linears[0], self.encoder.largest
         first.input_max.copy_(largest)
         first.mask.copy_((largest > 0).expand_as(first.mask))

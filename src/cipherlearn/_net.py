@@ -20,15 +20,18 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
 from torch.utils.data import DataLoader
 
-from cipherlearn._batches import TensorBatches, holds_arrays
+from cipherlearn._batches import RowDataset, TensorBatches, holds_arrays
 from cipherlearn._checks import check_execute_in_fhe, check_int
 from cipherlearn._circuit import Circuit
 from cipherlearn._cost import CostEstimate, estimate_cost
 from cipherlearn._exceptions import CipherlearnError
-from cipherlearn._html import state_panel
+from cipherlearn._features import as_csr, dense_rows, is_sparse, refusing_overflow
+from cipherlearn._html import ShowsState, state_panel
 from cipherlearn._lowering import lower
 from cipherlearn._module import SparseQuantNeuralNetImpl
+from cipherlearn._names import ATTRIBUTES, COMPILE_ARGUMENTS, check_names, refusing
 from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
+from cipherlearn._progress import say
 from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
 from cipherlearn._state import plain_state, restore
@@ -65,7 +68,7 @@ class NotCompiledError(CipherlearnError, NotFittedError):
     """Encrypted prediction was asked of an estimator before ``compile()``."""
 
 
-class EncryptedPredictionNet(skorch.NeuralNet):
+class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
     """What both estimators add to a skorch net."""
 
     _default_criterion: type[torch.nn.Module]
@@ -91,21 +94,15 @@ class EncryptedPredictionNet(skorch.NeuralNet):
     virtual_params_: dict[str, Any] = {}
 
     # skorch arguments that have one sensible value here.
-    dataset = skorch.dataset.Dataset
+    dataset = RowDataset
     use_caching = "auto"
     torch_load_kwargs = None
     predict_nonlinearity = "auto"
 
     __repr__ = BaseEstimator.__repr__
 
-    def _repr_html_inner(self) -> str:
-        return super()._repr_html_inner() + state_panel(self)
-
-    def _repr_mimebundle_(self, **kwargs) -> dict[str, str]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        if "text/html" in bundle:
-            bundle["text/html"] = self._repr_html_inner()
-        return bundle
+    def _state_html(self) -> str:
+        return state_panel(self)
 
     def __init__(
         self,
@@ -117,6 +114,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         module__n_a_bits=2,
         module__n_accum_bits=8,
         module__n_hidden_accum_bits=5,
+        lr=0.01,
+        max_epochs=None,
+        batch_size=32,
+        random_state=None,
+        verbose=0,
         module__rounding_bits=None,
         module__n_output_accum_bits=None,
         module__n_hidden_neurons_multiplier=2.3,
@@ -127,18 +129,13 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         module__pruning=True,
         criterion=None,
         optimizer=torch.optim.Adam,
-        lr=0.01,
-        max_epochs=None,
-        batch_size=32,
         iterator_train=DataLoader,
         iterator_train__shuffle=True,
         iterator_valid=DataLoader,
         train_split=None,
         callbacks=None,
         warm_start=False,
-        random_state=None,
         device="cpu",
-        verbose=0,
         **kwargs,
     ):
         self.module = module
@@ -148,6 +145,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         self.module__n_a_bits = module__n_a_bits
         self.module__n_accum_bits = module__n_accum_bits
         self.module__n_hidden_accum_bits = module__n_hidden_accum_bits
+        self.lr = lr
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.random_state = random_state
+        self.verbose = verbose
         self.module__rounding_bits = module__rounding_bits
         self.module__n_output_accum_bits = module__n_output_accum_bits
         self.module__n_hidden_neurons_multiplier = module__n_hidden_neurons_multiplier
@@ -158,18 +160,13 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         self.module__pruning = module__pruning
         self.criterion = criterion
         self.optimizer = optimizer
-        self.lr = lr
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
         self.iterator_train = iterator_train
         self.iterator_train__shuffle = iterator_train__shuffle
         self.iterator_valid = iterator_valid
         self.train_split = train_split
         self.callbacks = callbacks
         self.warm_start = warm_start
-        self.random_state = random_state
         self.device = device
-        self.verbose = verbose
         vars(self).update(kwargs)
 
     @property
@@ -231,21 +228,43 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         Raises
         ------
         ValueError
-            If there is no such parameter.
+            If there is no such parameter. The nearest names are in the message.
         """
-        # skorch would re-create a trained module as soon as one of its parameters is set.
-        known = self._get_param_names()
-        for name, value in params.items():
-            prefix, delimiter, _ = name.partition("__")
-            if name not in known and not (delimiter and prefix in self.prefixes_):
-                raise ValueError(
-                    f"Invalid parameter {name!r} for estimator {self}. "
-                    f"Valid parameters are: {known!r}."
-                )
-            setattr(self, name, value)
+        # skorch would re-create a trained module as soon as one of its parameters is set. A part
+        # sorts before its arguments. A wrong name that the constructor was given is for fit.
+        for name in sorted(params):
+            if name not in self._get_param_names():
+                check_names(self, [name])
+            setattr(self, name, params[name])
         # The learning rate and its kin also change a live optimizer, for partial_fit.
         self._apply_virtual_params({k: v for k, v in params.items() if self._is_virtual_param(k)})
         return self
+
+    def initialize(self):
+        """Create the module, the optimizer and the other parts, as ``fit`` does."""
+        # Before the parts refuse arguments in words of their own. Some may add prefixes: skorch
+        # checks those afterwards.
+        check_names(self, (name for name in self._params_to_validate if self._is_settled(name)))
+        return super().initialize()
+
+    def _is_settled(self, name: str) -> bool:
+        prefix, delimiter, _ = name.partition("__")
+        return not delimiter or prefix in self.prefixes_
+
+    def _validate_params(self):
+        check_names(self, self._params_to_validate)
+        super()._validate_params()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            if name in ATTRIBUTES:
+                raise AttributeError(
+                    f"{type(self).__name__} has no attribute {name!r} (Concrete-ML has it). "
+                    f"Use {ATTRIBUTES[name]}."
+                )
+            # Python's own message, or a property's.
+            return super().__getattribute__(name)
 
     def torch_compile(self, module, name):
         """Leave modules as they are: ``compile`` here means compilation to a circuit."""
@@ -359,7 +378,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         n_batches = math.ceil(n_samples / self.batch_size) if self.batch_size > 0 else 1
         return min(_MAX_EPOCHS, max(_MIN_EPOCHS, math.ceil(_STEPS / n_batches)))
 
-    def _train(self, X: NDArray, y: NDArray, sample_weight: NDArray, cold: bool):
+    def _train(self, X: Any, y: NDArray, sample_weight: NDArray, cold: bool):
         """Run skorch on validated data, then lower the result."""
         if cold:
             self.random_state_ = check_random_state(self.random_state)
@@ -410,7 +429,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features to fine-tune on.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Labels or targets.
@@ -447,11 +466,12 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         with smaller._gentle_steps():
             return smaller._fit(X, y, sample_weight, cold=False)
 
-    def _pruned(self, X: ArrayLike, n_prune_neurons_percentage: float | str):
+    def _pruned(self, X: Any, n_prune_neurons_percentage: float | str):
         """Copy the estimator without some of its hidden neurons, not yet fine-tuned."""
         check_is_fitted(self)
         X = self._check_features(X)
-        rows = torch.as_tensor(X[sample_rows(len(X), _IMPORTANCE_ROWS)], device=self.device)
+        sample = dense_rows(X, sample_rows(X.shape[0], _IMPORTANCE_ROWS))
+        rows = torch.as_tensor(sample, device=self.device)
         smaller = copy.deepcopy(self)
         smaller._forget_result()
         module = self.module_.eval()
@@ -525,10 +545,17 @@ class EncryptedPredictionNet(skorch.NeuralNet):
                 "set module__pruning=False."
             )
 
-    def _check_features(self, X: ArrayLike) -> NDArray[np.float64]:
-        return validate_data(self, X, reset=False, dtype=np.float64)
+    def _check_features(self, X: Any) -> Any:
+        """Return features as floats, dense or in CSR, or raise ValueError."""
+        return self._validated(X, reset=False)
 
-    def _check_weights(self, X: NDArray, sample_weight: ArrayLike | None) -> NDArray:
+    def _validated(self, X: Any, *y: Any, **options: Any) -> Any:
+        # Entries that are stored twice are one value, which is what has to be finite.
+        X = as_csr(X) if is_sparse(X) else X
+        with refusing_overflow():
+            return validate_data(self, X, *y, dtype=np.float64, accept_sparse="csr", **options)
+
+    def _check_weights(self, X: Any, sample_weight: ArrayLike | None) -> NDArray:
         weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if not weights.any():
             raise ValueError("At least one sample weight must be positive. Got only zeros.")
@@ -536,6 +563,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
     # ------------------------------------------------------------------ prediction
 
+    @refusing(COMPILE_ARGUMENTS)
     def compile(
         self,
         p_error: float | None = None,
@@ -565,7 +593,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             predicts, always. "approximate" is faster and lets the noise of encryption decide
             close cases; ``circuit_.flip_rate`` says how often that changes a result.
         verbose : int or None, default=None
-            Whether to print the time of each stage. None takes the estimator's own.
+            Whether to show the time of each stage. None takes the estimator's own.
 
         Returns
         -------
@@ -587,6 +615,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         UnsupportedByEngineError
             If the installed one lacks the rounding. It is a ``NotImplementedError``.
         """
+        if p_error is not None and np.ndim(p_error):
+            raise TypeError(
+                "compile() needs no data, since ranges are proven from the weights. Got "
+                f"{type(p_error).__name__} as p_error. Call compile()."
+            )
         check_is_fitted(self)
         verbose = self.verbose if verbose is None else verbose
         self.circuit_ = Circuit(
@@ -599,7 +632,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             verbose=verbose,
         )
         if rounding == "approximate" and self.circuit_.flip_rate and verbose:
-            print(f"Approximate rounding changes {100 * self.circuit_.flip_rate:.1f} % of rows.")
+            flips = f"{100 * self.circuit_.flip_rate:.1f} %"
+            say(f"Approximate rounding changes {flips} of the rows.", verbose)
         return self.circuit_
 
     @property
@@ -613,6 +647,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         global_p_error: float | None = None,
         batch_size: int = 1,
         rounding: str = "exact",
+        verbose: int | None = None,
     ) -> CostEstimate:
         """Estimate the cost of encrypted prediction on this machine, before compiling.
 
@@ -623,6 +658,8 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         ----------
         p_error, global_p_error, batch_size, rounding
             As for :meth:`compile`.
+        verbose : int or None, default=None
+            Whether to show progress while circuits are timed. None takes the estimator's own.
 
         Returns
         -------
@@ -637,14 +674,15 @@ class EncryptedPredictionNet(skorch.NeuralNet):
             If no cryptographic parameters fit.
         """
         check_is_fitted(self)
-        return estimate_cost(self.program_, p_error, global_p_error, batch_size, rounding)
+        verbose = self.verbose if verbose is None else verbose
+        return estimate_cost(self.program_, p_error, global_p_error, batch_size, rounding, verbose)
 
     def report(self, X: ArrayLike | None = None, **compile_options) -> Report:
         """Describe what each layer holds and what it costs on ciphertexts.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), default=None
+        X : array-like or sparse matrix of shape (n_samples, n_features), default=None
             Rows on which the width of the accumulators is observed, beside what is proven.
         **compile_options
             As for :meth:`estimate`. Without any, those of the present circuit, if compiled.
@@ -664,6 +702,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         options = compile_options if circuit is None else circuit.options
         return make_report(
             self.program_,
+            self.module_.n_neurons,
             self.module_.budgets,
             self.module_.accum_bits,
             self.estimate(**options),
@@ -679,7 +718,7 @@ class EncryptedPredictionNet(skorch.NeuralNet):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features), default=None
+        X : array-like or sparse matrix of shape (n_samples, n_features), default=None
             Rows to evaluate on, that training did not see. Only counts and scores of them are
             told. None leaves the evaluation out.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
@@ -749,6 +788,11 @@ class EncryptedPredictionNet(skorch.NeuralNet):
         else:
             accumulators = self.circuit_.execute(codes, self.verbose, n_jobs)
         return self.program_.dequantize(accumulators)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "program_")

@@ -1,8 +1,10 @@
-"""The part of the docstrings that both estimators share."""
+"""The parts of the docstrings that both estimators share: basic parameters, and advanced ones."""
 
-__all__ = ["PARAMETERS_DOC"]
+__all__ = ["OTHER_PARAMETERS_DOC", "PARAMETERS_DOC"]
 
 PARAMETERS_DOC = """
+    The basic parameters come first, the advanced ones under *Other Parameters*.
+
     Parameters
     ----------
     module : torch module class, default=SparseQuantNeuralNetImpl
@@ -23,6 +25,23 @@ PARAMETERS_DOC = """
         Width of the accumulators of hidden layers, in bits. The cost of a bootstrap
         grows steeply with it. It is guaranteed by a bound on the width of each neuron's sum.
         With None, or without pruning, ``module__n_accum_bits`` applies.
+    lr : float, default=0.01
+        Learning rate at the start of each phase.
+    max_epochs : int or None, default=None
+        Epochs of one ``fit``, or of one ``partial_fit``. None chooses between 30 and
+        500, to make about 4000 steps.
+    batch_size : int, default=32
+        Rows of a training batch. -1 takes all rows at once.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the initial weights and of the order of the batches.
+    verbose : int, default=0
+        With 1 the progress of training, compilation, key generation and encrypted prediction is
+        shown, as bars on a screen and as lines in a log. With 2 also skorch's line per epoch.
+"""
+
+OTHER_PARAMETERS_DOC = """
+    Other Parameters
+    ----------------
     module__rounding_bits : int or None, default=None
         Most significant bits of a hidden accumulator that its lookup table sees, so that sums may
         be wider than tables. ``compile(rounding=...)`` says how they are rounded. None sees all.
@@ -45,20 +64,17 @@ PARAMETERS_DOC = """
     module__activation_function : callable, default=torch.nn.ReLU
         Class of an element-wise torch activation. It becomes a lookup table.
     module__pruning : bool, default=True
-        Whether to enforce that budget.
+        Whether to keep each neuron within its budget of weights.
     criterion : torch loss class or None, default=None
         Loss. None takes {criterion}. ``criterion__*`` are its arguments.
     optimizer : torch optimizer class, default=torch.optim.Adam
         Optimizer. ``optimizer__*`` are its arguments.
-    lr : float, default=0.01
-        Learning rate at the start of each phase.
-    max_epochs : int or None, default=None
-        Epochs of one ``fit``, or of one ``partial_fit``. None chooses between 30 and
-        500, to make about 4000 steps.
-    batch_size : int, default=32
-        Rows of a training batch. -1 takes all rows at once.
-    iterator_train, iterator_valid : data loader class, default=torch.utils.data.DataLoader
-        ``iterator_train__*`` and ``iterator_valid__*`` are their arguments.
+    iterator_train : data loader class, default=torch.utils.data.DataLoader
+        Loader of the training batches. ``iterator_train__*`` are its arguments.
+    iterator_train__shuffle : bool, default=True
+        Whether each epoch has an order of its own.
+    iterator_valid : data loader class, default=torch.utils.data.DataLoader
+        Loader of the validation batches. ``iterator_valid__*`` are its arguments.
     train_split : callable or None, default=None
         How skorch sets rows aside for validation, such as ``skorch.dataset.ValidSplit(5)``.
         None trains on all rows. Early stopping needs a split.
@@ -69,13 +85,8 @@ PARAMETERS_DOC = """
     warm_start : bool, default=False
         Whether ``fit`` goes on from the present network, whatever parameters of the module have
         been set since.
-    random_state : int, RandomState instance or None, default=None
-        Seed of the initial weights and of the order of the batches.
     device : str, default="cpu"
         Torch device to train on. Prediction always runs on the CPU.
-    verbose : int, default=0
-        With 1 the progress of training, compilation, key generation and encrypted prediction is
-        shown, as bars on a screen and as lines in a log. With 2 also skorch's line per epoch.
     **kwargs
         Further parameters with skorch's prefixes, such as ``optimizer__weight_decay``.
 """

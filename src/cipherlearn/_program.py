@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from cipherlearn._features import as_floats, dense_rows, is_sparse
+from cipherlearn._html import panel, program_html
+from cipherlearn._words import bootstraps, count
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -20,6 +25,9 @@ FloatArray = NDArray[np.float64]
 # Rows per block of the clear execution: bounds its memory whatever the input. NumPy buffers
 # broadcast operands of fewer than 8192, which is slow.
 _BLOCK_ROWS = 10_000
+
+# Largest number of values of a block that is made of sparse rows.
+_BLOCK_VALUES = 4_000_000
 
 # Tables of at most this many steps are evaluated by comparisons, which beat indexing.
 _MAX_STEPS = 8
@@ -112,8 +120,12 @@ class InputQuantizer(_Immutable):
         """Bits that hold every code."""
         return max(1, int(self.largest.max()).bit_length())
 
-    def __call__(self, X: FloatArray) -> IntArray:
-        return np.ascontiguousarray(self.count(self.check(X)).T)
+    def __call__(self, X: Any) -> IntArray:
+        X = self.check(X)
+        codes = np.empty((X.shape[0], len(self.feature)), dtype=np.int64)
+        for block, counts in self.blocks(X):
+            codes[block] = counts.T
+        return codes
 
     def random_codes(self, n_rows: int, rng: np.random.Generator) -> IntArray:
         """Draw rows that features can give, with every interval between thresholds as likely."""
@@ -124,15 +136,34 @@ class InputQuantizer(_Immutable):
             X[:, feature] = rng.choice(np.unique(values), n_rows)
         return self(X)
 
-    def check(self, X: FloatArray) -> FloatArray:
-        """Return features as floats, or raise ValueError if they are none."""
-        X = np.asarray(X, dtype=np.float64)
-        if X.ndim != 2 or X.shape[1] != self.n_features or np.isnan(X).any():
+    def check(self, X: Any) -> Any:
+        """Return features as floats, dense or in CSR, or raise ValueError if they are none."""
+        X = as_floats(X)
+        n_nan = np.isnan(X.data if is_sparse(X) else X).sum()
+        if X.ndim != 2 or X.shape[1] != self.n_features or n_nan:
             raise ValueError(
                 f"Features must be numbers of shape (n_rows, {self.n_features}), without NaN. "
-                f"Got shape {X.shape} with {np.isnan(X).sum()} NaN."
+                f"Got shape {X.shape} with {n_nan} NaN."
             )
         return X
+
+    def blocks(self, X: Any, dtype: np.dtype | type = np.int64) -> Iterator[tuple[slice, NDArray]]:
+        """Give the codes of checked features, transposed, a block of rows at a time."""
+        quantizer, n_block = self, _BLOCK_ROWS
+        if is_sparse(X):
+            # Of some thousand features few may be read.
+            read, quantizer = self._of_read_features
+            X = X[:, read]
+            n_block = min(_BLOCK_ROWS, max(1, _BLOCK_VALUES // len(read)))
+        for start in range(0, X.shape[0], n_block):
+            block = slice(start, start + n_block)
+            yield block, quantizer.count(dense_rows(X, block), dtype)
+
+    @cached_property
+    def _of_read_features(self) -> tuple[IntArray, InputQuantizer]:
+        """The features that some code reads, and the quantizer of those alone."""
+        read, feature = np.unique(self.feature, return_inverse=True)
+        return read, InputQuantizer(len(read), feature.ravel(), self.thresholds)
 
     def count(self, X: FloatArray, dtype: np.dtype | type = np.int64) -> NDArray:
         """Codes of checked features, transposed: of shape (n_codes, n_rows)."""
@@ -229,6 +260,11 @@ class IntegerLayer(_Immutable):
         return max(1, int((self.cell(self.high) - self.cell(self.low)).max()).bit_length())
 
     @property
+    def n_weights(self) -> int:
+        """Non-zero weights."""
+        return int(np.count_nonzero(self.weights))
+
+    @property
     def n_rounding_bootstraps(self) -> int:
         """Bootstraps of 1 bit that exact rounding takes: one for each removed bit of a neuron."""
         return self.lsbs_to_remove * len(self.weights)
@@ -276,6 +312,17 @@ class IntegerLayer(_Immutable):
         sizes = (self.high - self.low + 1).tolist()
         rows = [row[:size] for row, size in zip(self.tables, sizes, strict=True)]
         return [IntegerRange(int(row.min()), int(row.max())) for row in rows]
+
+    def __repr__(self) -> str:
+        n_neurons, n_inputs = self.weights.shape
+        tables = "no tables"
+        if self.tables is not None:
+            tables = f"{count(n_neurons, 'table')} of {count(self.n_table_bits, 'bit')}"
+        return (
+            f"<IntegerLayer: {count(n_neurons, 'neuron')} of {count(n_inputs, 'input')}, "
+            f"{count(self.n_weights, 'non-zero weight')}, "
+            f"sums of {count(self.n_accum_bits, 'bit')}, {tables}>"
+        )
 
     def __call__(self, codes: IntArray) -> IntArray:
         return self.apply(np.asarray(codes).T).astype(np.int64).T
@@ -420,6 +467,17 @@ class IntegerProgram(_Immutable):
             if layer.tables is not None:
                 given = layer.table_ranges
 
+    def __repr__(self) -> str:
+        codes = f"{count(self.n_codes, 'code')} of {count(self.quantizer.n_bits, 'bit')}"
+        hidden = " + ".join(str(len(layer.weights)) for layer in self.layers[:-1]) or "no"
+        return (
+            f"<IntegerProgram: {count(self.n_features, 'feature')} in {codes}, "
+            f"{hidden} hidden neurons, {count(self.n_outputs, 'output')}, {self.bootstraps()}>"
+        )
+
+    def _repr_html_(self) -> str:
+        return panel("Integer program", program_html(self))
+
     @property
     def n_features(self) -> int:
         """Number of input features."""
@@ -445,20 +503,27 @@ class IntegerProgram(_Immutable):
         """Bootstraps of 1 bit that exact rounding takes per row, besides the lookups."""
         return sum(layer.n_rounding_bootstraps for layer in self.layers)
 
+    def bootstraps(self, rounding: str = "exact") -> str:
+        """Say how many bootstraps a row takes, and of how many bits."""
+        n_rounding = self.n_rounding_bootstraps if rounding == "exact" else 0
+        bits = [layer.n_table_bits for layer in self.layers[:-1]]
+        return bootstraps(self.n_bootstraps, bits, n_rounding)
+
     @property
     def layer_names(self) -> list[str]:
         """What layers are called in reports and pictures: "hidden 1" and so on, and "output"."""
         return [*(f"hidden {i}" for i in range(1, len(self.layers))), "output"]
 
-    def quantize(self, X: FloatArray) -> IntArray:
-        """Turn features into integer codes of shape (n_samples, n_codes)."""
+    def quantize(self, X: Any) -> IntArray:
+        """Turn features, an array or sparse, into integer codes of shape (n_samples, n_codes)."""
         return self.quantizer(X)
 
     def run(self, codes: IntArray) -> IntArray:
         """Compute the last layer's accumulators, of shape (n_samples, n_outputs)."""
         codes = self.check_codes(codes)
         result = np.empty((len(codes), self.n_outputs), dtype=np.int64)
-        for block in _blocks(len(codes)):
+        for start in range(0, len(codes), _BLOCK_ROWS):
+            block = slice(start, start + _BLOCK_ROWS)
             result[block] = self._accumulate(codes[block].T)
         return result
 
@@ -488,18 +553,13 @@ class IntegerProgram(_Immutable):
         """Turn accumulators into real outputs of shape (n_samples, n_outputs)."""
         return self.scaler(accumulators)
 
-    def __call__(self, X: FloatArray) -> NDArray[np.float32]:
+    def __call__(self, X: Any) -> NDArray[np.float32]:
         """Quantize, run and dequantize, a block of rows at a time."""
         X = self.quantizer.check(X)
-        outputs = np.empty((len(X), self.n_outputs), dtype=np.float32)
-        for block in _blocks(len(X)):
-            codes = self.quantizer.count(X[block], self.layers[0].sum_dtype)
+        outputs = np.empty((X.shape[0], self.n_outputs), dtype=np.float32)
+        for block, codes in self.quantizer.blocks(X, self.layers[0].sum_dtype):
             outputs[block] = self.dequantize(self._accumulate(codes))
         return outputs
-
-
-def _blocks(n_rows: int) -> list[slice]:
-    return [slice(start, start + _BLOCK_ROWS) for start in range(0, n_rows, _BLOCK_ROWS)]
 
 
 def _count_reached(values: NDArray, thresholds: NDArray) -> NDArray:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import skorch
 import torch
-from sklearn.utils.validation import column_or_1d, validate_data
+from sklearn.utils.validation import column_or_1d
 
+from cipherlearn._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn._net import EncryptedPredictionNet
-from cipherlearn._parameters import PARAMETERS_DOC
+from cipherlearn._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
+from cipherlearn._progress import stage
 from cipherlearn._samples import merge_duplicates
 
 __all__ = ["NeuralNetRegressor"]
@@ -20,7 +22,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
     A scikit-learn regressor and a skorch net, for one target or several. It trains in the
     clear and scales its targets itself. After :meth:`compile` it also predicts on
     ciphertexts, with the same integers.
-    {PARAMETERS_DOC.format(criterion="torch.nn.MSELoss")}
+    {PARAMETERS_DOC}
     Attributes
     ----------
     n_features_in_ : int
@@ -39,7 +41,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         Name of the FHE compiler behind it, "concrete-python" or "concrete-numpy".
     history_ : skorch.history.History
         Losses and times per epoch.
-
+    {OTHER_PARAMETERS_DOC.format(criterion="torch.nn.MSELoss")}
     See Also
     --------
     NeuralNetClassifier : The same for labels.
@@ -61,7 +63,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features, in any units.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets, in any units.
@@ -88,7 +90,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs)
             Targets.
@@ -106,14 +108,13 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
     def _fit(self, X, y, sample_weight, cold):
         if cold:
             self._forget_result()
-        X, y = validate_data(
-            self, X, y, reset=cold, dtype=np.float64, multi_output=True, y_numeric=True
-        )
+        X, y = self._validated(X, y, reset=cold, multi_output=True, y_numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         targets = y.reshape(len(y), -1).astype(np.float64)
         weights = self._check_weights(X, sample_weight)
-        X, targets, weights = merge_duplicates(X, targets, weights)
+        with stage("Merging equal rows", self.verbose):
+            X, targets, weights = merge_duplicates(X, targets, weights)
         if cold:
             self.target_mean_ = np.average(targets, axis=0, weights=weights)
             variance = np.average((targets - self.target_mean_) ** 2, axis=0, weights=weights)
@@ -130,12 +131,13 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
     def _n_outputs(self) -> int:
         return len(self.target_mean_)
 
+    @refusing(PREDICT_ARGUMENTS)
     def predict(self, X, execute_in_fhe=False, n_jobs=None):
         """Predict the target of each row.
 
         Parameters
         ----------
-        X : array-like of shape (n_samples, n_features)
+        X : array-like or sparse matrix of shape (n_samples, n_features)
             Features, in the clear: this call plays the client and the server.
         execute_in_fhe : bool or "simulate", default=False
             False computes in the clear, True encrypts each row and computes on

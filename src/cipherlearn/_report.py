@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from cipherlearn._axes import one_axes
 from cipherlearn._cost import CostEstimate
-from cipherlearn._html import html_table
+from cipherlearn._html import html_table, panel, paragraphs
 from cipherlearn._program import FloatArray, IntegerProgram
+from cipherlearn._words import of_trained
 
 __all__ = ["LayerReport", "Report", "make_report", "observed_widths"]
 
 _COLUMNS = (
     "layer",
     "neurons",
-    "weights",
+    "most weights",
     "budget",
     "allowed bits",
     "proven bits",
@@ -38,7 +38,9 @@ class LayerReport:
     name : str
         "hidden 1" and so on, or "output".
     n_neurons : int
-        Neurons that are left in the circuit.
+        Neurons in the program. What cannot change an output is left out of it.
+    n_trained : int
+        Neurons that were trained.
     n_weights, budget : int
         Most non-zero weights of any neuron, and how many it may have.
     allowed_bits, proven_bits, observed_bits : int or None
@@ -54,6 +56,7 @@ class LayerReport:
 
     name: str
     n_neurons: int
+    n_trained: int
     n_weights: int
     budget: int
     allowed_bits: int
@@ -82,7 +85,7 @@ class Report:
     cost: CostEstimate
     flip_rate: float | None = None
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         rows = [_COLUMNS, *self._rows()]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
@@ -95,8 +98,7 @@ class Report:
         return "\n".join([*lines, "", *self._summary()])
 
     def _repr_html_(self) -> str:
-        summary = "<br>".join(map(escape, self._summary()))
-        return f"{html_table(_COLUMNS, self._rows())}<p>{summary}</p>"
+        return panel("Report", html_table(_COLUMNS, self._rows()) + paragraphs(self._summary()))
 
     def plot(self, ax: Any = None) -> Any:
         """Draw where the time of a call goes.
@@ -123,20 +125,14 @@ class Report:
     def _rows(self) -> list[tuple[str, ...]]:
         rows = []
         for layer in self.layers:
-            *cells, share = astuple(layer)
+            name, n_neurons, n_trained, *cells, share = astuple(layer)
             text = ("" if cell is None else str(cell) for cell in cells)
-            rows.append((*text, f"{100 * share:.0f} %" if layer.n_bootstraps else ""))
+            share = f"{100 * share:.0f} %" if layer.n_bootstraps else ""
+            rows.append((name, of_trained(n_neurons, n_trained), *text, share))
         return rows
 
     def _summary(self) -> list[str]:
-        cost = self.cost
-        lines = [
-            f"{cost.n_bootstraps} bootstraps a row. About {cost.seconds_per_row:.3g} s a row and "
-            f"{cost.seconds:.3g} s a call, {cost.fixed_seconds:.2g} s of which are fixed. "
-            f"Timed with {cost.engine}.",
-            f"Evaluation keys {cost.key_bytes / 1e6:.0f} MB, an encrypted batch "
-            f"{cost.input_bytes / 1e3:.1f} kB, its result {cost.output_bytes / 1e3:.1f} kB.",
-        ]
+        lines = self.cost.lines
         if self.flip_rate is not None:
             lines.append(f"Approximate rounding changes {100 * self.flip_rate:.1f} % of the rows.")
         return lines
@@ -144,6 +140,7 @@ class Report:
 
 def make_report(
     program: IntegerProgram,
+    n_trained: list[int],
     budgets: list[int],
     accum_bits: list[int],
     cost: CostEstimate,
@@ -155,6 +152,8 @@ def make_report(
     Parameters
     ----------
     program : IntegerProgram
+    n_trained : list of int
+        Neurons of each layer that were trained.
     budgets, accum_bits : list of int
         Allowed number of weights of a neuron, and bits of an accumulator, of each layer.
     cost : CostEstimate
@@ -172,6 +171,7 @@ def make_report(
             LayerReport(
                 name=program.layer_names[i],
                 n_neurons=len(layer.weights),
+                n_trained=n_trained[i],
                 n_weights=int(np.count_nonzero(layer.weights, axis=1).max()),
                 budget=budgets[i],
                 allowed_bits=accum_bits[i],
@@ -187,8 +187,13 @@ def make_report(
 
 def observed_widths(program: IntegerProgram, X: FloatArray) -> list[int]:
     """Return the largest range of any neuron's sums over some rows, for each layer."""
-    widths, codes = [], program.quantize(X)
-    for layer in program.layers:
-        widths.append(int(np.ptp(codes @ layer.weights.T, axis=0).max()))
-        codes = layer(codes)
-    return widths
+    X = program.quantizer.check(X)
+    lowest = [np.full(len(layer.weights), np.inf) for layer in program.layers]
+    highest = [-low for low in lowest]
+    for _, codes in program.quantizer.blocks(X):
+        for layer, low, high in zip(program.layers, lowest, highest, strict=True):
+            sums = layer.weights @ codes
+            np.minimum(low, sums.min(axis=1), out=low)
+            np.maximum(high, sums.max(axis=1), out=high)
+            codes = layer.apply(codes)
+    return [int((high - low).max()) for low, high in zip(lowest, highest, strict=True)]

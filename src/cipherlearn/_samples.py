@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
+
+from cipherlearn._features import as_csr, is_sparse
 
 __all__ = ["merge_duplicates", "sample_rows"]
 
@@ -19,15 +24,18 @@ def merge_duplicates(
 
     Parameters
     ----------
-    X : ndarray of shape (n_samples, n_features)
+    X : ndarray or sparse matrix of shape (n_samples, n_features)
+        A sparse one gives the same rows, in the same order, as the dense array.
     y : ndarray of shape (n_samples,) or (n_samples, n_outputs)
     sample_weight : ndarray of shape (n_samples,)
         Weights of at least 0.
 
     Returns
     -------
-    X, y, sample_weight : ndarray
-        The distinct rows, and weights with mean 1.
+    X : ndarray or sparse matrix
+        The distinct rows.
+    y, sample_weight : ndarray
+        Their targets, and weights with mean 1.
 
     Examples
     --------
@@ -39,8 +47,13 @@ def merge_duplicates(
     """
     kept = sample_weight > 0
     X, y, sample_weight = X[kept], y[kept], sample_weight[kept]
-    rows = np.column_stack([X, y.reshape(len(y), -1).astype(np.float64)])
-    _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
+    targets = y.reshape(len(y), -1).astype(np.float64)
+    if is_sparse(X):
+        X = as_csr(X)
+        _, first, inverse = np.unique(_keys(X, targets), return_index=True, return_inverse=True)
+    else:
+        rows = np.column_stack([X, targets])
+        _, first, inverse = np.unique(rows, axis=0, return_index=True, return_inverse=True)
     sample_weight = np.bincount(inverse.ravel(), weights=sample_weight)
     if np.ptp(sample_weight) == 0:
         order = np.argsort(first)
@@ -48,7 +61,40 @@ def merge_duplicates(
         # np.unique sorts, so a split without shuffling would be biased: shuffle by a fixed rule.
         order = np.random.RandomState(0).permutation(len(first))
     sample_weight = sample_weight[order]
-    return X[first][order], y[first][order], sample_weight / sample_weight.mean()
+    first = first[order]
+    return X[first], y[first], sample_weight / sample_weight.mean()
+
+
+def _keys(X: Any, targets: NDArray) -> NDArray:
+    """Make a key of bytes for each sparse row and its targets, in the order of the dense rows.
+
+    Where two rows first differ, one may have a 0 that is not stored. A stored value is greater if
+    it is positive, the more so the further left, and less if it is negative.
+    """
+    n_rows, n_features = X.shape
+    row = np.repeat(np.arange(n_rows), np.diff(X.indptr))
+    columns = X.indices.astype(np.int64)
+    n_last = 1 + targets.shape[1]
+    # Two words for each stored value, then one for the end of the row and one for each target.
+    words = np.empty(2 * X.nnz + n_rows * n_last, dtype=">u8")
+    place = 2 * np.arange(X.nnz) + row * n_last
+    words[place] = np.where(X.data < 0, columns, 2 * n_features - columns)
+    words[place + 1] = _ordered(X.data)
+    ends = 2 * X.indptr.astype(np.int64) + np.arange(n_rows + 1) * n_last
+    last = ends[1:, None] - n_last + np.arange(n_last)
+    words[last[:, 0]] = n_features
+    words[last[:, 1:]] = _ordered(targets)
+    content = words.tobytes()
+    keys = np.empty(n_rows, dtype=object)
+    keys[:] = [content[8 * start : 8 * stop] for start, stop in pairwise(ends.tolist())]
+    return keys
+
+
+def _ordered(values: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Integers in the order of floats. Both zeros are one."""
+    bits = (values.astype(np.float64) + 0.0).view(np.uint64)
+    sign = np.uint64(1 << 63)
+    return np.where(bits & sign, ~bits, bits | sign)
 
 
 def sample_rows(n_rows: int, n_wanted: int) -> NDArray[np.int64]:

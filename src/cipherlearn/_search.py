@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
+from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
@@ -14,11 +15,13 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
-from cipherlearn._progress import progress_bar
+from cipherlearn._html import ShowsState, html_table, panel, paragraphs
+from cipherlearn._progress import progress_bar, say
 from cipherlearn._scoring import EncryptedPredictions
+from cipherlearn._words import count
 from cipherlearn._wrappers import final_network
 
-__all__ = ["EncryptedSearchCV"]
+__all__ = ["EncryptedSearchCV", "frontier"]
 
 # An additive model, which needs no bootstrap, and networks of few narrow ones to many wider.
 _GRID: list[dict[str, list]] = [
@@ -32,7 +35,11 @@ _GRID: list[dict[str, list]] = [
 ]
 
 
-class EncryptedSearchCV(GridSearchCV):
+# Choices of a fitted search that its repr lists.
+_LISTED = 8
+
+
+class EncryptedSearchCV(ShowsState, GridSearchCV):
     """Cross-validated search that weighs accuracy against encrypted latency.
 
     It is scikit-learn's grid search. Each candidate is scored in the clear and its encrypted
@@ -63,7 +70,7 @@ class EncryptedSearchCV(GridSearchCV):
     cv : int, splitter or iterable, default=None
         How to split. None makes 5 folds.
     verbose : int, default=0
-        With 1 a progress bar over the candidates is shown, with more also scikit-learn's lines.
+        With 1 a progress bar over the fits is shown, with more also scikit-learn's lines.
 
     Attributes
     ----------
@@ -166,11 +173,52 @@ class EncryptedSearchCV(GridSearchCV):
         fitted = {k: v for k, v in vars(grid).items() if k.endswith("_") and not k.startswith("_")}
         vars(self).update(fitted)
         self.multimetric_, self.scorer_ = False, check_scoring(self.estimator, self.scoring)
+        self._compile_options = options
         best = self.best_index_, self._best_option
         self.best_score_, self.best_seconds_ = self.scores_[best], self.seconds_[best]
         self.best_compile_options_ = options[self._best_option]
-        final_network(self.best_estimator_).compile(**self.best_compile_options_)
+        options = {"verbose": self.verbose or None, **self.best_compile_options_}
+        final_network(self.best_estimator_).compile(**options)
         return self
+
+    def __repr__(self, N_CHAR_MAX=700) -> str:
+        parameters = super().__repr__(N_CHAR_MAX)
+        if not hasattr(self, "best_index_"):
+            return parameters
+        rows = self._choices()
+        lines = [f"{row[1]} s a row, score {row[2]}: {row[3]} {row[0]}".rstrip() for row in rows]
+        if len(lines) > _LISTED:
+            lines[_LISTED:] = [f"and {len(lines) - _LISTED} more"]
+        return "\n".join([parameters, self._summary(), *(f"  {line}" for line in lines)])
+
+    def _state_html(self) -> str:
+        if not hasattr(self, "best_index_"):
+            return panel("Not fitted", "")
+        table = html_table(("", "s a row", "score", "candidate"), self._choices())
+        return panel("Fitted", paragraphs([self._summary()]) + table)
+
+    def _summary(self) -> str:
+        return (
+            f"{count(self.scores_.size, 'choice')}, of which these are on the frontier: "
+            "no faster one scores as well."
+        )
+
+    def _choices(self) -> list[tuple[str, str, str, str]]:
+        """List the frontier from the fastest on, and the winner: mark, seconds, score, values."""
+        seconds, scores = self.seconds_.ravel(), self.scores_.ravel()
+        best = int(np.ravel_multi_index((self.best_index_, self._best_option), self.scores_.shape))
+        shown = sorted({*frontier(seconds, scores).tolist(), best}, key=lambda i: seconds[i])
+        n_options = self.scores_.shape[1]
+        rows = []
+        for i in shown:
+            candidate, option = divmod(i, n_options)
+            values = dict(self.cv_results_["params"][candidate])
+            if n_options > 1:
+                values |= self._compile_options[option]
+            text = ", ".join(f"{name}={value!r}" for name, value in values.items())
+            mark = "(chosen)" if i == best else ""
+            rows.append((mark, f"{seconds[i]:.3g}", f"{scores[i]:.4g}", text))
+        return rows
 
     def predict(self, X, **params):
         """Predict with the winner.
@@ -234,11 +282,31 @@ class EncryptedSearchCV(GridSearchCV):
                 )
             best = np.where(allowed, scores, -np.inf).argmax()
         candidate, self._best_option = map(int, np.unravel_index(best, scores.shape))
+        how = f"score {scores.flat[best]:.4g}, about {seconds.flat[best]:.3g} s a row"
+        say(
+            f"Candidate {candidate + 1} of {len(scores)} wins: {how}. Fitting it on all rows.",
+            self.verbose,
+        )
         return candidate
 
 
+def frontier(seconds: NDArray, scores: NDArray) -> NDArray[np.intp]:
+    """Return the indices of models that score better than every faster one, fastest first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cipherlearn._search import frontier
+    >>> frontier(np.array([3.0, 1.0, 2.0]), np.array([0.9, 0.7, 0.6]))
+    array([1, 0])
+    """
+    order = np.lexsort((-scores, seconds))
+    is_best_yet = np.diff(np.maximum.accumulate(scores[order]), prepend=-np.inf) > 0
+    return order[is_best_yet]
+
+
 class _GridSearchWithProgress(GridSearchCV):
-    """A grid search over given splits, with a bar over its candidates."""
+    """A grid search over given splits, with a bar over its fits."""
 
     shows_progress = False
 
@@ -248,11 +316,14 @@ class _GridSearchWithProgress(GridSearchCV):
         n_folds = len(self.cv)
         size = math.lcm(effective_n_jobs(self.n_jobs), n_folds) // n_folds
         size = size if show else len(candidates)
-        with progress_bar(len(candidates), "Candidates", "candidate", show) as progress:
+        title = f"Fits of {len(candidates)} candidates"
+        with progress_bar(n_folds * len(candidates), title, "fit", show) as progress:
+            self.scoring.progress = progress
             for start in range(0, len(candidates), size):
                 chunk = candidates[start : start + size]
                 evaluate_candidates(chunk)
-                progress.update(len(chunk))
+                # Those in other processes were not counted.
+                progress.update(n_folds * (start + len(chunk)) - progress.n)
 
 
 class _Scores:
@@ -261,6 +332,11 @@ class _Scores:
     def __init__(self, scorer, options: list[dict[str, Any]]) -> None:
         self._scorer = scorer
         self._options = options
+        self.progress: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A bar stays in its process.
+        return vars(self) | {"progress": None}
 
     def get_metadata_routing(self):
         return get_routing_for_object(self._scorer)
@@ -276,4 +352,6 @@ class _Scores:
                 score = self._scorer(EncryptedPredictions(estimator, "simulate"), X, y, **params)
             cost = network.estimate(**{k: v for k, v in options.items() if k != "verbose"})
             metrics |= {f"score_{i}": score, f"seconds_{i}": cost.seconds_per_row}
+        if self.progress is not None:
+            self.progress.update()
         return metrics

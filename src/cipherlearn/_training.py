@@ -10,11 +10,13 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from skorch.callbacks import Callback, PrintLog
 
 from cipherlearn._batches import arrays_of
+from cipherlearn._features import dense_rows, is_sparse
 from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
 
@@ -147,15 +149,15 @@ class QuantizationCallback(Callback):
         # The history outlives ``phase_``, which is only the last. skorch's loggers know events.
         net.history.record("event_quantized", not net.phase_.is_warmup)
         if not module.encoder.fitted:
-            module.fit_encoder(_features(net, dataset_train))
+            module.fit_encoder(_features(net, dataset_train), net.verbose)
         if not net.phase_.is_warmup and not module.quantized:
             prune(module, progress=1.0)
             if self.distillation > 0:
                 self.teacher_ = copy.deepcopy(module).eval()
             X = _features(net, dataset_train)
             widest = max(linear.in_features for linear in module.linears)
-            rows = sample_rows(len(X), _CALIBRATION_VALUES // widest)
-            module.calibrate(X[rows], self.percentile)
+            rows = dense_rows(X, sample_rows(X.shape[0], _CALIBRATION_VALUES // widest))
+            module.calibrate(torch.as_tensor(rows, device=net.device), self.percentile)
             # The weights are in other units now, so momenta no longer fit.
             net.optimizer_.state.clear()
 
@@ -251,19 +253,28 @@ class TrainingProgress(Callback):
         self.phase_ = None
         self.bar_ = progress_bar(0, "", "", verbose=False)
 
-    def on_epoch_end(self, net, **kwargs) -> None:
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs) -> None:
         if self.phase_ is not net.phase_:
             self.bar_.close()
             self.phase_ = net.phase_
             title = "Float warm-up" if net.phase_.is_warmup else "Fine-tuning"
-            self.bar_ = progress_bar(net.phase_.n_epochs, title, "epoch", net.verbose)
+            n_epochs = net.phase_.n_epochs
+            self.bar_ = progress_bar(n_epochs, title, "epoch", net.verbose, in_parts=True)
+        self.done_, self.n_rows_ = self.bar_.n, len(dataset_train)
+
+    def on_batch_end(self, net, training=False, **kwargs) -> None:
+        if training and net.verbose:
+            part = net.history[-1, "batches", -1, "train_batch_size"] / self.n_rows_
+            self.bar_.update(min(part, self.done_ + 1 - self.bar_.n))
+
+    def on_epoch_end(self, net, **kwargs) -> None:
         losses = {
             name: f"{net.history[-1, name]:.4f}"
             for name in ("train_loss", "valid_loss")
             if name in net.history[-1]
         }
         self.bar_.set_postfix(losses, refresh=False)
-        self.bar_.update()
+        self.bar_.update(self.done_ + 1 - self.bar_.n)
 
     def on_train_end(self, net, **kwargs) -> None:
         self.bar_.close()
@@ -280,7 +291,8 @@ class EpochLog(PrintLog):
         super()._sink(text, verbose > 1)
 
 
-def _features(net, dataset) -> torch.Tensor:
-    """Return the features of a skorch dataset."""
+def _features(net, dataset) -> Any:
+    """Return the features of a skorch dataset, as a tensor unless they are sparse."""
     X, _ = arrays_of(dataset)
-    return torch.as_tensor(X["X"] if isinstance(X, dict) else X, device=net.device)
+    X = X["X"] if isinstance(X, dict) else X
+    return X if is_sparse(X) else torch.as_tensor(X, device=net.device)

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError
-from cipherlearn._progress import progress_bar
+from cipherlearn._features import check_features, refusing_overflow
+from cipherlearn._progress import progress_bar, stage
 from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._key_file import read_keys, write_keys
 from cipherlearn.deployment._messages import Kind, Message
-from cipherlearn.deployment._model import ClientModel, check_engine
+from cipherlearn.deployment._model import ClientModel, check_engine, summary
 from cipherlearn.deployment._preprocessing import load_preprocessing
 
 if TYPE_CHECKING:
@@ -98,6 +99,13 @@ class FHEClient:
         self._nonce = b""
         self._key_id = b""
 
+    def __repr__(self) -> str:
+        return f"<FHEClient: {self._summary()}>"
+
+    def _summary(self) -> str:
+        keys = f"keys {self.key_id[:12]}" if self.has_keys else "no keys yet"
+        return f"{summary(self.description, self.model_id)}, {keys}"
+
     @cached_property
     def _preprocessing(self) -> Any:
         # Keys can be made without it.
@@ -125,10 +133,17 @@ class FHEClient:
         self._check_keys()
         return self._key_id.hex()
 
-    def generate_keys(self) -> None:
-        """Make fresh keys. What was encrypted with earlier ones needs those to be read."""
+    def generate_keys(self, verbose: bool | int = False) -> None:
+        """Make fresh keys. What was encrypted with earlier ones needs those to be read.
+
+        Parameters
+        ----------
+        verbose : bool or int, default=False
+            Whether to show how long it takes.
+        """
         runtime = _runtime(self._model)
-        runtime.generate_keys()
+        with stage("Generating keys", verbose):
+            runtime.generate_keys()
         self._use_keys(runtime, os.urandom(_NONCE_BYTES))
 
     def save_keys(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
@@ -180,7 +195,12 @@ class FHEClient:
                 f"The engine {self.description['engine']} cannot read the keys in {path}. {error}"
             ) from error
 
-    def open_keys(self, path: str | os.PathLike[str] | None, passphrase: str | None = None) -> None:
+    def open_keys(
+        self,
+        path: str | os.PathLike[str] | None,
+        passphrase: str | None = None,
+        verbose: bool | int = False,
+    ) -> None:
         """Load the keys of a file, or make them, and the file if one is named.
 
         Parameters
@@ -188,11 +208,13 @@ class FHEClient:
         path : str, path or None
             None makes keys that are not kept.
         passphrase : str or None, default=None
+        verbose : bool or int, default=False
+            As for :meth:`generate_keys`.
         """
         if path is not None and os.path.exists(path):
             self.load_keys(path, passphrase)
             return
-        self.generate_keys()
+        self.generate_keys(verbose)
         if path is not None:
             self.save_keys(path, passphrase)
 
@@ -224,7 +246,7 @@ class FHEClient:
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
             As for the model's ``predict``, before its preprocessing.
 
         Returns
@@ -277,7 +299,7 @@ class FHEClient:
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
         transport : callable
             Takes an iterable of ciphertexts and returns an iterable of results, in the same
             order, such as :meth:`FHEServer.evaluate`.
@@ -305,7 +327,7 @@ class FHEClient:
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
         transport : callable
             As for :meth:`predict`.
         verbose : bool or int, default=False
@@ -323,7 +345,7 @@ class FHEClient:
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
         transport : callable
             As for :meth:`predict`.
         verbose : bool or int, default=False
@@ -407,11 +429,10 @@ class FHEClient:
                 f"Got {list(columns)}."
             )
         if self._preprocessing is not None:
-            X = self._preprocessing.transform(X)
-        values = np.asarray(X, dtype=np.float64)
-        if np.isinf(values).any():
-            raise ValueError("Input X contains infinity or a value too large for dtype('float64').")
-        return self._model.quantizer(values)
+            with refusing_overflow():
+                X = self._preprocessing.transform(X)
+        quantizer = self._model.quantizer
+        return quantizer(check_features(X, quantizer.n_features))
 
     def _encrypt_codes(self, codes: NDArray[np.int64]) -> Iterator[Message]:
         size = self.description["batch_size"]

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ArtefactError
 from cipherlearn._program import InputQuantizer, OutputScaler
+from cipherlearn._words import count
 from cipherlearn.deployment._archive import Archive, array_bytes, json_bytes, refusing_damage
 from cipherlearn.deployment._messages import HEADER_BYTES, Frame
 from cipherlearn.deployment._security import read_specs
 from cipherlearn.engines import engine_name
 
-__all__ = ["ClientModel", "ServerModel", "check_engine"]
+__all__ = ["ClientModel", "ServerModel", "check_engine", "summary"]
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,14 @@ class ServerModel:
                     raise ArtefactError(f"{name} must be null or in (0, 1). Got {value!r:.100}.")
             ClientModel.from_archive(model.client)
         return model
+
+
+def summary(description: dict[str, Any], model_id: str) -> str:
+    """Say in a few words what a model is, for reprs."""
+    what = f"{description['estimator']} of {count(description['n_features'], 'feature')}"
+    if description["classes"] is not None:
+        what += f" and {count(len(description['classes']['values']), 'class')}"
+    return f"{what}, {count(description['batch_size'], 'row')} a call, model {model_id[:12]}"
 
 
 def check_engine(engine: dict[str, str]) -> None:

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError, RemoteError, UnknownKeyError
+from cipherlearn._progress import stage
 from cipherlearn.deployment._client import FHEClient
 from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
 
@@ -124,7 +126,13 @@ class RemoteModel:
         if hasattr(self.client_, "classes_"):
             self.classes_ = self.client_.classes_
         self._largest = max(self.client_.message_bytes("result"), _LARGEST_ERROR)
-        self.client_.open_keys(keys, passphrase)
+        self.client_.open_keys(keys, passphrase, verbose)
+
+    def __repr__(self) -> str:
+        # An address may hold a password.
+        address = urlsplit(self.url)
+        host = address.netloc.rpartition("@")[2]
+        return f"<RemoteModel: {address.scheme}://{host}{address.path}, {self.client_._summary()}>"
 
     def close(self) -> None:
         """Close the connections to the service."""
@@ -139,14 +147,15 @@ class RemoteModel:
     def upload_keys(self) -> None:
         """Give the service the evaluation keys. ``predict`` does it when they are missing."""
         path, keys = f"/v1/keys/{self.client_.key_id}", self.client_.evaluation_keys()
-        self._retried(lambda: self._request("PUT", path, keys).close())
+        with stage("Uploading evaluation keys", self.verbose):
+            self._retried(lambda: self._request("PUT", path, keys).close())
 
     def predict(self, X):
         """Predict labels or targets of encrypted rows.
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
 
         Returns
         -------
@@ -166,7 +175,7 @@ class RemoteModel:
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
 
         Returns
         -------
@@ -179,7 +188,7 @@ class RemoteModel:
 
         Parameters
         ----------
-        X : array-like of shape (n_rows, n_features)
+        X : array-like or sparse matrix of shape (n_rows, n_features)
         y : array-like of shape (n_rows,) or (n_rows, n_outputs)
         sample_weight : array-like of shape (n_rows,), default=None
 

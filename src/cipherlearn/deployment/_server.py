@@ -15,8 +15,9 @@ from typing import Any
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, UnknownKeyError
+from cipherlearn._words import count
 from cipherlearn.deployment._messages import Kind, Message
-from cipherlearn.deployment._model import check_engine
+from cipherlearn.deployment._model import check_engine, summary
 from cipherlearn.deployment._served import ServedModel
 
 __all__ = ["FHEServer", "compile_server"]
@@ -85,6 +86,10 @@ class FHEServer:
         # One evaluation takes all cores, so that nothing is lost by doing one at a time. Threads
         # that shared an engine's circuit got each other's results.
         self._run_lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        keys = f"evaluation keys of {count(len(self._loaded), 'client')} in memory"
+        return f"<FHEServer: {summary(self.description, self.model_id)}, {keys}>"
 
     def add_keys(self, evaluation_keys: bytes) -> str:
         """Keep a client's evaluation keys in memory.

@@ -69,6 +69,10 @@ class EngineCircuit(Protocol):
         """Bootstraps of one call, among them those of exact rounding."""
 
     @property
+    def key_bytes(self) -> int:
+        """Bytes of the evaluation keys in memory, known before there are any."""
+
+    @property
     def p_error(self) -> float:
         """Error probability of one bootstrap, as the optimizer achieved it."""
 

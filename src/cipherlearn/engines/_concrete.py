@@ -15,7 +15,8 @@ with warnings.catch_warnings():
 __all__ = ["compiler", "keep_broken_pipes_errors"]
 
 # In a process that has run a circuit it calls exit(EXIT_SUCCESS), whatever happened.
-atexit.unregister(getattr(compiler, "_terminate_df_parallelization", None))
+if hasattr(compiler, "_terminate_df_parallelization"):
+    atexit.unregister(compiler._terminate_df_parallelization)
 
 
 def keep_broken_pipes_errors() -> None:

@@ -147,6 +147,11 @@ class ConcreteNumpyCircuit:
         return self._n_bootstraps
 
     @property
+    def key_bytes(self) -> int:
+        """Bytes of the evaluation keys in memory, known before there are any."""
+        return self._circuit.size_of_bootstrap_keys + self._circuit.size_of_keyswitch_keys
+
+    @property
     def p_error(self) -> float:
         """Error probability of one bootstrap."""
         return float(self._circuit.p_error)

@@ -127,6 +127,11 @@ class ConcretePythonCircuit:
         return int(self._circuit.programmable_bootstrap_count)
 
     @property
+    def key_bytes(self) -> int:
+        """Bytes of the evaluation keys in memory, known before there are any."""
+        return self._circuit.size_of_bootstrap_keys + self._circuit.size_of_keyswitch_keys
+
+    @property
     def p_error(self) -> float:
         """Error probability of one bootstrap."""
         # Circuit.p_error is not to be trusted in concrete-python 2.11; the server's is.

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 from cipherlearn._axes import one_axes
 from cipherlearn._html import error_probability
+from cipherlearn._words import count, of_trained
 from cipherlearn.inspection._models import find_network
 
 if TYPE_CHECKING:
@@ -96,12 +95,12 @@ class CircuitDisplay:
         network = find_network(estimator)
         circuit = getattr(network, "circuit_", None)
         stages = _stages(network, circuit)
-        n_bootstraps = sum(stage.n_bootstraps for stage in stages)
-        notes = [f"{_count(n_bootstraps, 'bootstrap')} a row"]
+        program, rounding = network.program_, _rounding(circuit)
+        notes = [program.bootstraps(rounding)]
         if circuit is None:
             notes.append("not compiled yet")
         else:
-            notes.append(f"{circuit.engine}, {_count(circuit.batch_size, 'row')} a call")
+            notes.append(f"{circuit.engine}, {count(circuit.batch_size, 'row')} a call")
             notes.append(error_probability(circuit))
         return cls(stages=stages, notes=notes).plot(ax=ax)
 
@@ -150,35 +149,40 @@ _HALF_WIDTH, _HALF_HEIGHT = 0.9, 0.28
 
 def _stages(network: EncryptedPredictionNet, circuit: Circuit | None) -> list[Stage]:
     program = network.program_
-    codes = f"{_count(program.n_codes, 'code')} of {_count(program.quantizer.n_bits, 'bit')}"
+    codes = f"{count(program.n_codes, 'code')} of {count(program.quantizer.n_bits, 'bit')}"
     stages = [
-        Stage("client", "Quantize", f"{_count(program.n_features, 'feature')} → {codes}"),
-        Stage("client", "Encrypt", _count(program.n_codes, "integer")),
+        Stage("client", "Quantize", f"{count(program.n_features, 'feature')} → {codes}"),
+        Stage("client", "Encrypt", count(program.n_codes, "integer")),
     ]
-    rounding = "exact" if circuit is None else circuit.rounding
-    *hidden, (output, last) = zip(program.layer_names, program.layers, strict=True)
-    for name, layer in hidden:
-        stages += _hidden_stages(name.capitalize(), layer, rounding)
-    stages.append(_sums(output.capitalize(), last))
-    stages.append(Stage("client", "Decrypt", _count(program.n_outputs, "integer")))
+    *hidden, (output, last, n_outputs) = zip(
+        program.layer_names, program.layers, network.module_.n_neurons, strict=True
+    )
+    for name, layer, n_trained in hidden:
+        stages += _hidden_stages(name.capitalize(), layer, n_trained, _rounding(circuit))
+    stages.append(_sums(output.capitalize(), last, n_outputs))
+    stages.append(Stage("client", "Decrypt", count(program.n_outputs, "integer")))
     if hasattr(network, "classes_"):
         decide = f"scale, softmax or argmax of {program.n_outputs} classes"
         stages.append(Stage("client", "Decide", decide))
     else:
-        targets = f"{_count(program.n_outputs, 'target')} in the units of training"
+        targets = f"{count(program.n_outputs, 'target')} in the units of training"
         stages.append(Stage("client", "Scale", targets))
     return stages
 
 
-def _hidden_stages(name: str, layer: IntegerLayer, rounding: str) -> list[Stage]:
+def _rounding(circuit: Circuit | None) -> str:
+    return "exact" if circuit is None else circuit.rounding
+
+
+def _hidden_stages(name: str, layer: IntegerLayer, n_trained: int, rounding: str) -> list[Stage]:
     assert layer.tables is not None
     n_neurons = len(layer.weights)
-    stages = [_sums(name, layer)]
+    stages = [_sums(name, layer, n_trained)]
     if layer.lsbs_to_remove:
         # Exact rounding takes away a bit at a time, with a bootstrap of 1 bit for each.
         extra = layer.n_rounding_bootstraps if rounding == "exact" else 0
         how = (
-            f"{_count(extra, 'bootstrap')} of 1 bit"
+            f"{count(extra, 'bootstrap')} of 1 bit"
             if extra
             else "approximately, without bootstraps"
         )
@@ -186,21 +190,17 @@ def _hidden_stages(name: str, layer: IntegerLayer, rounding: str) -> list[Stage]
         stages.append(Stage("server", f"{name}: rounding", details, extra))
     highest = max(r.high for r in layer.table_ranges)
     details = (
-        f"{_count(n_neurons, 'bootstrap')} of {_count(layer.n_table_bits, 'bit')} → "
-        f"{_count(n_neurons, 'code')} of {_count(max(1, highest.bit_length()), 'bit')}"
+        f"{count(n_neurons, 'bootstrap')} of {count(layer.n_table_bits, 'bit')} → "
+        f"{count(n_neurons, 'code')} of {count(max(1, highest.bit_length()), 'bit')}"
     )
     stages.append(Stage("server", f"{name}: table lookups", details, n_neurons))
     return stages
 
 
-def _sums(name: str, layer: IntegerLayer) -> Stage:
-    neurons, bits = _count(len(layer.weights), "neuron"), _count(layer.n_accum_bits, "bit")
-    details = f"{neurons} of {bits}, {_count(np.count_nonzero(layer.weights), 'weight')}"
-    return Stage("server", f"{name}: sums", details)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _sums(name: str, layer: IntegerLayer, n_trained: int) -> Stage:
+    neurons = f"{of_trained(len(layer.weights), n_trained)} neurons"
+    bits, weights = count(layer.n_accum_bits, "bit"), count(layer.n_weights, "non-zero weight")
+    return Stage("server", f"{name}: sums", f"{neurons}, sums of {bits}, {weights}")
 
 
 def _plot_box(ax: Any, stage: Stage, y: float, size: float) -> Any:

@@ -11,6 +11,7 @@ from sklearn.metrics import check_scoring
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._axes import one_axes
+from cipherlearn._search import EncryptedSearchCV, frontier
 from cipherlearn.inspection._models import find_network
 
 __all__ = ["LatencyDisplay"]
@@ -99,8 +100,6 @@ class LatencyDisplay:
         -------
         LatencyDisplay
         """
-        from cipherlearn._search import EncryptedSearchCV
-
         if not isinstance(search, EncryptedSearchCV):
             raise TypeError(
                 "The search must be an EncryptedSearchCV, which estimates latencies. "
@@ -201,9 +200,7 @@ class LatencyDisplay:
         from matplotlib.ticker import LogLocator, NullFormatter
 
         seconds, scores = np.asarray(self.seconds), np.asarray(self.scores)
-        order = np.lexsort((-scores, seconds))
-        is_best_yet = np.diff(np.maximum.accumulate(scores[order]), prepend=-np.inf) > 0
-        frontier = order[is_best_yet]
+        best = frontier(seconds, scores)
         if self.names is None:
             self.points_ = [ax.scatter(seconds, scores, color="0.6", label="candidates")]
         else:
@@ -213,8 +210,8 @@ class LatencyDisplay:
                 for i, (x, y, name) in enumerate(zip(seconds, scores, self.names, strict=True))
             ]
         (self.frontier_,) = ax.step(
-            seconds[frontier],
-            scores[frontier],
+            seconds[best],
+            scores[best],
             where="post",
             color="C0" if self.names is None else "0.6",
             label="frontier",
@@ -222,9 +219,9 @@ class LatencyDisplay:
         )
         self.chosen_ = None
         if self.chosen is not None:
-            best = seconds[self.chosen], scores[self.chosen]
+            chosen = seconds[self.chosen], scores[self.chosen]
             self.chosen_ = ax.scatter(
-                *best, marker="*", s=200, color="C3", label="chosen", zorder=3
+                *chosen, marker="*", s=200, color="C3", label="chosen", zorder=3
             )
         ax.set(xlabel=self.seconds_name, ylabel=self.score_name)
         # As scikit-learn's displays do: over a small range, a logarithmic axis has too few ticks.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -32,7 +31,7 @@ def find_network(model: Any) -> EncryptedPredictionNet:
     return network
 
 
-def network_inputs(model: Any, X: ArrayLike) -> NDArray[np.float64]:
+def network_inputs(model: Any, X: ArrayLike) -> Any:
     """Turn features of a model into those that reach its network."""
     network = find_network(model)
     for part in unwrapped(model):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cipherlearn._axes import one_axes
+from cipherlearn._words import of_trained
 from cipherlearn.inspection._models import class_names as names_of_outputs
 from cipherlearn.inspection._models import feature_names as names_of_features
 from cipherlearn.inspection._models import find_network
@@ -28,7 +29,8 @@ class NetworkDisplay:
     Only non-zero weights have an edge, and only features that some neuron reads are shown. Several
     codes encode a feature, and a neuron may read some of them: their weights are one edge, as wide
     as their magnitudes together, and coloured by their sum, blue if the neuron grows with the
-    feature, red if it falls. Hidden neurons are ordered so that few edges cross.
+    feature, red if it falls. Hidden neurons are ordered so that few edges cross. Neurons are those
+    in the program, which leaves out what cannot change an output.
 
     Use :meth:`from_estimator` to make one.
 
@@ -44,6 +46,8 @@ class NetworkDisplay:
         Name of each output.
     layer_names : sequence of str
         Name of each layer.
+    n_trained : sequence of int, default=None
+        Neurons of each layer that were trained, of which the program may have fewer.
 
     Attributes
     ----------
@@ -82,12 +86,14 @@ class NetworkDisplay:
         feature_names: Sequence[str],
         output_names: Sequence[str],
         layer_names: Sequence[str],
+        n_trained: Sequence[int] | None = None,
     ) -> None:
         self.weights = weights
         self.code_features = code_features
         self.feature_names = feature_names
         self.output_names = output_names
         self.layer_names = layer_names
+        self.n_trained = n_trained
 
     @classmethod
     def from_estimator(
@@ -139,6 +145,7 @@ class NetworkDisplay:
             feature_names=features,
             output_names=outputs,
             layer_names=program.layer_names,
+            n_trained=network.module_.n_neurons,
         )
         return display.plot(ax=ax, max_features=max_features)
 
@@ -181,12 +188,11 @@ class NetworkDisplay:
         self._label(ax, len(signed), heights[-1], map(_cut, self.output_names), "left")
         read = f"{counts[0]} of {len(self.feature_names)} features"
         read += f"\n({n_left_out} more are read)" if n_left_out else ""
-        titles = [
-            read,
-            *(f"{n}\n{c} neurons" for n, c in zip(self.layer_names, counts[1:], strict=True)),
-        ]
-        titles[-1] = f"output\n{counts[-1]}"
-        for i, title in enumerate(titles):
+        in_program = counts[1:]
+        trained = in_program if self.n_trained is None else self.n_trained
+        neurons = map(of_trained, in_program, trained)
+        titles = [f"{name}\n{n} neurons" for name, n in zip(self.layer_names, neurons, strict=True)]
+        for i, title in enumerate([read, *titles]):
             ax.annotate(title, (i, 1.0), (0, 12), textcoords="offset points", ha="center")
         self._finish(ax, len(signed))
         self.ax_, self.figure_ = ax, ax.figure

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cipherlearn._axes import axes_grid
+from cipherlearn._words import of_trained
 from cipherlearn.inspection._models import find_network
 
 __all__ = ["WeightBudgetDisplay"]
@@ -24,8 +24,8 @@ class WeightBudgetDisplay:
     right axis, which is scaled so that the dashed line is the limit of both. A neuron whose bar
     or dot is at the line is full. An orange line is of widths alone.
 
-    All neurons of ``module_`` are shown, since the budget counts all. The circuit leaves out those
-    that always give the same code.
+    Neurons, and what they read, are those in the program, which leaves out what cannot change an
+    output. Where neurons were left out, the title says how many were trained.
 
     Use :meth:`from_estimator` to make one.
 
@@ -41,6 +41,8 @@ class WeightBudgetDisplay:
         Difference between the largest and smallest possible sum of each neuron.
     max_widths : sequence of int or None
         Its limit. None where there is none.
+    n_trained : sequence of int, default=None
+        Neurons of each layer that were trained, of which the program may have fewer.
 
     Attributes
     ----------
@@ -77,12 +79,14 @@ class WeightBudgetDisplay:
         budgets: Sequence[int | None],
         widths: Sequence[NDArray],
         max_widths: Sequence[int | None],
+        n_trained: Sequence[int] | None = None,
     ) -> None:
         self.layer_names = layer_names
         self.n_weights = n_weights
         self.budgets = budgets
         self.widths = widths
         self.max_widths = max_widths
+        self.n_trained = n_trained
 
     @classmethod
     def from_estimator(cls, estimator: Any, *, ax: Any = None):
@@ -101,21 +105,19 @@ class WeightBudgetDisplay:
         WeightBudgetDisplay
         """
         network = find_network(estimator)
-        module = network.module_
-        with torch.no_grad():
-            weights = [linear.effective_weight() for linear in module.linears]
-            widths = [linear.widths().cpu().numpy().astype(int) for linear in module.linears]
+        module, program = network.module_, network.program_
         # Without pruning, or with a bound on widths instead, a neuron may read every input.
         budgets = [
             None if not module.pruning or budget == linear.in_features else budget
             for linear, budget in zip(module.linears, module.budgets, strict=True)
         ]
         display = cls(
-            layer_names=network.program_.layer_names,
-            n_weights=[w.count_nonzero(dim=1).cpu().numpy() for w in weights],
+            layer_names=program.layer_names,
+            n_weights=[np.count_nonzero(layer.weights, axis=1) for layer in program.layers],
             budgets=budgets,
-            widths=widths,
+            widths=[layer.high - layer.low for layer in program.layers],
             max_widths=list(module.max_widths),
+            n_trained=module.n_neurons,
         )
         return display.plot(ax=ax)
 
@@ -135,6 +137,8 @@ class WeightBudgetDisplay:
         self.axes_ = axes_grid(ax, 1, len(self.layer_names), (3.6 * len(self.layer_names) + 0.6, 4))
         self.figure_ = self.axes_[0, 0].figure
         self.bars_, self.dots_, self.lines_ = [], [], []
+        in_program = [len(counts) for counts in self.n_weights]
+        trained = in_program if self.n_trained is None else self.n_trained
         panels = zip(
             self.axes_[0],
             self.layer_names,
@@ -142,9 +146,10 @@ class WeightBudgetDisplay:
             self.budgets,
             self.widths,
             self.max_widths,
+            map(of_trained, in_program, trained),
             strict=True,
         )
-        for panel, name, counts, budget, widths, max_width in panels:
+        for panel, name, counts, budget, widths, max_width, n_neurons in panels:
             neurons = np.arange(len(counts))
             self.bars_.append(panel.bar(neurons, counts, color="C0", alpha=0.8))
             line = dots = None
@@ -166,7 +171,8 @@ class WeightBudgetDisplay:
             panel.set_ylim(0, 1.12 * max(limit, *counts))
             for axis in (panel.xaxis, panel.yaxis):
                 axis.get_major_locator().set_params(integer=True, min_n_ticks=1)
-            panel.set(title=f"{name}\n{_limits(budget, max_width)}", xlabel="neuron")
+            title = f"{name}: {n_neurons} neurons\n{_limits(budget, max_width)}"
+            panel.set(title=title, xlabel="neuron")
         self.axes_[0, 0].set_ylabel("non-zero weights", color="C0")
         return self
 

@@ -1,4 +1,4 @@
-"""The torch module: validation, agreement with Brevitas, conversions that keep the function."""
+"""The torch module: validation, and conversions that keep the function."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from brevitas.nn import QuantIdentity
 from cases import random_module
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cipherlearn import SparseQuantNeuralNetImpl
-from cipherlearn._layers import ActivationQuantizer, SparseQuantLinear
+from cipherlearn._layers import SparseQuantLinear
 
 
 def outputs(module, X):
@@ -224,52 +223,6 @@ def test_a_partial_activation_keeps_its_arguments_through_pickle():
     module = SparseQuantNeuralNetImpl(3, 2, activation_function=activation)
     loaded = pickle.loads(pickle.dumps(module))
     assert loaded.activations[0].negative_slope == 0.25
-
-
-# ---------------------------------------------------------------------- Brevitas
-
-
-@pytest.mark.parametrize("n_bits", range(2, 9))
-def test_quantized_weights_are_those_of_brevitas(n_bits):
-    torch.manual_seed(n_bits)
-    layer = SparseQuantLinear(20, 6, n_bits, max_code=3)
-    layer.keep_largest(15)
-    layer.calibrate(torch.randint(0, 4, (100, 20)).float())
-    with torch.no_grad():
-        # Masked weights are 0 in the parameter of a trained layer or not; Brevitas sees no mask.
-        layer.weight.mul_(layer.mask)
-        effective = layer.effective_weight()
-        quantized = layer.quant_weight()
-    assert torch.equal(effective, quantized.int().to(torch.float32))
-    assert quantized.scale.item() == 1.0
-    # Calibration leaves few levels unused.
-    assert effective.abs().max() > 0.75 * (2 ** (n_bits - 1) - 1)
-    assert (effective.count_nonzero(dim=1) <= 15).all()
-
-
-@pytest.mark.parametrize("n_bits", range(1, 9))
-def test_codes_are_those_of_brevitas(n_bits):
-    quantizer = ActivationQuantizer(3, n_bits)
-    quantizer.calibrate(torch.tensor([-1.0, 0.0, 10.0]), torch.tensor([2.0, 1e-3, 50.0]))
-    generator = torch.Generator().manual_seed(n_bits)
-    x = torch.randn(500, 3, generator=generator) * torch.tensor([3.0, 1e-3, 40.0])
-    with torch.no_grad():
-        codes = quantizer(x)
-        brevitas = QuantIdentity.forward(quantizer, (x - quantizer.offset) / quantizer.step)
-    assert torch.equal(codes, brevitas)
-    assert codes.min() == 0
-    assert codes.max() == 2**n_bits - 1
-
-
-def test_halves_round_as_in_brevitas():
-    quantizer = ActivationQuantizer(1, 3)
-    quantizer.calibrate(torch.tensor([0.0]), torch.tensor([7.0]))
-    with torch.no_grad():
-        quantizer.log_step.zero_()
-        x = torch.arange(-2, 18)[:, None] / 2
-        codes = quantizer(x)
-        assert torch.equal(codes, QuantIdentity.forward(quantizer, x))
-    assert codes[:8].ravel().tolist() == [0, 0, 0, 0, 1, 2, 2, 2]
 
 
 # ---------------------------------------------------------------------- layers

@@ -68,7 +68,7 @@ def counts_per_neuron(clf):
     """Non-zero integer weights of every neuron, by layer, from Brevitas and the program."""
     with torch.no_grad():
         module = [
-            (linear.quant_weight().int() * linear.mask).count_nonzero(dim=1).numpy()
+            linear.quant_weight().int().count_nonzero(dim=1).numpy()
             for linear in clf.module_.linears
         ]
     for counts, layer in zip(module, clf.program_.layers, strict=True):

@@ -175,19 +175,28 @@ class InputEncoder(nn.Module):
 
     def codes(self, X: Tensor) -> Tensor:
         """Integers, as floats, of shape (n_samples, n_features * n_codes)."""
+        if torch.onnx.is_in_onnx_export():
+            # ONNX has no searchsorted, and a trace cannot branch on a tensor.
+            reached = X[:, :, None].to(self.thresholds.dtype) >= self.thresholds
+            return self._dealt(reached.sum(dim=2))
         if not self.fitted:
             raise RuntimeError(
                 "The network has not learned yet how to encode its inputs. Call fit_encoder(X) "
                 "with the training data first."
             )
         columns = X.T.to(self.thresholds.dtype).contiguous()
-        reached = torch.searchsorted(self.thresholds, columns, right=True).T.to(self.before.dtype)
-        codes = (reached[:, :, None] - self.before).clamp_(min=0).flatten(start_dim=1)
-        return codes.minimum(self.largest)
+        return self._dealt(torch.searchsorted(self.thresholds, columns, right=True).T)
+
+    def _dealt(self, reached: Tensor) -> Tensor:
+        """Deal a feature's number of reached thresholds out to its codes."""
+        codes = (reached.to(self.before.dtype)[:, :, None] - self.before).clamp_(min=0)
+        return codes.flatten(start_dim=1).minimum(self.largest)
 
     def forward(self, X: Tensor) -> Tensor:
         codes = self.codes(X)
-        return codes if self.quantized else (codes - self.center) / self.spread
+        if torch.onnx.is_in_onnx_export() or self.quantized:
+            return codes
+        return (codes - self.center) / self.spread
 
 
 def _columns(X: Any, n_few: int) -> Iterator[NDArray[np.float64]]:

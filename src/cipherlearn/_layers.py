@@ -1,12 +1,15 @@
 """Brevitas layers of a network: activation quantizers and sparse linear layers.
 
-Both override ``forward`` to compute the integers of Brevitas's own proxies without their run-time
-overhead, which exceeds the arithmetic of layers this small. The tests hold the two equal.
+Their QuantTensors hold the integers of the program, with scale 1 and zero point 0: on ciphertexts
+there is nothing else. In eval mode the layers compute with Brevitas's own proxies. In training they
+compute the same integers without the proxies' run-time overhead, which exceeds the arithmetic of
+layers this small. The tests hold the two equal.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from brevitas.function.ops_ste import floor_ste, round_ste
@@ -39,7 +42,9 @@ class ActivationQuantizer(QuantIdentity):
     """Map each neuron's activation to an integer code.
 
     Until :meth:`calibrate` is called activations pass unchanged. Afterwards the output is
-    ``clip(round((x - offset) / step), 0, 2**n_bits - 1)``.
+    ``clip(round((x - offset) / step), 0, 2**n_bits - 1)``. These codes are what the next layer
+    multiplies its weights by, and so what ``act_quant`` describes: it quantizes
+    ``(x - offset) / step`` with scale 1 and zero point 0.
 
     Parameters
     ----------
@@ -67,9 +72,15 @@ class ActivationQuantizer(QuantIdentity):
         return self.log_step.exp()
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.quantized:
+        # What is exported is quantized: a trace cannot branch on a tensor to find out.
+        exporting = self.act_quant.export_mode
+        if not (exporting or self.quantized):
             return x
-        return round_ste(((x - self.offset) / self.step).clamp(0, self.max_code))
+        units = (x - self.offset) / self.step
+        # Brevitas would export codes of 1 bit as -1 and 1.
+        if self.training or (exporting and self.max_code == 1):
+            return round_ste(units.clamp(0, self.max_code))
+        return self.pack_output(self.act_quant(units))
 
     @torch.no_grad()
     def calibrate(self, low: Tensor, high: Tensor) -> None:
@@ -95,6 +106,12 @@ class _ToLevels(torch.autograd.Function):
         return grad * mask, None, None
 
 
+def _masked(quantizer: Any, arguments: tuple[Tensor]) -> Tensor:
+    """Hide pruned weights from a weight quantizer, whoever calls it."""
+    (layer,) = quantizer.tracked_module_list
+    return arguments[0] * layer.mask
+
+
 class SparseQuantLinear(QuantLinear):
     """Fully connected Brevitas layer with a mask, integer weights and a gain per neuron.
 
@@ -102,6 +119,9 @@ class SparseQuantLinear(QuantLinear):
     sum of integer weights times integer codes. It is computed as such: float32 holds integers
     up to 2**24 exactly, so the accumulator is the very integer that the encrypted circuit
     computes.
+
+    ``quant_weight()`` then gives the integer weights, with scale 1 and zero point 0. Those that the
+    mask drops are 0. The gain is not its scale: it multiplies the accumulator, after rounding.
 
     Parameters
     ----------
@@ -147,6 +167,7 @@ class SparseQuantLinear(QuantLinear):
         self.register_buffer("mask", torch.ones(out_features, in_features))
         self.register_buffer("input_max", torch.full((in_features,), float(max_code)))
         self.log_gain = nn.Parameter(torch.zeros(out_features))
+        self.weight_quant.register_forward_pre_hook(_masked)
 
     def effective_weight(self) -> Tensor:
         """Return the weights to multiply by: masked and, once quantized, integers."""
@@ -172,11 +193,16 @@ class SparseQuantLinear(QuantLinear):
             steps = steps + _BOOTSTRAP_NOISE * torch.randn_like(steps)
         return step * floor_ste(steps + 0.5)
 
+    def inner_forward_impl(self, x, quant_weight, quant_bias=None) -> Tensor:
+        """Multiply quantized inputs and weights, as Brevitas's ``forward`` calls it."""
+        return self.from_accumulator(nn.functional.linear(x, quant_weight))
+
     def forward(self, inputs: Tensor) -> Tensor:
-        weight = self.effective_weight()
-        if not self.quantized:
-            return nn.functional.linear(inputs, weight, self.bias)
-        return self.from_accumulator(nn.functional.linear(inputs, weight))
+        exporting = self.weight_quant.export_mode
+        if not (exporting or self.quantized):
+            return nn.functional.linear(inputs, self.effective_weight(), self.bias)
+        weight = self.effective_weight() if self.training else self.quant_weight()
+        return self.inner_forward_impl(inputs, weight)
 
     @torch.no_grad()
     def keep_largest(self, n_weights: int, progress: float = 1.0) -> None:

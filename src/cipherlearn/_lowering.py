@@ -66,7 +66,7 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
 
     layers = []
     for i, linear in enumerate(module.linears):
-        weights = linear.effective_weight().to(torch.int64).numpy()
+        weights = linear.quant_weight().int().to(torch.int64).numpy()
         layer = IntegerLayer(weights, low, high)
         if i < len(module.activations):
             tables = _tabulate(module, i, layer)

@@ -1,9 +1,10 @@
-"""Time of ``fit`` and of clear prediction, against plain skorch, scikit-learn and Concrete-ML.
+"""Time of ``fit``, alone and beside another, and of clear prediction, against their peers.
 
     python benchmarks/training_speed.py [--epochs 100] [--repeats 5] [--concrete-ml PYTHON]
 
-Prints two Markdown tables. All networks have one hidden layer of 32 neurons and train with Adam on
-batches of 32 rows for the same number of epochs, on one thread. Times are medians, of runs in turn.
+Prints three Markdown tables, against plain skorch, scikit-learn and Concrete-ML. All networks have
+one hidden layer of 32 neurons and train with Adam on batches of 32 rows for the same number of
+epochs, on one thread but for two fits at once, which choose. Times are medians, of runs in turn.
 ``--concrete-ml`` names the Python of a virtual environment that has Concrete-ML.
 """
 
@@ -16,6 +17,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -80,6 +82,45 @@ def concrete_ml(python: str, X, y, n_epochs: int) -> float:
     return float(result.stdout.splitlines()[-1])
 
 
+# A process that fits the default network when told to, and says how long it took.
+_FIT = """
+import sys, time
+from sklearn.datasets import load_breast_cancer
+from cipherlearn import NeuralNetClassifier
+X, y = load_breast_cancer(return_X_y=True)
+NeuralNetClassifier(max_epochs=2).fit(X, y)
+print("ready", flush=True)
+for _ in sys.stdin:
+    start = time.perf_counter()
+    NeuralNetClassifier(random_state=0).fit(X, y)
+    print(time.perf_counter() - start, flush=True)
+"""
+
+
+def fits_at_once(n_repeats: int) -> tuple[float, float]:
+    """Median seconds of a fit alone, and of the slower of one per core at once, in turns."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _FIT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(os.cpu_count() or 1)
+    ]
+    for process in processes:
+        process.stdout.readline()
+
+    def slowest(chosen: list[subprocess.Popen]) -> float:
+        for process in chosen:
+            process.stdin.write("\n")
+            process.stdin.flush()
+        return max(float(process.stdout.readline()) for process in chosen)
+
+    runs = [(slowest(processes[:1]), slowest(processes)) for _ in range(n_repeats)]
+    for process in processes:
+        process.communicate()
+    alone, together = zip(*runs, strict=True)
+    return statistics.median(alone), statistics.median(together)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=100)
@@ -137,6 +178,11 @@ def main() -> None:
         own, other = (statistics.median(predicting[key]) for key in models)
         times_and_ratio = f"{own:.3f} | {other:.3f} | {own / other:.2f}"
         print(f"| {arguments.rows} rows | {n_features} | {times_and_ratio} |", flush=True)
+
+    alone, together = fits_at_once(arguments.repeats)
+    print("\n| default fits | alone, s | one per core at once, s | ratio |")
+    print("| --- | --- | --- | --- |")
+    print(f"| breast cancer | {alone:.2f} | {together:.2f} | {together / alone:.2f} |")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
-from sklearn.utils.class_weight import compute_sample_weight
 
 from cipherlearn import NeuralNetClassifier
 from cipherlearn.deployment import RemoteModel, export
@@ -54,7 +53,7 @@ def write_csv(path):
 
 
 # %%
-# Read, train and export. Sample weights make the rare class count as much as the other.
+# Read, train and export. Class weights make the rare class count as much as the other.
 
 
 def train(path, directory):
@@ -62,12 +61,12 @@ def train(path, directory):
     X, y = table.drop(columns="leaves"), table["leaves"]
     X, X_test, y, y_test = train_test_split(X, y, stratify=y, random_state=0)
     columns = make_column_transformer(
-        (OneHotEncoder(sparse_output=False), make_column_selector(dtype_include=object)),
+        (OneHotEncoder(), make_column_selector(dtype_exclude="number")),
         remainder=make_pipeline(SimpleImputer(), StandardScaler()),
     )
     small = {"module__n_hidden_neurons": 8, "module__n_hidden_accum_bits": 4}
-    model = make_pipeline(columns, NeuralNetClassifier(**small, random_state=0))
-    model.fit(X, y, neuralnetclassifier__sample_weight=compute_sample_weight("balanced", y))
+    network = NeuralNetClassifier(**small, class_weight="balanced", random_state=0)
+    model = make_pipeline(columns, network).fit(X, y)
     model[-1].compile()
     export(model, directory)
     return model, X_test, y_test

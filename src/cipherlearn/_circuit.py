@@ -15,7 +15,7 @@ from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._program import IntArray, IntegerProgram
 from cipherlearn._progress import progress_bar, stage
 from cipherlearn._workers import Evaluation, evaluate_batches
-from cipherlearn.engines import EngineCircuit, engine_name, load_engine
+from cipherlearn.engines import EngineCircuit, load_engine
 
 __all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
 
@@ -23,10 +23,6 @@ DEFAULT_P_ERROR = 2.0**-40
 
 # Rows on which flips of approximate rounding are counted, and how many at a time.
 _FLIP_ROWS, _FLIP_BATCH = 1000, 50
-
-# Threads that share a circuit must not each make one, or keys of their own. Locks do not pickle,
-# so that this one is nobody's.
-_LOCK = threading.RLock()
 
 
 class Circuit:
@@ -110,6 +106,8 @@ class Circuit:
         self._keys: object | None = None
         self._engine_circuit: EngineCircuit | None = None
         self._evaluation: Evaluation | None = None
+        # Threads that share a circuit must not each compile it, or make keys of their own.
+        self._lock = threading.RLock()
         self._compiled()
 
     @property
@@ -143,8 +141,8 @@ class Circuit:
 
     @property
     def engine(self) -> str:
-        """Name of the FHE compiler, "concrete-python" or "concrete-numpy"."""
-        return engine_name()
+        """Name of the FHE compiler that compiled it, "concrete-python" or "concrete-numpy"."""
+        return self._compiled().engine
 
     @property
     def n_bootstraps(self) -> int:
@@ -158,7 +156,7 @@ class Circuit:
 
     def keygen(self, force: bool = False) -> None:
         """Generate keys, unless there are some and ``force`` is False."""
-        with _LOCK:
+        with self._lock:
             if force or self._keys is None:
                 engine_circuit = self._compiled()
                 with stage("Generating keys", self._verbose):
@@ -288,7 +286,7 @@ class Circuit:
         return accumulators
 
     def _compiled(self) -> EngineCircuit:
-        with _LOCK:
+        with self._lock:
             if self._engine_circuit is None:
                 engine = load_engine()
                 with stage("Compiling", self._verbose):
@@ -297,7 +295,12 @@ class Circuit:
 
     def __getstate__(self) -> dict[str, Any]:
         # Engine objects do not pickle, and secret keys must not travel.
-        return self.__dict__ | {"_engine_circuit": None, "_keys": None, "_evaluation": None}
+        state = self.__dict__ | {"_engine_circuit": None, "_keys": None, "_evaluation": None}
+        return {name: value for name, value in state.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
 
 def _check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) -> None:

@@ -113,7 +113,7 @@ def test_an_artefact_of_a_later_version_is_refused(client_zip):
 
 
 def test_an_artefact_that_would_fill_the_memory_is_refused(monkeypatch, client_zip):
-    monkeypatch.setattr("cipherlearn.deployment._archive.MAX_BYTES", 1000)
+    monkeypatch.setattr("cipherlearn._members.MAX_BYTES", 1000)
     with pytest.raises(ArtefactError, match="at most 1000 bytes"):
         Archive.from_bytes(client_zip, "client")
 

@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -596,6 +597,23 @@ def test_threads_that_predict_first_together_share_keys(compiled):
             with ThreadPoolExecutor(2) as threads:
                 encrypted = threads.map(partial(_encrypted, model), X[:2])
             np.testing.assert_array_equal(np.concatenate([*encrypted]), clf.predict_proba(X[:2]))
+
+
+def test_keys_of_one_circuit_do_not_wait_for_those_of_another(fitted_linear):
+    slow, other = copy.deepcopy(fitted_linear).compile(), copy.deepcopy(fitted_linear).compile()
+    inside, leave = threading.Event(), threading.Event()
+
+    def generate_keys():
+        inside.set()
+        assert leave.wait(60)
+
+    slow._engine_circuit.generate_keys = generate_keys
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(slow.keygen)
+        assert inside.wait(60)
+        other.keygen()
+        leave.set()
+        waiting.result()
 
 
 def test_threads_compile_one_after_the_other(fitted_linear):

@@ -93,6 +93,7 @@ def test_the_successor_is_preferred(monkeypatch):
 def test_an_engine_offers_the_whole_interface():
     program = peak_program()
     circuit = engines.load_engine().compile_program(program, p_error=2.0**-17)
+    assert circuit.engine == ENGINE
     for name, member in vars(engines.EngineCircuit).items():
         if not name.startswith("_"):
             assert hasattr(type(circuit), name)

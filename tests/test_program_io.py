@@ -13,7 +13,7 @@ from cases import far_and_near, random_module
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cipherlearn import ProgramFormatError, load_program, save_program
+from cipherlearn import ProgramFormatError, _members, load_program, save_program
 from cipherlearn._lowering import lower
 from cipherlearn._program_io import _affine_quantizer
 
@@ -113,6 +113,44 @@ def test_no_flipped_byte_raises_anything_else():
         except ProgramFormatError:
             refused += 1
     assert refused > len(content) / 6  # the rest hits what zip does not need, such as dates
+
+
+def test_a_header_that_lacks_removed_bits_is_refused():
+    header = {"format": "cipherlearn-program", "version": 3, "n_features": 4, "n_layers": 2}
+    with pytest.raises(ProgramFormatError, match="IndexError"):
+        load_program(rewritten(saved()[2], program=json.dumps({**header, "lsbs_to_remove": []})))
+
+
+def npy(header: str) -> bytes:
+    """An array whose header says more than follows."""
+    text = header.encode().ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text
+
+
+def test_an_array_that_claims_32_tebibytes_is_not_allocated():
+    huge = npy("{'descr': '<i8', 'fortran_order': False, 'shape': (4398046511104,)}")
+    with pytest.raises(ProgramFormatError, match="that its header names"):
+        load_program(rewritten(saved()[2], layer_0_weights=huge))
+
+
+def test_an_archive_is_bounded_before_it_is_unpacked(monkeypatch):
+    monkeypatch.setattr(_members, "MAX_BYTES", 1000)
+    with pytest.raises(ProgramFormatError, match="at most 1000 bytes"):
+        load_program(io.BytesIO(saved()[2]))
+
+
+def test_only_plain_members_with_names_of_their_own_are_read():
+    content = saved()[2]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("program.json", "{}")
+    with pytest.raises(ProgramFormatError, match="stored or deflated"):
+        load_program(packed)
+    twice = io.BytesIO(content)
+    with zipfile.ZipFile(twice, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("program.json", "{}")
+    with pytest.raises(ProgramFormatError, match="names of their own"):
+        load_program(twice)
 
 
 def test_a_missing_array_is_named():

@@ -30,7 +30,7 @@ from cipherlearn.deployment import (
     UnknownKeyError,
 )
 from cipherlearn.deployment._messages import Kind, Message
-from cipherlearn.deployment.service import ServiceSettings, create_app
+from cipherlearn.deployment.service import ServiceSettings, _app, _workers, create_app
 from cipherlearn.deployment.service._key_store import KeyStore
 
 pytestmark = pytest.mark.skipif(
@@ -881,3 +881,14 @@ def _write_certificate(key_path, certificate_path):
         )
     )
     certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+
+
+def test_a_failure_of_the_engine_is_not_the_clients_fault():
+    class Server:
+        def run(self, ciphertext):
+            raise {b"bad": MessageError, b"engine": RuntimeError}[ciphertext]("a reason")
+
+    assert _workers._answer(Server(), b"bad").startswith(b'{"type": "MessageError"')
+    assert _workers._answer(Server(), b"engine").startswith(b'{"type": "EvaluationError"')
+    assert _app._status(_workers.EvaluationError()) == 500
+    assert _app._status(MessageError()) == 400

@@ -27,10 +27,6 @@ DEFAULT_P_ERROR = 2.0**-40
 # Rows on which flips of approximate rounding are counted, and how many at a time.
 _FLIP_ROWS, _FLIP_BATCH = 1000, 50
 
-# Threads that share a circuit must not each make one, or keys of their own. Locks do not pickle,
-# so that this one is nobody's.
-_LOCK = threading.RLock()
-
 # How long keys took in this process, by their size: with equal parameters, it takes as long again.
 _key_seconds: dict[int, float] = {}
 
@@ -116,6 +112,8 @@ class Circuit:
         self._keys: object | None = None
         self._engine_circuit: EngineCircuit | None = None
         self._evaluation: Evaluation | None = None
+        # Threads that share a circuit must not each compile it, or make keys of their own.
+        self._lock = threading.RLock()
         self._compiled()
 
     def __repr__(self) -> str:
@@ -173,8 +171,11 @@ class Circuit:
 
     @property
     def engine(self) -> str:
-        """Name of the FHE compiler, "concrete-python" or "concrete-numpy"."""
-        return engine_name()
+        """Name of the FHE compiler that compiled it, "concrete-python" or "concrete-numpy".
+
+        Of an unpickled circuit it is the one that will, when it is used.
+        """
+        return engine_name() if self._engine_circuit is None else self._engine_circuit.engine
 
     @property
     def n_bootstraps(self) -> int:
@@ -191,7 +192,7 @@ class Circuit:
 
         With ``verbose`` it says how long that takes. None does what was said when compiled.
         """
-        with _LOCK:
+        with self._lock:
             if force or self._keys is None:
                 engine_circuit = self._compiled()
                 n_bytes = engine_circuit.key_bytes
@@ -325,7 +326,7 @@ class Circuit:
         return accumulators
 
     def _compiled(self) -> EngineCircuit:
-        with _LOCK:
+        with self._lock:
             if self._engine_circuit is None:
                 engine = load_engine()
                 with stage("Compiling", self._verbose):
@@ -334,7 +335,12 @@ class Circuit:
 
     def __getstate__(self) -> dict[str, Any]:
         # Engine objects do not pickle, and secret keys must not travel.
-        return self.__dict__ | {"_engine_circuit": None, "_keys": None, "_evaluation": None}
+        state = self.__dict__ | {"_engine_circuit": None, "_keys": None, "_evaluation": None}
+        return {name: value for name, value in state.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._lock = threading.RLock()
 
 
 def _check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) -> None:

@@ -6,17 +6,16 @@ files of every earlier version stay readable.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import zipfile
-import zlib
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ProgramFormatError
+from cipherlearn._members import array_bytes, array_from, read_members, refusing_damage
 from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
 
 __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
@@ -24,18 +23,8 @@ __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
 FORMAT_NAME = "cipherlearn-program"
 FORMAT_VERSION = 3
 
-# What reading a damaged archive can raise.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OverflowError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+# Thresholds of the rule of version 1, at most, for all codes together.
+_MAX_THRESHOLDS = 1 << 24
 
 File = str | os.PathLike[str] | IO[bytes]
 
@@ -67,7 +56,7 @@ def save_program(program: IntegerProgram, file: File) -> None:
         "n_layers": len(program.layers),
         "lsbs_to_remove": [layer.lsbs_to_remove for layer in program.layers],
     }
-    arrays = {
+    arrays: dict[str, Any] = {
         "input_feature": program.quantizer.feature,
         "input_thresholds": program.quantizer.thresholds,
         "output_gain": program.scaler.gain,
@@ -83,9 +72,7 @@ def save_program(program: IntegerProgram, file: File) -> None:
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("program.json", json.dumps(header, indent=2))
         for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.lib.format.write_array(buffer, array, allow_pickle=False)
-            archive.writestr(f"{name}.npy", buffer.getvalue())
+            archive.writestr(f"{name}.npy", array_bytes(array))
 
 
 def load_program(file: File) -> IntegerProgram:
@@ -110,18 +97,13 @@ def load_program(file: File) -> IntegerProgram:
         If the file is not a program, is damaged, or is of a later version. It is a
         ``ValueError``.
     """
-    try:
-        with zipfile.ZipFile(file) as archive:
-            header = json.loads(archive.read("program.json"))
-            _check_header(header)
-            return _build(header, archive)
-    except ProgramFormatError:
-        raise
-    except _DAMAGE as error:
-        raise ProgramFormatError(
-            f"A program file must be an undamaged {FORMAT_NAME} archive. {error}. "
-            "Write it again with save_program."
-        ) from error
+    rule = f"A program file must be an undamaged {FORMAT_NAME} archive."
+    remedy = "Write it again with save_program."
+    with refusing_damage(ProgramFormatError, rule, remedy):
+        members = read_members(file)
+        header = json.loads(members["program.json"])
+        _check_header(header)
+        return _build(header, members)
 
 
 def _check_header(header: Any) -> None:
@@ -137,10 +119,9 @@ def _check_header(header: Any) -> None:
         )
 
 
-def _build(header: dict[str, Any], archive: zipfile.ZipFile) -> IntegerProgram:
+def _build(header: dict[str, Any], members: dict[str, bytes]) -> IntegerProgram:
     def array(name: str) -> NDArray:
-        with archive.open(f"{name}.npy") as stream:
-            return np.lib.format.read_array(io.BytesIO(stream.read()), allow_pickle=False)
+        return array_from(members[f"{name}.npy"])
 
     n_layers = int(header["n_layers"])
     lsbs_to_remove = header["lsbs_to_remove"] if header["version"] >= 3 else [0] * n_layers
@@ -176,8 +157,10 @@ def _affine_quantizer(offset: NDArray, step: NDArray, n_bits: int) -> InputQuant
 
     A threshold is the smallest float that the rule, which never decreases, maps to its code.
     """
-    if not 1 <= n_bits <= 16 or not (step > 0).all() or not np.isfinite([offset, step]).all():
-        raise ValueError("An affine rule needs finite offsets, positive steps and 1 to 16 bits")
+    if not 1 <= n_bits <= 16 or len(offset) << n_bits > _MAX_THRESHOLDS:
+        raise ValueError("An affine rule has 1 to 16 bits, and not more codes than a row has")
+    if not (step > 0).all() or not np.isfinite([offset, step]).all():
+        raise ValueError("An affine rule needs finite offsets and positive steps")
     codes = np.arange(1, 2**n_bits)
     largest = float(np.finfo(np.float64).max)
     # Floats are ordered as the integers of their bits are, so 64 halvings find any of them.

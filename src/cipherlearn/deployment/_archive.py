@@ -6,60 +6,34 @@ import contextlib
 import hashlib
 import io
 import json
-import math
 import os
 import tempfile
 import zipfile
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from cipherlearn import _members
 from cipherlearn._exceptions import ArtefactError
+from cipherlearn._members import array_from, read_members
 
-__all__ = ["Archive", "array_bytes", "json_bytes", "refusing_damage", "write_file"]
+__all__ = ["Archive", "json_bytes", "refusing_damage", "write_file"]
 
 MANIFEST = "manifest.json"
 VERSION = 1
 
-# An artefact is a network and its parameters, a few megabytes at most. A larger one is a mistake or
-# an attack on the memory of whoever unpacks it.
-MAX_BYTES = 1 << 30
-
 # Zip files store a time. A fixed one makes equal artefacts equal files.
 _TIME = (1980, 1, 1, 0, 0, 0)
 
-# What reading damaged or crafted content can raise.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
-
-@contextlib.contextmanager
-def refusing_damage(name: str) -> Iterator[None]:
+def refusing_damage(name: str) -> contextlib.AbstractContextManager[None]:
     """Turn what reading raises into ArtefactError."""
-    try:
-        yield
-    except ArtefactError:
-        raise
-    except _DAMAGE as error:
-        raise ArtefactError(
-            f"{name} must be whole, as cipherlearn.deployment.export wrote it. It is not: "
-            f"{error!r:.200}. Get it again."
-        ) from error
+    return _members.refusing_damage(
+        ArtefactError,
+        f"{name} must be whole, as cipherlearn.deployment.export wrote it. It is not:",
+        "Get it again.",
+    )
 
 
 class Archive:
@@ -97,19 +71,10 @@ class Archive:
 
     def array(self, name: str, shape: tuple[int, ...] | None = None) -> NDArray:
         """Read a member that is a NumPy array, of this shape if one is given."""
-        file = io.BytesIO(self.members[name])
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[np.lib.format.read_magic(file)]
-        found, _, dtype = read_header(file)
-        # A header may claim more than follows, and have it allocated.
-        if math.prod(found) * dtype.itemsize != len(self.members[name]) - file.tell():
-            raise ArtefactError(f"{name} must hold the {found} numbers that its header names.")
-        if shape not in (None, found):
-            raise ArtefactError(f"{name} must have the shape {shape}. Got {found}.")
-        file.seek(0)
-        return np.lib.format.read_array(file, allow_pickle=False)
+        array = array_from(self.members[name])
+        if shape not in (None, array.shape):
+            raise ArtefactError(f"{name} must have the shape {shape}. Got {array.shape}.")
+        return array
 
     def to_bytes(self) -> bytes:
         """Give the archive as a file's content."""
@@ -124,16 +89,12 @@ class Archive:
     @classmethod
     def from_bytes(cls, content: bytes, kind: str) -> Archive:
         """Read an archive of this kind, or raise ArtefactError."""
-        with refusing_damage(f"{kind}.zip"), zipfile.ZipFile(io.BytesIO(content)) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-            if size > MAX_BYTES:
-                raise ArtefactError(
-                    f"An artefact holds at most {MAX_BYTES} bytes. This one claims {size}."
-                )
-            _check_manifest(json.loads(archive.read(MANIFEST)), kind)
-            names = [name for name in archive.namelist() if name != MANIFEST]
-            read = cls(kind, {name: archive.read(name) for name in names})
-            if archive.read(MANIFEST) != read.manifest:
+        with refusing_damage(f"{kind}.zip"):
+            members = read_members(io.BytesIO(content))
+            manifest = members.pop(MANIFEST)
+            _check_manifest(json.loads(manifest), kind)
+            read = cls(kind, members)
+            if manifest != read.manifest:
                 raise ArtefactError(
                     "The checksums of an artefact must match its content. These do not: the "
                     "file is damaged or was changed. Get it again."
@@ -167,13 +128,6 @@ def _check_manifest(manifest: Any, kind: str) -> None:
 def json_bytes(value: Any) -> bytes:
     """Write JSON in the one form that checksums are made of."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode()
-
-
-def array_bytes(array: NDArray) -> bytes:
-    """Write an array in NumPy's format."""
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.asarray(array), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def write_file(path: Path, content: bytes, *, is_secret: bool = False) -> None:

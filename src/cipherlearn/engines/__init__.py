@@ -37,6 +37,8 @@ class Engine(Protocol):
 class EngineCircuit(Protocol):
     """What every engine's circuit can do, with a batch of rows at a time."""
 
+    engine: str
+
     def generate_keys(self) -> None:
         """Make fresh secret and evaluation keys."""
 

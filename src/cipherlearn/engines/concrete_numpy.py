@@ -98,6 +98,8 @@ def table_bits(program: IntegerProgram) -> tuple[int, ...]:
 class ConcreteNumpyCircuit:
     """A compiled circuit and, once generated, its keys."""
 
+    engine = "concrete-numpy"
+
     def __init__(self, circuit: cnp.Circuit, output_low: IntArray, n_bootstraps: int) -> None:
         self._circuit = circuit
         self._output_low = output_low

@@ -77,6 +77,8 @@ def table_bits(program: IntegerProgram) -> tuple[int, ...]:
 class ConcretePythonCircuit:
     """A compiled circuit and, once generated, its keys."""
 
+    engine = "concrete-python"
+
     def __init__(self, circuit: fhe.Circuit, output_low: IntArray) -> None:
         self._circuit = circuit
         self._output_low = output_low

@@ -21,7 +21,7 @@ from cipherlearn.deployment.service._key_store import KeyStore
 from cipherlearn.deployment.service._observability import AccessLog, Metrics
 from cipherlearn.deployment.service._settings import ServiceSettings
 from cipherlearn.deployment.service._slots import SlotLimit, Slots
-from cipherlearn.deployment.service._workers import WorkerDiedError, WorkerPool
+from cipherlearn.deployment.service._workers import EvaluationError, WorkerDiedError, WorkerPool
 
 __all__ = ["create_app"]
 
@@ -38,6 +38,7 @@ _REASONS = {
     404: "The evaluation keys are not here. Upload them.",
     408: "The body took too long to arrive.",
     413: "The body is too large.",
+    500: "The engine failed. The fault is the service's.",
     503: "Too many requests wait. Come back after Retry-After seconds.",
     504: "The evaluation took too long.",
     507: "The service has no room for the keys.",
@@ -141,7 +142,10 @@ class _Service:
             tags=["prediction"],
             openapi_extra=_BINARY_BODY,
             response_class=StreamingResponse,
-            responses={200: {"content": {_BINARY: {}}}, **_reasons(400, 404, 408, 413, 503, 504)},
+            responses={
+                200: {"content": {_BINARY: {}}},
+                **_reasons(400, 404, 408, 413, 500, 503, 504),
+            },
         )(self.predict)
         return router
 
@@ -253,6 +257,7 @@ def _reasons(*statuses: int) -> dict[int | str, dict[str, Any]]:
 _STATUSES: dict[type[Exception], int] = {
     MessageError: 400,
     UnknownKeyError: 404,
+    EvaluationError: 500,
     WorkerDiedError: 503,
     TimeoutError: 504,
     OSError: 507,

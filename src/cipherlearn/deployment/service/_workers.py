@@ -22,12 +22,7 @@ from cipherlearn.deployment._server import FHEServer, compile_server
 from cipherlearn.deployment.service._key_store import read_keys
 from cipherlearn.deployment.service._settings import ServiceSettings
 
-__all__ = ["WorkerDiedError", "WorkerPool"]
-
-_ERRORS: dict[str, type[CipherlearnError]] = {
-    "MessageError": MessageError,
-    "UnknownKeyError": UnknownKeyError,
-}
+__all__ = ["EvaluationError", "WorkerDiedError", "WorkerPool"]
 
 # Engine threads do not survive a fork.
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -45,6 +40,16 @@ _LOGGER = logging.getLogger("cipherlearn.service")
 
 class WorkerDiedError(RuntimeError):
     """A worker ended while it evaluated."""
+
+
+class EvaluationError(CipherlearnError, RuntimeError):
+    """The engine failed on a message that passed every check: the fault is the service's."""
+
+
+# What a worker reports by name. Whoever sent a message is at fault only if a check refused it.
+_ERRORS: dict[str, type[CipherlearnError]] = {
+    kind.__name__: kind for kind in (EvaluationError, MessageError, UnknownKeyError)
+}
 
 
 class WorkerPool:
@@ -104,6 +109,8 @@ class WorkerPool:
         ------
         MessageError, UnknownKeyError
             As :meth:`FHEServer.run` does.
+        EvaluationError
+            If the engine fails.
         WorkerDiedError
             If two workers ended while they evaluated it.
         TimeoutError
@@ -236,11 +243,12 @@ def _work(pipe: Connection, settings: ServiceSettings, library: str) -> None:
 def _answer(server: FHEServer, ciphertext: bytes) -> bytes:
     try:
         return b"\0" + server.run(ciphertext)
-    except UnknownKeyError as error:
-        return _describe("UnknownKeyError", error)
-    except (MessageError, RuntimeError) as error:
-        return _describe("MessageError", error)
+    except (MessageError, UnknownKeyError) as error:
+        return _describe(type(error), str(error))
+    except RuntimeError as error:
+        _LOGGER.exception("the engine failed")
+        return _describe(EvaluationError, f"The engine could not evaluate this batch. {error}")
 
 
-def _describe(name: str, error: Exception) -> bytes:
-    return json.dumps({"type": name, "message": str(error)}).encode()
+def _describe(kind: type[Exception], message: str) -> bytes:
+    return json.dumps({"type": kind.__name__, "message": message}).encode()

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cipherlearn import SparseQuantNeuralNetImpl
-from cipherlearn._program import InputQuantizer
 from cipherlearn.engines import engine_name
+from cipherlearn.program._program import InputQuantizer
 
 ENGINE = engine_name()
 

@@ -31,7 +31,7 @@ from cipherlearn import (
     NotCompiledError,
 )
 from cipherlearn._circuit import DEFAULT_P_ERROR
-from cipherlearn._program import InputQuantizer, IntegerLayer, OutputScaler
+from cipherlearn.program._program import InputQuantizer, IntegerLayer, OutputScaler
 
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
 

@@ -24,7 +24,7 @@ from cipherlearn import (
     load_program,
     save_program,
 )
-from cipherlearn._program import IntegerLayer, OutputScaler
+from cipherlearn.program._program import IntegerLayer, OutputScaler
 
 on_concrete_numpy = pytest.mark.skipif(ENGINE != "concrete-numpy", reason="of the other engine")
 

@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as npst
 
 from cipherlearn import IntegerProgram, SparseQuantNeuralNetImpl
 from cipherlearn._lowering import lower
-from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerRange, OutputScaler
+from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerRange, OutputScaler
 
 
 def linear_layer(weights, low=0, high=3):

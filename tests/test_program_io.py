@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cipherlearn import ProgramFormatError, _members, load_program, save_program
 from cipherlearn._lowering import lower
-from cipherlearn._program_io import _affine_quantizer
+from cipherlearn.program._file import _affine_quantizer
 
 DATA = Path(__file__).parent / "data"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cipherlearn import Circuit, NeuralNetClassifier, SparseQuantNeuralNetImpl
 from cipherlearn._lowering import lower
-from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
 
 
 def rounded_program(weights, lsbs, n_levels=4, seed=0):

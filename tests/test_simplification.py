@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cipherlearn import IntegerProgram
 from cipherlearn._lowering import lower
-from cipherlearn._program import IntegerLayer, OutputScaler
-from cipherlearn._simplification import simplify
+from cipherlearn.program._passes import simplify
+from cipherlearn.program._program import IntegerLayer, OutputScaler
 
 EVERY_CODE = np.stack(np.meshgrid(*[np.arange(4)] * 3), axis=-1).reshape(-1, 3)
 

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     )
     from cipherlearn._module import SparseQuantNeuralNetImpl
     from cipherlearn._net import NotCompiledError
-    from cipherlearn._program import IntegerProgram
-    from cipherlearn._program_io import load_program, save_program
     from cipherlearn._regressor import NeuralNetRegressor
     from cipherlearn._report import Report
     from cipherlearn._scoring import make_fhe_scorer
     from cipherlearn._search import EncryptedSearchCV
+    from cipherlearn.program._file import load_program, save_program
+    from cipherlearn.program._program import IntegerProgram
 
 __all__ = [
     "AccumulatorOverflowError",
@@ -64,7 +64,7 @@ _MODULES = {
     "CostEstimate": "_cost",
     "EncryptedSearchCV": "_search",
     "EngineNotFoundError": "_exceptions",
-    "IntegerProgram": "_program",
+    "IntegerProgram": "program._program",
     "NeuralNetClassifier": "_classifier",
     "NeuralNetRegressor": "_regressor",
     "NotCompiledError": "_net",
@@ -72,10 +72,10 @@ _MODULES = {
     "Report": "_report",
     "SparseQuantNeuralNetImpl": "_module",
     "UnsupportedByEngineError": "_exceptions",
-    "load_program": "_program_io",
+    "load_program": "program._file",
     "make_fhe_scorer": "_scoring",
     "max_active_neurons": "_budget",
-    "save_program": "_program_io",
+    "save_program": "program._file",
 }
 
 __getattr__ = lazy_names(__name__, _MODULES)

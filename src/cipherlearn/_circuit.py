@@ -14,11 +14,11 @@ from joblib import effective_n_jobs
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._html import circuit_html, panel, program_html
-from cipherlearn._program import IntArray, IntegerProgram
 from cipherlearn._progress import progress_bar, stage
 from cipherlearn._words import count, power
 from cipherlearn._workers import Evaluation, evaluate_batches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
+from cipherlearn.program._program import IntArray, IntegerProgram
 
 __all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
 

@@ -14,7 +14,7 @@ from cipherlearn._words import of_trained, power
 
 if TYPE_CHECKING:
     from cipherlearn._circuit import Circuit
-    from cipherlearn._program import IntegerProgram
+    from cipherlearn.program._program import IntegerProgram
 
 __all__ = [
     "ShowsState",

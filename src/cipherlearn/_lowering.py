@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from cipherlearn._module import SparseQuantNeuralNetImpl
-from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
-from cipherlearn._simplification import simplify
+from cipherlearn.program._passes import simplify
+from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
 
 __all__ = ["lower"]
 

@@ -13,7 +13,7 @@ from skorch.history import History
 from skorch.utils import get_map_location
 
 from cipherlearn._circuit import Circuit
-from cipherlearn._program_io import load_program, save_program
+from cipherlearn.program._file import load_program, save_program
 
 if TYPE_CHECKING:
     from cipherlearn._net import EncryptedPredictionNet

@@ -20,8 +20,6 @@ from cipherlearn._circuit import Circuit
 from cipherlearn._classifier import NeuralNetClassifier
 from cipherlearn._exceptions import ArtefactError
 from cipherlearn._net import EncryptedPredictionNet, NotCompiledError
-from cipherlearn._program import OutputScaler
-from cipherlearn._program_io import save_program
 from cipherlearn._version import __version__
 from cipherlearn.deployment._archive import write_file
 from cipherlearn.deployment._client import FHEClient, raw_outputs
@@ -37,6 +35,8 @@ from cipherlearn.engines.concrete_runtime import (
     compile_library,
     engine_version,
 )
+from cipherlearn.program._file import save_program
+from cipherlearn.program._program import OutputScaler
 
 __all__ = ["export"]
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, Protocol
 
 from cipherlearn._exceptions import CompilationError, EngineNotFoundError
-from cipherlearn._program import IntArray, IntegerProgram
+from cipherlearn.program._program import IntArray, IntegerProgram
 
 __all__ = ["Engine", "EngineCircuit", "compilation_error", "engine_name", "load_engine"]
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from cipherlearn._exceptions import CompilationError, UnsupportedByEngineError
-from cipherlearn._program import IntArray, IntegerLayer, IntegerProgram
 from cipherlearn.engines import compilation_error
 from cipherlearn.engines._compilation import compilation
+from cipherlearn.program._program import IntArray, IntegerLayer, IntegerProgram
 
 with warnings.catch_warnings():
     # concrete declares its namespace through pkg_resources, which warns on every import.

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from cipherlearn._program import IntArray, IntegerLayer, IntegerProgram
 from cipherlearn.engines import compilation_error
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._concrete import keep_broken_pipes_errors  # isort: split
 
 from concrete import fhe
 from concrete.fhe.extensions.tag import tag_context
+
+from cipherlearn.program._program import IntArray, IntegerLayer, IntegerProgram
 
 __all__ = ["ConcretePythonCircuit", "compile_program", "table_bits"]
 

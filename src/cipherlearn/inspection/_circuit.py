@@ -14,7 +14,7 @@ from cipherlearn.inspection._models import find_network
 if TYPE_CHECKING:
     from cipherlearn._circuit import Circuit
     from cipherlearn._net import EncryptedPredictionNet
-    from cipherlearn._program import IntegerLayer
+    from cipherlearn.program._program import IntegerLayer
 
 __all__ = ["CircuitDisplay"]
 

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
 
 __all__ = ["simplify"]
 
@@ -30,7 +30,7 @@ def simplify(program: IntegerProgram) -> IntegerProgram:
     --------
     >>> import numpy as np
     >>> from cipherlearn import NeuralNetClassifier
-    >>> from cipherlearn._simplification import simplify
+    >>> from cipherlearn.program._passes import simplify
     >>> X = np.arange(20.0)[:, None]
     >>> clf = NeuralNetClassifier(max_epochs=5).fit(X, np.arange(20) > 9)
     >>> simplify(clf.program_).n_bootstraps == clf.program_.n_bootstraps  # fit did it

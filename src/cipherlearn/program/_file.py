@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ProgramFormatError
 from cipherlearn._members import array_bytes, array_from, read_members, refusing_damage
-from cipherlearn._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
 
 __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
 

@@ -42,7 +42,7 @@ class IntegerRange:
 
     Examples
     --------
-    >>> from cipherlearn._program import IntegerRange
+    >>> from cipherlearn.program._program import IntegerRange
     >>> IntegerRange(-30, 33).n_bits
     6
     """
@@ -86,7 +86,7 @@ class InputQuantizer(_Immutable):
 
     Examples
     --------
-    >>> from cipherlearn._program import InputQuantizer
+    >>> from cipherlearn.program._program import InputQuantizer
     >>> quantizer = InputQuantizer(2, [0, 1], [[1.0, 2.0, 3.0], [0.5, float("inf"), float("inf")]])
     >>> quantizer([[2.5, 0.0], [0.0, 7.0]])
     array([[2, 0],

@@ -1,0 +1,1 @@
+"""The exact integer form of a network, in NumPy alone."""

@@ -14,7 +14,7 @@ from sklearn.datasets import load_digits
 from torch.nn.functional import linear as linear_map
 
 from cipherlearn import NeuralNetClassifier, _lowering
-from cipherlearn._layers import ActivationQuantizer, SparseQuantLinear
+from cipherlearn.nn._layers import ActivationQuantizer, SparseQuantLinear
 
 
 def integers(tensor):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cipherlearn import max_active_neurons
-from cipherlearn._budget import fan_in, l1_limit, neuron_budget
+from cipherlearn.nn._budget import fan_in, l1_limit, neuron_budget
 
 
 @pytest.mark.parametrize(

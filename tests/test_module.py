@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cipherlearn import SparseQuantNeuralNetImpl
-from cipherlearn._layers import SparseQuantLinear
+from cipherlearn.nn._layers import SparseQuantLinear
 
 
 def outputs(module, X):

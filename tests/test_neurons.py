@@ -10,7 +10,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import NotFittedError
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
-from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
+from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_neurons
 
 
 @pytest.fixture(scope="module")

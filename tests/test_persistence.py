@@ -18,7 +18,7 @@ from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
 
 TYPES = {
     "cipherlearn._classifier.NeuralNetClassifier",
-    "cipherlearn._module.SparseQuantNeuralNetImpl",
+    "cipherlearn.nn._network.SparseQuantNeuralNetImpl",
     "torch.nn.modules.activation.ReLU",
     "torch.optim.adam.Adam",
     "torch.utils.data.dataloader.DataLoader",

@@ -19,10 +19,10 @@ from sklearn.preprocessing import OneHotEncoder
 from skorch.dataset import ValidSplit
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
-from cipherlearn._encoding import InputEncoder
 from cipherlearn._features import as_csr
 from cipherlearn._report import observed_widths
 from cipherlearn._samples import merge_duplicates
+from cipherlearn.nn._encoder import InputEncoder
 from cipherlearn.program._program import InputQuantizer
 
 FORMATS = {

@@ -8,7 +8,6 @@ from cipherlearn._lazy import lazy_names
 from cipherlearn._version import __version__
 
 if TYPE_CHECKING:
-    from cipherlearn._budget import max_active_neurons
     from cipherlearn._circuit import Circuit
     from cipherlearn._classifier import NeuralNetClassifier
     from cipherlearn._cost import CostEstimate
@@ -21,12 +20,13 @@ if TYPE_CHECKING:
         ProgramFormatError,
         UnsupportedByEngineError,
     )
-    from cipherlearn._module import SparseQuantNeuralNetImpl
     from cipherlearn._net import NotCompiledError
     from cipherlearn._regressor import NeuralNetRegressor
     from cipherlearn._report import Report
     from cipherlearn._scoring import make_fhe_scorer
     from cipherlearn._search import EncryptedSearchCV
+    from cipherlearn.nn._budget import max_active_neurons
+    from cipherlearn.nn._network import SparseQuantNeuralNetImpl
     from cipherlearn.program._file import load_program, save_program
     from cipherlearn.program._program import IntegerProgram
 
@@ -70,11 +70,11 @@ _MODULES = {
     "NotCompiledError": "_net",
     "ProgramFormatError": "_exceptions",
     "Report": "_report",
-    "SparseQuantNeuralNetImpl": "_module",
+    "SparseQuantNeuralNetImpl": "nn._network",
     "UnsupportedByEngineError": "_exceptions",
     "load_program": "program._file",
     "make_fhe_scorer": "_scoring",
-    "max_active_neurons": "_budget",
+    "max_active_neurons": "nn._budget",
     "save_program": "program._file",
 }
 

@@ -12,12 +12,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
 from cipherlearn._class_weight import weights_of_classes
-from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn._net import EncryptedPredictionNet
 from cipherlearn._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC, with_parameter
 from cipherlearn._progress import stage
 from cipherlearn._samples import merge_duplicates
+from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 
 __all__ = ["NeuralNetClassifier"]
 

@@ -7,7 +7,7 @@ import copy
 import numpy as np
 import torch
 
-from cipherlearn._module import SparseQuantNeuralNetImpl
+from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.program._passes import simplify
 from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
 

@@ -28,9 +28,7 @@ from cipherlearn._exceptions import CipherlearnError
 from cipherlearn._features import as_csr, dense_rows, is_sparse, refusing_overflow
 from cipherlearn._html import ShowsState, state_panel
 from cipherlearn._lowering import lower
-from cipherlearn._module import SparseQuantNeuralNetImpl
 from cipherlearn._names import ATTRIBUTES, COMPILE_ARGUMENTS, check_names, refusing
-from cipherlearn._neurons import choose_neurons, neuron_importance, without_neurons
 from cipherlearn._progress import say
 from cipherlearn._reference import Reference, describe_scores
 from cipherlearn._report import Report, make_report
@@ -47,6 +45,8 @@ from cipherlearn._training import (
     WeightDecay,
 )
 from cipherlearn._twin import float_twin
+from cipherlearn.nn._network import SparseQuantNeuralNetImpl
+from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_neurons
 
 if TYPE_CHECKING:
     from cipherlearn._card import ModelCard

@@ -79,7 +79,7 @@ def neuron_budget(n_max: int, n_weights: int, n_inputs: int, multiplier: float =
 
     Examples
     --------
-    >>> from cipherlearn._budget import neuron_budget
+    >>> from cipherlearn.nn._budget import neuron_budget
     >>> neuron_budget(8, 2, 2, multiplier=0.5)
     14
     """
@@ -133,7 +133,7 @@ def l1_limit(n_max: int, n_inputs: int) -> int:
 
     Examples
     --------
-    >>> from cipherlearn._budget import l1_limit
+    >>> from cipherlearn.nn._budget import l1_limit
     >>> [l1_limit(n_max, 2) for n_max in (4, 5, 6)]
     [5, 10, 21]
     """
@@ -170,7 +170,7 @@ def fan_in(weight_shape: Sequence[int]) -> int:
 
     Examples
     --------
-    >>> from cipherlearn._budget import fan_in
+    >>> from cipherlearn.nn._budget import fan_in
     >>> fan_in((16, 30)), fan_in((8, 3, 5, 5))
     (30, 75)
     """

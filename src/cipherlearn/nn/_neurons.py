@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from cipherlearn._module import SparseQuantNeuralNetImpl
+from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 
 __all__ = ["choose_neurons", "neuron_importance", "without_neurons"]
 

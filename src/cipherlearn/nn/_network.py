@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cipherlearn._budget import l1_limit, neuron_budget
 from cipherlearn._checks import check_int
-from cipherlearn._encoding import PLACEMENTS, InputEncoder
-from cipherlearn._encoding import n_codes_per_feature as default_n_codes
-from cipherlearn._layers import ActivationQuantizer, SparseQuantLinear
+from cipherlearn.nn._budget import l1_limit, neuron_budget
+from cipherlearn.nn._encoder import PLACEMENTS, InputEncoder
+from cipherlearn.nn._encoder import n_codes_per_feature as default_n_codes
+from cipherlearn.nn._layers import ActivationQuantizer, SparseQuantLinear
 
 __all__ = ["SparseQuantNeuralNetImpl"]
 

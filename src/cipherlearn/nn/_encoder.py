@@ -41,7 +41,7 @@ def n_codes_per_feature(n_features: int, n_bits: int) -> int:
 
     Examples
     --------
-    >>> from cipherlearn._encoding import n_codes_per_feature
+    >>> from cipherlearn.nn._encoder import n_codes_per_feature
     >>> [n_codes_per_feature(n_features, n_bits=2) for n_features in (2, 30, 64, 1000)]
     [16, 7, 3, 2]
     """
@@ -70,7 +70,7 @@ def place_thresholds(values: NDArray, n_thresholds: int, placement: str) -> NDAr
     Examples
     --------
     >>> import numpy as np
-    >>> from cipherlearn._encoding import place_thresholds
+    >>> from cipherlearn.nn._encoder import place_thresholds
     >>> place_thresholds(np.array([0.0, 0.0, 1.0, 3.0]), 3, "mixed")
     array([0.5, 2. ])
     >>> place_thresholds(np.arange(101.0), 3, "uniform")

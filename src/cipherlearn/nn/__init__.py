@@ -1,0 +1,1 @@
+"""The network in torch and Brevitas. It knows neither skorch nor scikit-learn."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cipherlearn import SparseQuantNeuralNetImpl
-from cipherlearn._lowering import lower
+from cipherlearn.lowering._lower import lower
 from cipherlearn.nn._encoder import PLACEMENTS, InputEncoder, n_codes_per_feature, place_thresholds
 
 finite = st.floats(allow_nan=False, allow_infinity=False)

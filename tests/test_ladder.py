@@ -10,7 +10,7 @@ import torch
 from cases import far_and_near, needs_concrete_python, random_module
 
 from cipherlearn import Circuit
-from cipherlearn._lowering import lower
+from cipherlearn.lowering._lower import lower
 
 ACTIVATIONS = [
     torch.nn.ReLU,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from cipherlearn import IntegerProgram, SparseQuantNeuralNetImpl
-from cipherlearn._lowering import lower
+from cipherlearn.lowering._lower import lower
 from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerRange, OutputScaler
 
 

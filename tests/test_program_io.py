@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from cipherlearn import ProgramFormatError, _members, load_program, save_program
-from cipherlearn._lowering import lower
+from cipherlearn.lowering._lower import lower
 from cipherlearn.program._file import _affine_quantizer
 
 DATA = Path(__file__).parent / "data"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cipherlearn import Circuit, NeuralNetClassifier, SparseQuantNeuralNetImpl
-from cipherlearn._lowering import lower
+from cipherlearn.lowering._lower import lower
 from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cipherlearn import IntegerProgram
-from cipherlearn._lowering import lower
+from cipherlearn.lowering._lower import lower
 from cipherlearn.program._passes import simplify
 from cipherlearn.program._program import IntegerLayer, OutputScaler
 

@@ -27,7 +27,6 @@ from cipherlearn._cost import CostEstimate, estimate_cost
 from cipherlearn._exceptions import CipherlearnError
 from cipherlearn._features import as_csr, dense_rows, is_sparse, refusing_overflow
 from cipherlearn._html import ShowsState, state_panel
-from cipherlearn._lowering import lower
 from cipherlearn._names import ATTRIBUTES, COMPILE_ARGUMENTS, check_names, refusing
 from cipherlearn._progress import say
 from cipherlearn._reference import Reference, describe_scores
@@ -45,6 +44,7 @@ from cipherlearn._training import (
     WeightDecay,
 )
 from cipherlearn._twin import float_twin
+from cipherlearn.lowering._lower import lower
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_neurons
 

@@ -42,7 +42,7 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
     --------
     >>> import torch
     >>> from cipherlearn import SparseQuantNeuralNetImpl
-    >>> from cipherlearn._lowering import lower
+    >>> from cipherlearn.lowering._lower import lower
     >>> _ = torch.manual_seed(0)
     >>> X = torch.randn(50, 4)
     >>> module = SparseQuantNeuralNetImpl(input_dim=4, n_outputs=3)

@@ -1,0 +1,1 @@
+"""A trained network in, its integer program out."""

@@ -10,7 +10,7 @@ from skorch.helper import predefined_split
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from cipherlearn import NeuralNetClassifier
-from cipherlearn._batches import TensorBatches
+from cipherlearn.training._batches import TensorBatches
 
 X, y = np.arange(14.0).reshape(7, 2), np.arange(7)
 

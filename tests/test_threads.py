@@ -10,7 +10,7 @@ from cases import blobs
 from skorch.callbacks import Callback
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
-from cipherlearn._threads import one_thread
+from cipherlearn.training._threads import one_thread
 
 SETTING = 3
 

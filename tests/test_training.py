@@ -21,7 +21,7 @@ from cipherlearn import (
     SparseQuantNeuralNetImpl,
     max_active_neurons,
 )
-from cipherlearn._training import Phase, WeightDecay, prune
+from cipherlearn.training._callbacks import Phase, WeightDecay, prune
 
 # A budget of 3 weights in every layer, whatever the defaults.
 THREE_WEIGHTS = {

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from cipherlearn._reference import describe_scores
 from cipherlearn._words import of_trained, power
+from cipherlearn.training._reference import describe_scores
 
 if TYPE_CHECKING:
     from cipherlearn._circuit import Circuit

@@ -20,7 +20,6 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
 from torch.utils.data import DataLoader
 
-from cipherlearn._batches import RowDataset, TensorBatches, holds_arrays
 from cipherlearn._checks import check_execute_in_fhe, check_int
 from cipherlearn._circuit import Circuit
 from cipherlearn._cost import CostEstimate, estimate_cost
@@ -29,12 +28,15 @@ from cipherlearn._features import as_csr, dense_rows, is_sparse, refusing_overfl
 from cipherlearn._html import ShowsState, state_panel
 from cipherlearn._names import ATTRIBUTES, COMPILE_ARGUMENTS, check_names, refusing
 from cipherlearn._progress import say
-from cipherlearn._reference import Reference, describe_scores
 from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
 from cipherlearn._state import plain_state, restore
-from cipherlearn._threads import one_thread, threads_for
-from cipherlearn._training import (
+from cipherlearn._twin import float_twin
+from cipherlearn.lowering._lower import lower
+from cipherlearn.nn._network import SparseQuantNeuralNetImpl
+from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_neurons
+from cipherlearn.training._batches import RowDataset, TensorBatches, holds_arrays
+from cipherlearn.training._callbacks import (
     CosineDecay,
     EpochLog,
     Phase,
@@ -43,10 +45,8 @@ from cipherlearn._training import (
     TrainingProgress,
     WeightDecay,
 )
-from cipherlearn._twin import float_twin
-from cipherlearn.lowering._lower import lower
-from cipherlearn.nn._network import SparseQuantNeuralNetImpl
-from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_neurons
+from cipherlearn.training._reference import Reference, describe_scores
+from cipherlearn.training._threads import one_thread, threads_for
 
 if TYPE_CHECKING:
     from cipherlearn._card import ModelCard

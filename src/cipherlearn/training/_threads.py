@@ -33,7 +33,7 @@ def one_thread() -> Iterator[None]:
     Examples
     --------
     >>> import torch
-    >>> from cipherlearn._threads import one_thread
+    >>> from cipherlearn.training._threads import one_thread
     >>> before = torch.get_num_threads()
     >>> with one_thread():
     ...     torch.get_num_threads()

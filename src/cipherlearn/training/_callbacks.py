@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from skorch.callbacks import Callback, PrintLog
 
-from cipherlearn._batches import arrays_of
 from cipherlearn._features import dense_rows, is_sparse
 from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
+from cipherlearn.training._batches import arrays_of
 
 __all__ = [
     "CosineDecay",

@@ -29,7 +29,7 @@ from latency import environment
 from sklearn.datasets import load_breast_cancer
 
 from cipherlearn import Circuit, NeuralNetClassifier
-from cipherlearn._workers import Evaluation, _Evaluator
+from cipherlearn.circuit._joblib import Evaluation, _Evaluator
 
 FOUR_BITS = {"module__n_hidden_accum_bits": 4, "module__n_output_accum_bits": 6}
 NETWORKS = {

@@ -18,7 +18,7 @@ import numpy as np
 from latency import environment
 
 from cipherlearn import Circuit
-from cipherlearn._cost import Precision, bare_program
+from cipherlearn.circuit._cost import Precision, bare_program
 
 HIDDEN = Precision(n_bits=4, lsbs_to_remove=0, norm2=8, largest=3)
 OUTPUT = Precision(n_bits=6, lsbs_to_remove=0, norm2=32, largest=0)

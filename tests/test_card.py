@@ -20,7 +20,7 @@ from skops.card import Card
 from torch.utils.data import TensorDataset
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
-from cipherlearn._circuit import DEFAULT_P_ERROR
+from cipherlearn.circuit._circuit import DEFAULT_P_ERROR
 from cipherlearn.engines import engine_name
 
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}

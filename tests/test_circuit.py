@@ -30,7 +30,7 @@ from cipherlearn import (
     NeuralNetRegressor,
     NotCompiledError,
 )
-from cipherlearn._circuit import DEFAULT_P_ERROR
+from cipherlearn.circuit._circuit import DEFAULT_P_ERROR
 from cipherlearn.program._program import InputQuantizer, IntegerLayer, OutputScaler
 
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}

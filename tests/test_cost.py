@@ -15,7 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cipherlearn import Circuit, EncryptedSearchCV, NeuralNetClassifier, NeuralNetRegressor
-from cipherlearn._cost import Precision, bare_program
+from cipherlearn.circuit._cost import Precision, bare_program
 
 matplotlib.use("Agg")
 

@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 from cipherlearn import NeuralNetClassifier, make_fhe_scorer
 from cipherlearn._exceptions import CompilationError
-from cipherlearn._workers import Evaluation, _evaluate, evaluate_batches
+from cipherlearn.circuit._joblib import Evaluation, _evaluate, evaluate_batches
 
 pytestmark = [
     needs_concrete_python("has no serialized circuits"),
@@ -65,7 +65,7 @@ class InRounds(ThreadingBackend):
 
 
 def test_a_backend_that_gives_results_at_the_end_is_asked_in_rounds(clf, rows, monkeypatch):
-    monkeypatch.setattr("cipherlearn._workers._CALLS_PER_JOB", 1)
+    monkeypatch.setattr("cipherlearn.circuit._joblib._CALLS_PER_JOB", 1)
     joblib.register_parallel_backend("in rounds", InRounds)
     with joblib.parallel_config(backend="in rounds", n_jobs=2):
         assert_same(clf, rows[0][:11])
@@ -146,7 +146,8 @@ def test_a_killed_process_loses_no_row(clf, rows):
 def test_workers_get_no_secret_key(clf, rows, monkeypatch):
     given = []
     monkeypatch.setattr(
-        "cipherlearn._workers._evaluate", lambda *call: given.append(call) or _evaluate(*call)
+        "cipherlearn.circuit._joblib._evaluate",
+        lambda *call: given.append(call) or _evaluate(*call),
     )
     with joblib.parallel_config(backend="threading", n_jobs=2):
         clf.circuit_._evaluation = None
@@ -180,7 +181,7 @@ def test_an_error_of_encryption_is_raised(clf):
 
 
 def test_workers_that_always_die_are_given_up(monkeypatch):
-    monkeypatch.setattr("cipherlearn._workers._evaluate", _die)
+    monkeypatch.setattr("cipherlearn.circuit._joblib._evaluate", _die)
     evaluation = Evaluation({}, {}, b"")
     with pytest.raises(joblib.externals.loky.process_executor.TerminatedWorkerError):
         list(evaluate_batches(lambda number: b"", 2, evaluation, 2))

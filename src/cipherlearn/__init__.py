@@ -8,9 +8,7 @@ from cipherlearn._lazy import lazy_names
 from cipherlearn._version import __version__
 
 if TYPE_CHECKING:
-    from cipherlearn._circuit import Circuit
     from cipherlearn._classifier import NeuralNetClassifier
-    from cipherlearn._cost import CostEstimate
     from cipherlearn._exceptions import (
         AccumulatorOverflowError,
         AccuracyLossWarning,
@@ -25,6 +23,8 @@ if TYPE_CHECKING:
     from cipherlearn._report import Report
     from cipherlearn._scoring import make_fhe_scorer
     from cipherlearn._search import EncryptedSearchCV
+    from cipherlearn.circuit._circuit import Circuit
+    from cipherlearn.circuit._cost import CostEstimate
     from cipherlearn.nn._budget import max_active_neurons
     from cipherlearn.nn._network import SparseQuantNeuralNetImpl
     from cipherlearn.program._file import load_program, save_program
@@ -59,9 +59,9 @@ _MODULES = {
     "AccumulatorOverflowError": "_exceptions",
     "AccuracyLossWarning": "_exceptions",
     "CipherlearnError": "_exceptions",
-    "Circuit": "_circuit",
+    "Circuit": "circuit._circuit",
     "CompilationError": "_exceptions",
-    "CostEstimate": "_cost",
+    "CostEstimate": "circuit._cost",
     "EncryptedSearchCV": "_search",
     "EngineNotFoundError": "_exceptions",
     "IntegerProgram": "program._program",

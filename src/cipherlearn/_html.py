@@ -13,7 +13,7 @@ from cipherlearn._words import of_trained, power
 from cipherlearn.training._reference import describe_scores
 
 if TYPE_CHECKING:
-    from cipherlearn._circuit import Circuit
+    from cipherlearn.circuit._circuit import Circuit
     from cipherlearn.program._program import IntegerProgram
 
 __all__ = [
@@ -82,7 +82,7 @@ class ShowsState:
 def state_panel(net: Any) -> str:
     """Describe how far an estimator is, as HTML: trained, compiled, and what it costs."""
     # It knows circuits, which have HTML of their own.
-    from cipherlearn._cost import known_cost
+    from cipherlearn.circuit._cost import known_cost
 
     if not hasattr(net, "program_"):
         return panel("Not fitted", paragraphs(["Call fit, then compile for encrypted prediction."]))

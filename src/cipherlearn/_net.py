@@ -21,8 +21,6 @@ from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
 from torch.utils.data import DataLoader
 
 from cipherlearn._checks import check_execute_in_fhe, check_int
-from cipherlearn._circuit import Circuit
-from cipherlearn._cost import CostEstimate, estimate_cost
 from cipherlearn._exceptions import CipherlearnError
 from cipherlearn._features import as_csr, dense_rows, is_sparse, refusing_overflow
 from cipherlearn._html import ShowsState, state_panel
@@ -32,6 +30,8 @@ from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
 from cipherlearn._state import plain_state, restore
 from cipherlearn._twin import float_twin
+from cipherlearn.circuit._circuit import Circuit
+from cipherlearn.circuit._cost import CostEstimate, estimate_cost
 from cipherlearn.lowering._lower import lower
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_neurons

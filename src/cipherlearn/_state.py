@@ -12,7 +12,7 @@ import torch
 from skorch.history import History
 from skorch.utils import get_map_location
 
-from cipherlearn._circuit import Circuit
+from cipherlearn.circuit._circuit import Circuit
 from cipherlearn.program._file import load_program, save_program
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._checks import check_int
-from cipherlearn._circuit import Circuit
 from cipherlearn._classifier import NeuralNetClassifier
 from cipherlearn._exceptions import ArtefactError
 from cipherlearn._net import EncryptedPredictionNet, NotCompiledError
 from cipherlearn._version import __version__
+from cipherlearn.circuit._circuit import Circuit
 from cipherlearn.deployment._archive import write_file
 from cipherlearn.deployment._client import FHEClient, raw_outputs
 from cipherlearn.deployment._messages import Frame

@@ -12,8 +12,8 @@ from cipherlearn._words import count, neurons
 from cipherlearn.inspection._models import find_network
 
 if TYPE_CHECKING:
-    from cipherlearn._circuit import Circuit
     from cipherlearn._net import EncryptedPredictionNet
+    from cipherlearn.circuit._circuit import Circuit
     from cipherlearn.program._program import IntegerLayer
 
 __all__ = ["CircuitDisplay"]

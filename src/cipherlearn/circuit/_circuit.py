@@ -16,7 +16,7 @@ from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._html import circuit_html, panel, program_html
 from cipherlearn._progress import progress_bar, stage
 from cipherlearn._words import count, power
-from cipherlearn._workers import Evaluation, evaluate_batches
+from cipherlearn.circuit._joblib import Evaluation, evaluate_batches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
 from cipherlearn.program._program import IntArray, IntegerProgram
 

@@ -1,0 +1,1 @@
+"""A program on ciphertexts of one process: keys, batches, workers and cost."""

@@ -36,7 +36,7 @@ else:
         "src/cipherlearn/deployment/*",
         "tests/serving.py",
         # Cards need skops, notebooks jupytext, and the metadata promises the successor.
-        "src/cipherlearn/_card.py",
+        "src/cipherlearn/inspection/_card.py",
         "tests/notebooks.py",
         "src/cipherlearn/_net.py",
         *(

@@ -22,7 +22,6 @@ from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from skorch.dataset import ValidSplit
 
 from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, NeuralNetRegressor, _cost
-from cipherlearn._html import html_table
 from cipherlearn.inspection import (
     AccumulatorDisplay,
     CircuitDisplay,
@@ -32,6 +31,7 @@ from cipherlearn.inspection import (
     TrainingHistoryDisplay,
     WeightBudgetDisplay,
 )
+from cipherlearn.inspection._html import html_table
 
 matplotlib.use("Agg")
 

@@ -16,7 +16,7 @@ METADATA = distribution("cipherlearn").metadata
 
 # What each extra is for: these import once it is installed.
 PROMISES = {
-    "card": ["cipherlearn._card"],
+    "card": ["cipherlearn.inspection._card"],
     "client": [
         "cipherlearn.deployment._remote",
         *("cryptography", "pandas", "pyarrow", "requests", "skops.io"),

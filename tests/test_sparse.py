@@ -20,8 +20,8 @@ from skorch.dataset import ValidSplit
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
 from cipherlearn._features import as_csr
-from cipherlearn._report import observed_widths
 from cipherlearn._samples import merge_duplicates
+from cipherlearn.inspection._report import observed_widths
 from cipherlearn.nn._encoder import InputEncoder
 from cipherlearn.program._program import InputQuantizer
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     )
     from cipherlearn._net import NotCompiledError
     from cipherlearn._regressor import NeuralNetRegressor
-    from cipherlearn._report import Report
     from cipherlearn._scoring import make_fhe_scorer
     from cipherlearn._search import EncryptedSearchCV
     from cipherlearn.circuit._circuit import Circuit
     from cipherlearn.circuit._cost import CostEstimate
+    from cipherlearn.inspection._report import Report
     from cipherlearn.nn._budget import max_active_neurons
     from cipherlearn.nn._network import SparseQuantNeuralNetImpl
     from cipherlearn.program._file import load_program, save_program
@@ -69,7 +69,7 @@ _MODULES = {
     "NeuralNetRegressor": "_regressor",
     "NotCompiledError": "_net",
     "ProgramFormatError": "_exceptions",
-    "Report": "_report",
+    "Report": "inspection._report",
     "SparseQuantNeuralNetImpl": "nn._network",
     "UnsupportedByEngineError": "_exceptions",
     "load_program": "program._file",

@@ -23,15 +23,15 @@ from torch.utils.data import DataLoader
 from cipherlearn._checks import check_execute_in_fhe, check_int
 from cipherlearn._exceptions import CipherlearnError
 from cipherlearn._features import as_csr, dense_rows, is_sparse, refusing_overflow
-from cipherlearn._html import ShowsState, state_panel
 from cipherlearn._names import ATTRIBUTES, COMPILE_ARGUMENTS, check_names, refusing
 from cipherlearn._progress import say
-from cipherlearn._report import Report, make_report
 from cipherlearn._samples import sample_rows
 from cipherlearn._state import plain_state, restore
 from cipherlearn._twin import float_twin
 from cipherlearn.circuit._circuit import Circuit
 from cipherlearn.circuit._cost import CostEstimate, estimate_cost
+from cipherlearn.inspection._html import ShowsState, state_panel
+from cipherlearn.inspection._report import Report, make_report
 from cipherlearn.lowering._lower import lower
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_neurons
@@ -49,7 +49,7 @@ from cipherlearn.training._reference import Reference, describe_scores
 from cipherlearn.training._threads import one_thread, threads_for
 
 if TYPE_CHECKING:
-    from cipherlearn._card import ModelCard
+    from cipherlearn.inspection._card import ModelCard
 
 __all__ = ["EncryptedPredictionNet", "NotCompiledError"]
 
@@ -793,7 +793,7 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
         """
         check_is_fitted(self)
         # It needs skops.
-        from cipherlearn._card import make_card
+        from cipherlearn.inspection._card import make_card
 
         return make_card(self, X, y)
 

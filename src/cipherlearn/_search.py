@@ -15,11 +15,11 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
-from cipherlearn._html import ShowsState, html_table, panel, paragraphs
 from cipherlearn._progress import progress_bar, say
 from cipherlearn._scoring import EncryptedPredictions
 from cipherlearn._words import count
 from cipherlearn._wrappers import final_network
+from cipherlearn.inspection._html import ShowsState, html_table, panel, paragraphs
 
 __all__ = ["EncryptedSearchCV", "frontier"]
 

@@ -13,11 +13,11 @@ from joblib import effective_n_jobs
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
-from cipherlearn._html import circuit_html, panel, program_html
 from cipherlearn._progress import progress_bar, stage
 from cipherlearn._words import count, power
 from cipherlearn.circuit._joblib import Evaluation, evaluate_batches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
+from cipherlearn.inspection._html import circuit_html, panel, program_html
 from cipherlearn.program._program import IntArray, IntegerProgram
 
 __all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]

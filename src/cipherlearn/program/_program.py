@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._features import as_floats, dense_rows, is_sparse
-from cipherlearn._html import panel, program_html
 from cipherlearn._words import bootstraps, count
+from cipherlearn.inspection._html import panel, program_html
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cipherlearn._axes import axes_grid
 from cipherlearn._words import neurons
-from cipherlearn.inspection._models import find_network
+from cipherlearn.inspection._axes import axes_grid
+from cipherlearn.inspection._fitted import find_network
 
 __all__ = ["WeightBudgetDisplay"]
 

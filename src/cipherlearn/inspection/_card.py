@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import is_classifier
 
-from cipherlearn._report import Report
 from cipherlearn._samples import sample_rows
 from cipherlearn._version import __version__
 from cipherlearn._words import of_trained
 from cipherlearn.circuit._circuit import DEFAULT_P_ERROR
 from cipherlearn.engines import engine_name
+from cipherlearn.inspection._report import Report
 from cipherlearn.training._reference import describe_scores
 
 try:
@@ -92,7 +92,7 @@ def make_card(
     Examples
     --------
     >>> from cipherlearn import NeuralNetClassifier
-    >>> from cipherlearn._card import make_card
+    >>> from cipherlearn.inspection._card import make_card
     >>> clf = NeuralNetClassifier(module__n_layers=1, max_epochs=5)
     >>> card = make_card(clf.fit([[0.0], [1.0], [2.0], [3.0]], [0, 0, 1, 1]))
     >>> card.front_matter["pipeline_tag"]

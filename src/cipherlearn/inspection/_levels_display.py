@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cipherlearn._axes import axes_grid
-from cipherlearn.inspection._models import find_network, network_inputs
+from cipherlearn.inspection._axes import axes_grid
+from cipherlearn.inspection._fitted import find_network, network_inputs
 
 __all__ = ["IntegerLevelsDisplay"]
 

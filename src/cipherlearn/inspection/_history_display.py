@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cipherlearn._axes import one_axes
-from cipherlearn.inspection._models import find_network
+from cipherlearn.inspection._axes import one_axes
+from cipherlearn.inspection._fitted import find_network
 
 __all__ = ["TrainingHistoryDisplay"]
 

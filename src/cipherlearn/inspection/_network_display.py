@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cipherlearn._axes import one_axes
 from cipherlearn._words import neurons
-from cipherlearn.inspection._models import class_names as names_of_outputs
-from cipherlearn.inspection._models import feature_names as names_of_features
-from cipherlearn.inspection._models import find_network
+from cipherlearn.inspection._axes import one_axes
+from cipherlearn.inspection._fitted import class_names as names_of_outputs
+from cipherlearn.inspection._fitted import feature_names as names_of_features
+from cipherlearn.inspection._fitted import find_network
 
 __all__ = ["NetworkDisplay"]
 

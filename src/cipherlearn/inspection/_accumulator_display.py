@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cipherlearn._axes import one_axes
-from cipherlearn._report import observed_widths
-from cipherlearn.inspection._models import find_network, network_inputs
+from cipherlearn.inspection._axes import one_axes
+from cipherlearn.inspection._fitted import find_network, network_inputs
+from cipherlearn.inspection._report import observed_widths
 
 __all__ = ["AccumulatorDisplay"]
 

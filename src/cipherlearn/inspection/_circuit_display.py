@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cipherlearn._axes import one_axes
-from cipherlearn._html import error_probability
 from cipherlearn._words import count, neurons
-from cipherlearn.inspection._models import find_network
+from cipherlearn.inspection._axes import one_axes
+from cipherlearn.inspection._fitted import find_network
+from cipherlearn.inspection._html import error_probability
 
 if TYPE_CHECKING:
     from cipherlearn._net import EncryptedPredictionNet

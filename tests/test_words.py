@@ -13,11 +13,11 @@ from cases import TINY, blobs
 from sklearn.pipeline import make_pipeline
 
 from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, _circuit, _cost
-from cipherlearn._search import frontier
 from cipherlearn.circuit._cost import CostEstimate
 from cipherlearn.deployment import FHEClient, FHEServer
 from cipherlearn.inspection import CircuitDisplay, NetworkDisplay, WeightBudgetDisplay
 from cipherlearn.inspection._report import make_report
+from cipherlearn.model_selection._search import frontier
 
 matplotlib.use("Agg")
 

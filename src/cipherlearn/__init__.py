@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     )
     from cipherlearn._net import NotCompiledError
     from cipherlearn._regressor import NeuralNetRegressor
-    from cipherlearn._scoring import make_fhe_scorer
-    from cipherlearn._search import EncryptedSearchCV
     from cipherlearn.circuit._circuit import Circuit
     from cipherlearn.circuit._cost import CostEstimate
     from cipherlearn.inspection._report import Report
+    from cipherlearn.model_selection._scoring import make_fhe_scorer
+    from cipherlearn.model_selection._search import EncryptedSearchCV
     from cipherlearn.nn._budget import max_active_neurons
     from cipherlearn.nn._network import SparseQuantNeuralNetImpl
     from cipherlearn.program._file import load_program, save_program
@@ -62,7 +62,7 @@ _MODULES = {
     "Circuit": "circuit._circuit",
     "CompilationError": "_exceptions",
     "CostEstimate": "circuit._cost",
-    "EncryptedSearchCV": "_search",
+    "EncryptedSearchCV": "model_selection._search",
     "EngineNotFoundError": "_exceptions",
     "IntegerProgram": "program._program",
     "NeuralNetClassifier": "_classifier",
@@ -73,7 +73,7 @@ _MODULES = {
     "SparseQuantNeuralNetImpl": "nn._network",
     "UnsupportedByEngineError": "_exceptions",
     "load_program": "program._file",
-    "make_fhe_scorer": "_scoring",
+    "make_fhe_scorer": "model_selection._scoring",
     "max_active_neurons": "nn._budget",
     "save_program": "program._file",
 }

@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 from sklearn.metrics import check_scoring
 from sklearn.utils.validation import check_is_fitted
 
-from cipherlearn._search import EncryptedSearchCV, frontier
 from cipherlearn.inspection._axes import one_axes
 from cipherlearn.inspection._fitted import find_network
+from cipherlearn.model_selection._search import EncryptedSearchCV, frontier
 
 __all__ = ["LatencyDisplay"]
 

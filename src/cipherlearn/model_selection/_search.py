@@ -16,10 +16,10 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._progress import progress_bar, say
-from cipherlearn._scoring import EncryptedPredictions
 from cipherlearn._words import count
 from cipherlearn._wrappers import final_network
 from cipherlearn.inspection._html import ShowsState, html_table, panel, paragraphs
+from cipherlearn.model_selection._scoring import EncryptedPredictions
 
 __all__ = ["EncryptedSearchCV", "frontier"]
 
@@ -296,7 +296,7 @@ def frontier(seconds: NDArray, scores: NDArray) -> NDArray[np.intp]:
     Examples
     --------
     >>> import numpy as np
-    >>> from cipherlearn._search import frontier
+    >>> from cipherlearn.model_selection._search import frontier
     >>> frontier(np.array([3.0, 1.0, 2.0]), np.array([0.9, 0.7, 0.6]))
     array([1, 0])
     """

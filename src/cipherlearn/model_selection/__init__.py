@@ -1,0 +1,1 @@
+"""Scores on ciphertexts, and the search for the fastest network."""

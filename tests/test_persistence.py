@@ -17,7 +17,7 @@ from sklearn.preprocessing import StandardScaler
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
 
 TYPES = {
-    "cipherlearn._classifier.NeuralNetClassifier",
+    "cipherlearn.estimators._classifier.NeuralNetClassifier",
     "cipherlearn.nn._network.SparseQuantNeuralNetImpl",
     "torch.nn.modules.activation.ReLU",
     "torch.optim.adam.Adam",

@@ -8,7 +8,6 @@ from cipherlearn._lazy import lazy_names
 from cipherlearn._version import __version__
 
 if TYPE_CHECKING:
-    from cipherlearn._classifier import NeuralNetClassifier
     from cipherlearn._exceptions import (
         AccumulatorOverflowError,
         AccuracyLossWarning,
@@ -18,10 +17,11 @@ if TYPE_CHECKING:
         ProgramFormatError,
         UnsupportedByEngineError,
     )
-    from cipherlearn._net import NotCompiledError
-    from cipherlearn._regressor import NeuralNetRegressor
     from cipherlearn.circuit._circuit import Circuit
     from cipherlearn.circuit._cost import CostEstimate
+    from cipherlearn.estimators._base import NotCompiledError
+    from cipherlearn.estimators._classifier import NeuralNetClassifier
+    from cipherlearn.estimators._regressor import NeuralNetRegressor
     from cipherlearn.inspection._report import Report
     from cipherlearn.model_selection._scoring import make_fhe_scorer
     from cipherlearn.model_selection._search import EncryptedSearchCV
@@ -65,9 +65,9 @@ _MODULES = {
     "EncryptedSearchCV": "model_selection._search",
     "EngineNotFoundError": "_exceptions",
     "IntegerProgram": "program._program",
-    "NeuralNetClassifier": "_classifier",
-    "NeuralNetRegressor": "_regressor",
-    "NotCompiledError": "_net",
+    "NeuralNetClassifier": "estimators._classifier",
+    "NeuralNetRegressor": "estimators._regressor",
+    "NotCompiledError": "estimators._base",
     "ProgramFormatError": "_exceptions",
     "Report": "inspection._report",
     "SparseQuantNeuralNetImpl": "nn._network",

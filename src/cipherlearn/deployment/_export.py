@@ -16,9 +16,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._checks import check_int
-from cipherlearn._classifier import NeuralNetClassifier
 from cipherlearn._exceptions import ArtefactError
-from cipherlearn._net import EncryptedPredictionNet, NotCompiledError
 from cipherlearn._version import __version__
 from cipherlearn.circuit._circuit import Circuit
 from cipherlearn.deployment._archive import write_file
@@ -35,6 +33,8 @@ from cipherlearn.engines.concrete_runtime import (
     compile_library,
     engine_version,
 )
+from cipherlearn.estimators._base import EncryptedPredictionNet, NotCompiledError
+from cipherlearn.estimators._classifier import NeuralNetClassifier
 from cipherlearn.program._file import save_program
 from cipherlearn.program._program import OutputScaler
 

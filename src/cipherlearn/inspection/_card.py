@@ -27,7 +27,7 @@ except ImportError as error:
     raise ImportError("A model card needs skops: pip install 'cipherlearn[card]'") from error
 
 if TYPE_CHECKING:
-    from cipherlearn._net import EncryptedPredictionNet
+    from cipherlearn.estimators._base import EncryptedPredictionNet
 
 __all__ = ["ModelCard", "make_card"]
 

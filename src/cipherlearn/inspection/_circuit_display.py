@@ -12,8 +12,8 @@ from cipherlearn.inspection._fitted import find_network
 from cipherlearn.inspection._html import error_probability
 
 if TYPE_CHECKING:
-    from cipherlearn._net import EncryptedPredictionNet
     from cipherlearn.circuit._circuit import Circuit
+    from cipherlearn.estimators._base import EncryptedPredictionNet
     from cipherlearn.program._program import IntegerLayer
 
 __all__ = ["CircuitDisplay"]

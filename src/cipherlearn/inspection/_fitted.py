@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from cipherlearn._wrappers import final_network, unwrapped
 
 if TYPE_CHECKING:
-    from cipherlearn._net import EncryptedPredictionNet
+    from cipherlearn.estimators._base import EncryptedPredictionNet
 
 __all__ = ["class_names", "feature_names", "find_network", "network_inputs"]
 

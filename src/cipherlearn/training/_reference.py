@@ -14,7 +14,7 @@ from cipherlearn._features import dense_rows
 from cipherlearn._samples import sample_rows
 
 if TYPE_CHECKING:
-    from cipherlearn._net import EncryptedPredictionNet
+    from cipherlearn.estimators._base import EncryptedPredictionNet
 
 __all__ = ["Reference", "describe_scores"]
 

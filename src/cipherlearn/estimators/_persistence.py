@@ -16,7 +16,7 @@ from cipherlearn.circuit._circuit import Circuit
 from cipherlearn.program._file import load_program, save_program
 
 if TYPE_CHECKING:
-    from cipherlearn._net import EncryptedPredictionNet
+    from cipherlearn.estimators._base import EncryptedPredictionNet
 
 __all__ = ["plain_state", "restore"]
 

@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import column_or_1d
 
-from cipherlearn._names import PREDICT_ARGUMENTS, refusing
-from cipherlearn._net import EncryptedPredictionNet
-from cipherlearn._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
 from cipherlearn._progress import stage
 from cipherlearn._samples import merge_duplicates
+from cipherlearn.estimators._base import EncryptedPredictionNet
+from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
+from cipherlearn.estimators._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
 
 __all__ = ["NeuralNetRegressor"]
 

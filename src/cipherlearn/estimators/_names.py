@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from cipherlearn._net import EncryptedPredictionNet
+    from cipherlearn.estimators._base import EncryptedPredictionNet
 
 __all__ = ["ATTRIBUTES", "COMPILE_ARGUMENTS", "PREDICT_ARGUMENTS", "check_names", "refusing"]
 
@@ -193,7 +193,7 @@ def refusing(remedies: dict[str, str]) -> Callable[[Method], Method]:
 
     Examples
     --------
-    >>> from cipherlearn._names import refusing
+    >>> from cipherlearn.estimators._names import refusing
     >>> class Model:
     ...     @refusing({"fhe": "Use execute_in_fhe."})
     ...     def predict(self, execute_in_fhe=False): ...

@@ -23,13 +23,13 @@ from torch.utils.data import DataLoader
 from cipherlearn._checks import check_execute_in_fhe, check_int
 from cipherlearn._exceptions import CipherlearnError
 from cipherlearn._features import as_csr, dense_rows, is_sparse, refusing_overflow
-from cipherlearn._names import ATTRIBUTES, COMPILE_ARGUMENTS, check_names, refusing
 from cipherlearn._progress import say
 from cipherlearn._samples import sample_rows
-from cipherlearn._state import plain_state, restore
-from cipherlearn._twin import float_twin
 from cipherlearn.circuit._circuit import Circuit
 from cipherlearn.circuit._cost import CostEstimate, estimate_cost
+from cipherlearn.estimators._names import ATTRIBUTES, COMPILE_ARGUMENTS, check_names, refusing
+from cipherlearn.estimators._persistence import plain_state, restore
+from cipherlearn.estimators._twin import float_twin
 from cipherlearn.inspection._html import ShowsState, state_panel
 from cipherlearn.inspection._report import Report, make_report
 from cipherlearn.lowering._lower import lower

@@ -40,7 +40,7 @@ def weights_of_classes(
     Examples
     --------
     >>> import numpy as np
-    >>> from cipherlearn._class_weight import weights_of_classes
+    >>> from cipherlearn.estimators._class_weight import weights_of_classes
     >>> classes, indices = np.array(["no", "yes"]), np.array([0, 0, 0, 1])
     >>> weights_of_classes("balanced", None, classes, indices, np.ones(4))
     array([0.66666667, 2.        ])

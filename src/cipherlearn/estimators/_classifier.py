@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from cipherlearn._class_weight import weights_of_classes
-from cipherlearn._names import PREDICT_ARGUMENTS, refusing
-from cipherlearn._net import EncryptedPredictionNet
-from cipherlearn._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC, with_parameter
 from cipherlearn._progress import stage
 from cipherlearn._samples import merge_duplicates
+from cipherlearn.estimators._base import EncryptedPredictionNet
+from cipherlearn.estimators._class_weight import weights_of_classes
+from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
+from cipherlearn.estimators._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC, with_parameter
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 
 __all__ = ["NeuralNetClassifier"]

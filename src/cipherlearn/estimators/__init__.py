@@ -1,0 +1,1 @@
+"""The classifier and the regressor. Nothing below imports them."""

@@ -22,7 +22,7 @@ from cipherlearn.deployment._model import ClientModel, check_engine, summary
 from cipherlearn.deployment._preprocessing import load_preprocessing
 
 if TYPE_CHECKING:
-    from cipherlearn.engines.concrete_runtime import ClientRuntime
+    from cipherlearn.engines.concrete_python.runtime import ClientRuntime
 
 __all__ = ["FHEClient", "Transport"]
 
@@ -459,7 +459,7 @@ class FHEClient:
 
 
 def _runtime(model: ClientModel) -> ClientRuntime:
-    from cipherlearn.engines.concrete_runtime import ENGINE, ClientRuntime
+    from cipherlearn.engines.concrete_python.runtime import ENGINE, ClientRuntime
 
     engine = model.description["engine"]
     check_engine(engine)

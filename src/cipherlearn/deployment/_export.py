@@ -26,7 +26,7 @@ from cipherlearn.deployment._model import ClientModel, ServerModel
 from cipherlearn.deployment._preprocessing import dump_preprocessing
 from cipherlearn.deployment._security import read_specs
 from cipherlearn.deployment._server import FHEServer
-from cipherlearn.engines.concrete_runtime import (
+from cipherlearn.engines.concrete_python.runtime import (
     ENGINE,
     ClientRuntime,
     ServerRuntime,

@@ -15,7 +15,7 @@ from cipherlearn.program._program import IntArray, IntegerProgram
 __all__ = ["Engine", "EngineCircuit", "compilation_error", "engine_name", "load_engine"]
 
 # By preference. Both install ``concrete.compiler``, so an environment works with one of them.
-_MODULES = {"concrete-python": "concrete_python", "concrete-numpy": "concrete_numpy"}
+_MODULES = {"concrete-python": "concrete_python.compiler", "concrete-numpy": "concrete_numpy"}
 
 
 class Engine(Protocol):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cipherlearn._exceptions import CompilationError
 from cipherlearn.engines._compilation import compilation
-from cipherlearn.engines._concrete import compiler, keep_broken_pipes_errors
+from cipherlearn.engines.concrete_python._bindings import compiler, keep_broken_pipes_errors
 
 __all__ = [
     "ENGINE",

@@ -1,0 +1,1 @@
+"""The concrete-python engine: its compiler, a client's side and a server's side."""

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from cipherlearn import load_program
 from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer
-from cipherlearn.deployment._archive import Archive
-from cipherlearn.deployment._model import ClientModel, ServerModel
-from cipherlearn.deployment._security import _INTERCEPT, _SLOPE
+from cipherlearn.deployment.artefacts._archive import Archive
+from cipherlearn.deployment.artefacts._model import ClientModel, ServerModel
+from cipherlearn.deployment.artefacts._specs import _INTERCEPT, _SLOPE
 
 
 @pytest.fixture(scope="module")

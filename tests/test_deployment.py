@@ -29,9 +29,9 @@ from cipherlearn.deployment import (
     export,
 )
 from cipherlearn.deployment import _export as export_module
-from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._messages import Kind, Message
-from cipherlearn.deployment._model import _FIELDS
+from cipherlearn.deployment.artefacts._archive import Archive
+from cipherlearn.deployment.artefacts._model import _FIELDS
 
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
 

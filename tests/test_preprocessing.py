@@ -67,7 +67,7 @@ from sklearn.random_projection import GaussianRandomProjection, SparseRandomProj
 
 from cipherlearn import NeuralNetClassifier
 from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer, UntrustedTypesError, export
-from cipherlearn.deployment._preprocessing import dump_preprocessing, load_preprocessing
+from cipherlearn.deployment.artefacts._preprocessing import dump_preprocessing, load_preprocessing
 
 NUMBERS, HOLES, CATEGORIES, TEXT = ["a", "b", "c", "d"], ["a", "hole"], ["sort", "colour"], "text"
 

@@ -61,7 +61,7 @@ def _export(options: argparse.Namespace) -> None:
 
 def _load_model(path: Path, trusted: list[str]) -> Any:
     if path.suffix == ".skops":
-        from cipherlearn.deployment._preprocessing import load_skops
+        from cipherlearn.deployment.artefacts._preprocessing import load_skops
 
         return load_skops(path.read_bytes(), trusted, "The model", path.name)
     import joblib

@@ -19,13 +19,13 @@ from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError
 from cipherlearn._version import __version__
 from cipherlearn.circuit._circuit import Circuit
-from cipherlearn.deployment._archive import write_file
 from cipherlearn.deployment._client import FHEClient, raw_outputs
 from cipherlearn.deployment._messages import Frame
-from cipherlearn.deployment._model import ClientModel, ServerModel
-from cipherlearn.deployment._preprocessing import dump_preprocessing
-from cipherlearn.deployment._security import read_specs
 from cipherlearn.deployment._server import FHEServer
+from cipherlearn.deployment.artefacts._archive import write_file
+from cipherlearn.deployment.artefacts._model import ClientModel, ServerModel
+from cipherlearn.deployment.artefacts._preprocessing import dump_preprocessing
+from cipherlearn.deployment.artefacts._specs import read_specs
 from cipherlearn.engines.concrete_python.runtime import (
     ENGINE,
     ClientRuntime,

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from cipherlearn._exceptions import ArtefactError
-from cipherlearn.deployment._archive import write_file
+from cipherlearn.deployment.artefacts._archive import write_file
 
 __all__ = ["read_keys", "write_keys"]
 

@@ -6,9 +6,9 @@ import os
 from typing import Any
 
 from cipherlearn._exceptions import MessageError
-from cipherlearn.deployment._archive import Archive
 from cipherlearn.deployment._messages import Kind, Message
-from cipherlearn.deployment._model import ClientModel, ServerModel
+from cipherlearn.deployment.artefacts._archive import Archive
+from cipherlearn.deployment.artefacts._model import ClientModel, ServerModel
 
 __all__ = ["ServedModel"]
 

@@ -17,8 +17,8 @@ from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, UnknownKeyError
 from cipherlearn._words import count
 from cipherlearn.deployment._messages import Kind, Message
-from cipherlearn.deployment._model import check_engine, summary
 from cipherlearn.deployment._served import ServedModel
+from cipherlearn.deployment.artefacts._model import check_engine, summary
 
 __all__ = ["FHEServer", "compile_server"]
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from cipherlearn._exceptions import ArtefactError
 from cipherlearn._members import array_bytes
 from cipherlearn._words import count
-from cipherlearn.deployment._archive import Archive, json_bytes, refusing_damage
 from cipherlearn.deployment._messages import HEADER_BYTES, Frame
-from cipherlearn.deployment._security import read_specs
+from cipherlearn.deployment.artefacts._archive import Archive, json_bytes, refusing_damage
+from cipherlearn.deployment.artefacts._specs import read_specs
 from cipherlearn.engines import engine_name
 from cipherlearn.program._program import InputQuantizer, OutputScaler
 

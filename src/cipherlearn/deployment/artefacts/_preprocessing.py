@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from cipherlearn._exceptions import ArtefactError, UntrustedTypesError
-from cipherlearn.deployment._archive import refusing_damage
-from cipherlearn.deployment._trusted_types import (
+from cipherlearn.deployment.artefacts._archive import refusing_damage
+from cipherlearn.deployment.artefacts._trusted_types import (
     BSPLINE,
     LOADERS_WITHOUT_NAMES,
     TREE,

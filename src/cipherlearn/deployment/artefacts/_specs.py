@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from cipherlearn._exceptions import ArtefactError
-from cipherlearn.deployment._archive import json_bytes
+from cipherlearn.deployment.artefacts._archive import json_bytes
 
 __all__ = ["read_specs"]
 

@@ -1,0 +1,1 @@
+"""The files of a model: data, checked before it is used."""

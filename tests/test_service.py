@@ -30,8 +30,8 @@ from cipherlearn.deployment import (
     UnknownKeyError,
 )
 from cipherlearn.deployment._messages import Kind, Message
+from cipherlearn.deployment.keys._key_store import KeyStore
 from cipherlearn.deployment.service import ServiceSettings, _app, _workers, create_app
-from cipherlearn.deployment.service._key_store import KeyStore
 
 pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc"), reason="processes are looked at through /proc"

@@ -15,11 +15,11 @@ from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError
 from cipherlearn._features import check_features, refusing_overflow
 from cipherlearn._progress import progress_bar, stage
-from cipherlearn.deployment._key_file import read_keys, write_keys
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment.artefacts._archive import Archive
 from cipherlearn.deployment.artefacts._model import ClientModel, check_engine, summary
 from cipherlearn.deployment.artefacts._preprocessing import load_preprocessing
+from cipherlearn.deployment.keys._key_file import read_keys, write_keys
 
 if TYPE_CHECKING:
     from cipherlearn.engines.concrete_python.runtime import ClientRuntime

@@ -17,11 +17,11 @@ from cipherlearn._exceptions import MessageError, UnknownKeyError
 from cipherlearn._version import __version__
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment._served import ServedModel
-from cipherlearn.deployment.service._key_store import KeyStore
+from cipherlearn.deployment.keys._key_store import KeyStore
 from cipherlearn.deployment.service._observability import AccessLog, Metrics
+from cipherlearn.deployment.service._pool import EvaluationError, WorkerDiedError, WorkerPool
 from cipherlearn.deployment.service._settings import ServiceSettings
 from cipherlearn.deployment.service._slots import SlotLimit, Slots
-from cipherlearn.deployment.service._workers import EvaluationError, WorkerDiedError, WorkerPool
 
 __all__ = ["create_app"]
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from cipherlearn._exceptions import CipherlearnError, MessageError, UnknownKeyError
 from cipherlearn.deployment._served import ServedModel
 from cipherlearn.deployment._server import FHEServer, compile_server
-from cipherlearn.deployment.service._key_store import read_keys
+from cipherlearn.deployment.keys._key_store import read_keys
 from cipherlearn.deployment.service._settings import ServiceSettings
 
 __all__ = ["EvaluationError", "WorkerDiedError", "WorkerPool"]

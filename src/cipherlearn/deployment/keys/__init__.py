@@ -1,0 +1,1 @@
+"""Keys on disk: a client's secret ones, and the evaluation keys of a service's clients."""

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
-from cipherlearn._wrappers import final_network, unwrapped
+from cipherlearn._unwrap import final_network, unwrapped
 
 if TYPE_CHECKING:
     from cipherlearn.estimators._base import EncryptedPredictionNet

@@ -12,7 +12,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._checks import check_execute_in_fhe, check_int
-from cipherlearn._wrappers import final_network
+from cipherlearn._unwrap import final_network
 
 __all__ = ["EncryptedPredictions", "make_fhe_scorer"]
 

@@ -16,8 +16,8 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._progress import progress_bar, say
+from cipherlearn._unwrap import final_network
 from cipherlearn._words import count
-from cipherlearn._wrappers import final_network
 from cipherlearn.inspection._html import ShowsState, html_table, panel, paragraphs
 from cipherlearn.model_selection._scoring import EncryptedPredictions
 

@@ -6,17 +6,15 @@ skorch keeps its trained parts as a pickle in bytes, which skops would store, an
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from skorch import NeuralNet
 from skorch.history import History
 from skorch.utils import get_map_location
 
 from cipherlearn.circuit._circuit import Circuit
 from cipherlearn.program._file import load_program, save_program
-
-if TYPE_CHECKING:
-    from cipherlearn.estimators._base import EncryptedPredictionNet
 
 __all__ = ["plain_state", "restore"]
 
@@ -32,7 +30,7 @@ _MADE_AGAIN = {
 }
 
 
-def plain_state(net: EncryptedPredictionNet) -> dict[str, Any]:
+def plain_state(net: NeuralNet) -> dict[str, Any]:
     """Describe an estimator without objects of torch or skorch, but for types among parameters."""
     state = {name: value for name, value in vars(net).items() if name not in _MADE_AGAIN}
     if "module_" in state:
@@ -47,7 +45,7 @@ def plain_state(net: EncryptedPredictionNet) -> dict[str, Any]:
     return state
 
 
-def restore(net: EncryptedPredictionNet, state: dict[str, Any]) -> None:
+def restore(net: NeuralNet, state: dict[str, Any]) -> None:
     """Give a new estimator what :func:`plain_state` described."""
     state = dict(state)
     trained = {

@@ -27,7 +27,7 @@ except ImportError as error:
     raise ImportError("A model card needs skops: pip install 'cipherlearn[card]'") from error
 
 if TYPE_CHECKING:
-    from cipherlearn.estimators._base import EncryptedPredictionNet
+    from cipherlearn.inspection._fitted import FittedNetwork
 
 __all__ = ["ModelCard", "make_card"]
 
@@ -72,7 +72,7 @@ class ModelCard(Card):
 
 
 def make_card(
-    net: EncryptedPredictionNet, X: ArrayLike | None = None, y: ArrayLike | None = None
+    net: FittedNetwork, X: ArrayLike | None = None, y: ArrayLike | None = None
 ) -> ModelCard:
     """Describe a fitted estimator.
 
@@ -177,7 +177,7 @@ def _listed(names: Any) -> str:
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _description(net: EncryptedPredictionNet) -> str:
+def _description(net: FittedNetwork) -> str:
     program = net.program_
     n_layers, n_outputs = len(program.layers), program.n_outputs
     kind = "classes" if is_classifier(net) else "targets" if n_outputs > 1 else "target"
@@ -200,7 +200,7 @@ def _description(net: EncryptedPredictionNet) -> str:
     return "\n\n".join(lines)
 
 
-def _use(net: EncryptedPredictionNet) -> str:
+def _use(net: FittedNetwork) -> str:
     code = ["import numpy as np"]
     rows = f"np.zeros((1, {net.n_features_in_}))"
     if hasattr(net, "feature_names_in_"):
@@ -235,7 +235,7 @@ def _use(net: EncryptedPredictionNet) -> str:
     )
 
 
-def _hyperparameters(net: EncryptedPredictionNet) -> str:
+def _hyperparameters(net: FittedNetwork) -> str:
     params = sorted(net.get_params(deep=False).items())
     rows = ((f"`{name}`", f"`{_shown(value)}`") for name, value in params)
     return _table(("parameter", "value"), rows)
@@ -269,7 +269,7 @@ def _architecture(report: Report) -> str:
     return f"{_ARCHITECTURE}\n\n{_table(header, rows)}"
 
 
-def _evaluation(net: EncryptedPredictionNet, X: ArrayLike, y: ArrayLike) -> str:
+def _evaluation(net: FittedNetwork, X: ArrayLike, y: ArrayLike) -> str:
     features = net._check_features(X)
     rows = [
         ("Rows", features.shape[0]),
@@ -285,7 +285,7 @@ def _evaluation(net: EncryptedPredictionNet, X: ArrayLike, y: ArrayLike) -> str:
     return f"{text}\n\n{_table(('measure', 'value'), rows)}"
 
 
-def _cost(net: EncryptedPredictionNet, report: Report) -> str:
+def _cost(net: FittedNetwork, report: Report) -> str:
     options = "that `compile()` has by default"
     if hasattr(net, "circuit_"):
         given = {name: value for name, value in net.circuit_.options.items() if value is not None}
@@ -313,7 +313,7 @@ def _cost(net: EncryptedPredictionNet, report: Report) -> str:
     return f"{text}\n\n{_table(('what', 'value'), rows)}"
 
 
-def _security(net: EncryptedPredictionNet) -> str:
+def _security(net: FittedNetwork) -> str:
     name = engine_name()
     p_error = f"at most {DEFAULT_P_ERROR:.1e}, the default of `compile()`"
     if hasattr(net, "circuit_"):

@@ -13,7 +13,7 @@ from cipherlearn.inspection._html import error_probability
 
 if TYPE_CHECKING:
     from cipherlearn.circuit._circuit import Circuit
-    from cipherlearn.estimators._base import EncryptedPredictionNet
+    from cipherlearn.inspection._fitted import FittedNetwork
     from cipherlearn.program._program import IntegerLayer
 
 __all__ = ["CircuitDisplay"]
@@ -147,7 +147,7 @@ _X = {"client": -1, "server": 1}
 _HALF_WIDTH, _HALF_HEIGHT = 0.9, 0.28
 
 
-def _stages(network: EncryptedPredictionNet, circuit: Circuit | None) -> list[Stage]:
+def _stages(network: FittedNetwork, circuit: Circuit | None) -> list[Stage]:
     program = network.program_
     codes = f"{count(program.n_codes, 'code')} of {count(program.quantizer.n_bits, 'bit')}"
     stages = [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import ArrayLike
 from sklearn.pipeline import Pipeline
@@ -11,12 +11,42 @@ from sklearn.utils.validation import check_is_fitted
 from cipherlearn._unwrap import final_network, unwrapped
 
 if TYPE_CHECKING:
-    from cipherlearn.estimators._base import EncryptedPredictionNet
+    from cipherlearn.circuit._circuit import Circuit
+    from cipherlearn.circuit._cost import CostEstimate
+    from cipherlearn.inspection._report import Report
+    from cipherlearn.nn._network import SparseQuantNeuralNetImpl
+    from cipherlearn.program._program import IntegerProgram
 
-__all__ = ["class_names", "feature_names", "find_network", "network_inputs"]
+__all__ = ["FittedNetwork", "class_names", "feature_names", "find_network", "network_inputs"]
 
 
-def find_network(model: Any) -> EncryptedPredictionNet:
+class FittedNetwork(Protocol):
+    """What is read of a fitted classifier or regressor. Nothing here imports the estimators."""
+
+    module_: SparseQuantNeuralNetImpl
+    program_: IntegerProgram
+    circuit_: Circuit
+    history: Any
+    n_features_in_: int
+    feature_names_in_: NDArray
+    classes_: NDArray
+
+    def get_params(self, deep: bool = ...) -> dict[str, Any]:
+        """Get the parameters by name."""
+
+    def score(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Return the accuracy, or R²."""
+
+    def estimate(self, **compile_options: Any) -> CostEstimate:
+        """Estimate the cost of encrypted prediction."""
+
+    def report(self, X: ArrayLike | None = ..., **compile_options: Any) -> Report:
+        """Describe every layer."""
+
+    def _check_features(self, X: ArrayLike) -> NDArray[np.float64]: ...
+
+
+def find_network(model: Any) -> FittedNetwork:
     """Return the fitted network that a model is, ends in or has found.
 
     Raises
@@ -58,7 +88,7 @@ def feature_names(model: Any) -> list[str]:
     return [str(name) for name in names]
 
 
-def class_names(network: EncryptedPredictionNet) -> list[str]:
+def class_names(network: FittedNetwork) -> list[str]:
     """Return the label, or the number of the target, that each output stands for."""
     if hasattr(network, "classes_"):
         return [str(label) for label in network.classes_]

@@ -100,7 +100,8 @@ class LatencyDisplay:
         -------
         LatencyDisplay
         """
-        if not isinstance(search, EncryptedSearchCV):
+        # Known by its method, since nothing here imports the search.
+        if not hasattr(search, "plot_frontier"):
             raise TypeError(
                 "The search must be an EncryptedSearchCV, which estimates latencies. "
                 f"Got {type(search).__name__}. Pass fitted models to from_estimators instead."

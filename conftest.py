@@ -30,9 +30,8 @@ if engine_name() == "concrete-python":
     collect_ignore = ["src/cipherlearn/engines/concrete_numpy.py"]
 else:
     collect_ignore_glob = [
-        "src/cipherlearn/engines/concrete_python/compiler.py",
+        "src/cipherlearn/engines/concrete_python/*",
         # Deployment needs the successor.
-        "src/cipherlearn/engines/concrete_python/runtime.py",
         "src/cipherlearn/deployment/*",
         "tests/serving.py",
         # Cards need skops, notebooks jupytext, and the metadata promises the successor.

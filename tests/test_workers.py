@@ -204,22 +204,22 @@ def _secret_key(clf) -> bytes:
 
 
 def _count_compilations() -> None:
-    from cipherlearn.engines import concrete_runtime
+    from cipherlearn.engines.concrete_python import server
 
-    compile_library = concrete_runtime.compile_library
-    concrete_runtime.n_compilations = 0
+    compile_library = server.compile_library
+    server.n_compilations = 0
 
     def count(*args, **kwargs):
-        concrete_runtime.n_compilations += 1
+        server.n_compilations += 1
         return compile_library(*args, **kwargs)
 
-    concrete_runtime.compile_library = count
+    server.compile_library = count
 
 
 def _compilations() -> int:
-    from cipherlearn.engines import concrete_runtime
+    from cipherlearn.engines.concrete_python import server
 
-    return concrete_runtime.n_compilations
+    return server.n_compilations
 
 
 def _bytes_received(dask_worker) -> int:

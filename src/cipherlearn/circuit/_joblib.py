@@ -167,7 +167,7 @@ class _Evaluator:
     """A compiled circuit with a client's keys."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
-        from cipherlearn.engines.concrete_python.runtime import ServerRuntime, compile_library
+        from cipherlearn.engines.concrete_python.server import ServerRuntime, compile_library
 
         files, error_probability, evaluation_keys = pickle.loads(data.data)
         library = tempfile.mkdtemp(prefix="cipherlearn-")

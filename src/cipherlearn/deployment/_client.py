@@ -22,7 +22,7 @@ from cipherlearn.deployment.artefacts._preprocessing import load_preprocessing
 from cipherlearn.deployment.keys._key_file import read_keys, write_keys
 
 if TYPE_CHECKING:
-    from cipherlearn.engines.concrete_python.runtime import ClientRuntime
+    from cipherlearn.engines.concrete_python.client import ClientRuntime
 
 __all__ = ["FHEClient", "Transport"]
 
@@ -459,7 +459,8 @@ class FHEClient:
 
 
 def _runtime(model: ClientModel) -> ClientRuntime:
-    from cipherlearn.engines.concrete_python.runtime import ENGINE, ClientRuntime
+    from cipherlearn.engines.concrete_python import ENGINE
+    from cipherlearn.engines.concrete_python.client import ClientRuntime
 
     engine = model.description["engine"]
     check_engine(engine)

@@ -26,13 +26,9 @@ from cipherlearn.deployment.artefacts._archive import write_file
 from cipherlearn.deployment.artefacts._model import ClientModel, ServerModel
 from cipherlearn.deployment.artefacts._preprocessing import dump_preprocessing
 from cipherlearn.deployment.artefacts._specs import read_specs
-from cipherlearn.engines.concrete_python.runtime import (
-    ENGINE,
-    ClientRuntime,
-    ServerRuntime,
-    compile_library,
-    engine_version,
-)
+from cipherlearn.engines.concrete_python import ENGINE, engine_version
+from cipherlearn.engines.concrete_python.client import ClientRuntime
+from cipherlearn.engines.concrete_python.server import ServerRuntime, compile_library
 from cipherlearn.estimators._base import EncryptedPredictionNet, NotCompiledError
 from cipherlearn.estimators._classifier import NeuralNetClassifier
 from cipherlearn.program._file import save_program

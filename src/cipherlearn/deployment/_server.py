@@ -67,7 +67,7 @@ class FHEServer:
         find_keys: Callable[[str], bytes] | None = None,
         library: str | os.PathLike[str] | None = None,
     ) -> None:
-        from cipherlearn.engines.concrete_python.runtime import ServerRuntime
+        from cipherlearn.engines.concrete_python.server import ServerRuntime
 
         self._max_loaded_keys = check_int("max_loaded_keys", max_loaded_keys, 1)
         self._find_keys = find_keys
@@ -174,12 +174,8 @@ class FHEServer:
 
 def compile_server(served: ServedModel, directory: Path) -> None:
     """Compile a server's circuit into a directory, or raise ArtefactError."""
-    from cipherlearn.engines.concrete_python.runtime import (
-        ENGINE,
-        OtherParametersError,
-        compile_library,
-        engine_version,
-    )
+    from cipherlearn.engines.concrete_python import ENGINE, engine_version
+    from cipherlearn.engines.concrete_python.server import OtherParametersError, compile_library
 
     engine = served.engine
     check_engine(engine)

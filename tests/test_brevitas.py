@@ -13,7 +13,8 @@ from cases import random_module
 from sklearn.datasets import load_digits
 from torch.nn.functional import linear as linear_map
 
-from cipherlearn import NeuralNetClassifier, _lowering
+from cipherlearn import NeuralNetClassifier
+from cipherlearn.lowering import _lower
 from cipherlearn.nn._layers import ActivationQuantizer, SparseQuantLinear
 
 
@@ -46,8 +47,8 @@ def codes_seen(module, rows):
 @pytest.fixture
 def whole_program(monkeypatch):
     """Lower a module without leaving out what cannot change an output."""
-    monkeypatch.setattr(_lowering, "simplify", lambda program: program)
-    return _lowering.lower
+    monkeypatch.setattr(_lower, "simplify", lambda program: program)
+    return _lower.lower
 
 
 # ---------------------------------------------------------------------- the network

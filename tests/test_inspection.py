@@ -21,7 +21,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from skorch.dataset import ValidSplit
 
-from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, NeuralNetRegressor, _cost
+from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, NeuralNetRegressor
+from cipherlearn._html import html_table
+from cipherlearn.circuit import _cost
 from cipherlearn.inspection import (
     AccumulatorDisplay,
     CircuitDisplay,
@@ -31,7 +33,6 @@ from cipherlearn.inspection import (
     TrainingHistoryDisplay,
     WeightBudgetDisplay,
 )
-from cipherlearn.inspection._html import html_table
 
 matplotlib.use("Agg")
 

@@ -20,8 +20,10 @@ import pytest
 from cases import TINY, blobs
 from skorch.callbacks import Callback, Checkpoint
 
-from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, _circuit, _cost, _progress, _search
+from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, _progress
 from cipherlearn._progress import progress_bar, stage
+from cipherlearn.circuit import _circuit, _cost
+from cipherlearn.model_selection import _search
 
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8, "max_epochs": 5}
 

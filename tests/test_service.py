@@ -31,7 +31,7 @@ from cipherlearn.deployment import (
 )
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment.keys._key_store import KeyStore
-from cipherlearn.deployment.service import ServiceSettings, _app, _workers, create_app
+from cipherlearn.deployment.service import ServiceSettings, _app, _pool, create_app
 
 pytestmark = pytest.mark.skipif(
     not os.path.isdir("/proc"), reason="processes are looked at through /proc"
@@ -888,7 +888,7 @@ def test_a_failure_of_the_engine_is_not_the_clients_fault():
         def run(self, ciphertext):
             raise {b"bad": MessageError, b"engine": RuntimeError}[ciphertext]("a reason")
 
-    assert _workers._answer(Server(), b"bad").startswith(b'{"type": "MessageError"')
-    assert _workers._answer(Server(), b"engine").startswith(b'{"type": "EvaluationError"')
-    assert _app._status(_workers.EvaluationError()) == 500
+    assert _pool._answer(Server(), b"bad").startswith(b'{"type": "MessageError"')
+    assert _pool._answer(Server(), b"engine").startswith(b'{"type": "EvaluationError"')
+    assert _app._status(_pool.EvaluationError()) == 500
     assert _app._status(MessageError()) == 400

@@ -12,12 +12,13 @@ import pytest
 from cases import TINY, blobs
 from sklearn.pipeline import make_pipeline
 
-from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, _circuit, _cost
+from cipherlearn import EncryptedSearchCV, NeuralNetClassifier
+from cipherlearn.circuit import _circuit, _cost
 from cipherlearn.circuit._cost import CostEstimate
 from cipherlearn.deployment import FHEClient, FHEServer
 from cipherlearn.inspection import CircuitDisplay, NetworkDisplay, WeightBudgetDisplay
+from cipherlearn.inspection._latency_display import frontier
 from cipherlearn.inspection._report import make_report
-from cipherlearn.model_selection._search import frontier
 
 matplotlib.use("Agg")
 

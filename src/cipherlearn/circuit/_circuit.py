@@ -13,11 +13,11 @@ from joblib import effective_n_jobs
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
+from cipherlearn._html import panel, paragraphs
 from cipherlearn._progress import progress_bar, stage
 from cipherlearn._words import count, power
 from cipherlearn.circuit._joblib import Evaluation, evaluate_batches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
-from cipherlearn.inspection._html import circuit_html, panel, program_html
 from cipherlearn.program._program import IntArray, IntegerProgram
 
 __all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
@@ -133,7 +133,26 @@ class Circuit:
         return f"<Circuit: {', '.join(parts)}>"
 
     def _repr_html_(self) -> str:
-        return panel("Circuit", program_html(self.program) + circuit_html(self))
+        return panel("Circuit", self.program.html_table() + paragraphs(self.lines))
+
+    @property
+    def lines(self) -> list[str]:
+        """What it was compiled for, in words. It costs nothing, even before an engine is loaded."""
+        keys = "Keys are generated." if self.has_keys else "Keys are generated when first needed."
+        return [
+            f"{self.program.bootstraps(self.rounding)}.",
+            f"{self.engine}, {self.error_bound}, rows a call: {self.batch_size}, "
+            f"rounding: {self.rounding}.",
+            keys,
+        ]
+
+    @property
+    def error_bound(self) -> str:
+        """Which error probability ``compile`` was asked for, in words."""
+        options = self.options
+        if options["global_p_error"] is not None:
+            return f"error probability of a call ≤ {power(options['global_p_error'])}"
+        return f"error probability of a bootstrap ≤ {power(options['p_error'])}"
 
     @property
     def has_keys(self) -> bool:

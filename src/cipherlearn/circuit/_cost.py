@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from cipherlearn._checks import check_int
+from cipherlearn._html import panel, paragraphs
 from cipherlearn._progress import progress_bar
 from cipherlearn._words import bootstraps, size
 from cipherlearn.circuit._circuit import Circuit, check_error_probability
 from cipherlearn.engines import engine_name, load_engine
-from cipherlearn.inspection._html import panel, paragraphs
 from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
 
 __all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost", "known_cost"]

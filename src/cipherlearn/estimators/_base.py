@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader
 from cipherlearn._checks import check_execute_in_fhe, check_int
 from cipherlearn._exceptions import CipherlearnError
 from cipherlearn._features import as_csr, dense_rows, is_sparse, refusing_overflow
+from cipherlearn._html import ShowsState
 from cipherlearn._progress import say
 from cipherlearn._samples import sample_rows
 from cipherlearn.circuit._circuit import Circuit
@@ -30,8 +31,8 @@ from cipherlearn.circuit._cost import CostEstimate, estimate_cost
 from cipherlearn.estimators._names import ATTRIBUTES, COMPILE_ARGUMENTS, check_names, refusing
 from cipherlearn.estimators._persistence import plain_state, restore
 from cipherlearn.estimators._twin import float_twin
-from cipherlearn.inspection._html import ShowsState, state_panel
 from cipherlearn.inspection._report import Report, make_report
+from cipherlearn.inspection._state_panel import state_panel
 from cipherlearn.lowering._lower import lower
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_neurons

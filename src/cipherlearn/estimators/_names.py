@@ -6,10 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from cipherlearn.estimators._base import EncryptedPredictionNet
+from typing import Any, TypeVar
 
 __all__ = ["ATTRIBUTES", "COMPILE_ARGUMENTS", "PREDICT_ARGUMENTS", "check_names", "refusing"]
 
@@ -106,12 +103,12 @@ _GIVEN = {
 }
 
 
-def check_names(net: EncryptedPredictionNet, names: Iterable[str]) -> None:
+def check_names(net: Any, names: Iterable[str]) -> None:
     """Raise ValueError unless each name is a parameter of the net, or an argument of a part of it.
 
     Parameters
     ----------
-    net : EncryptedPredictionNet
+    net : NeuralNetClassifier or NeuralNetRegressor
     names : iterable of str
         Names with skorch's prefixes. A part that takes any argument is given any.
     """
@@ -127,7 +124,7 @@ def check_names(net: EncryptedPredictionNet, names: Iterable[str]) -> None:
         raise ValueError("\n".join(_problem(name, estimator, own, parts) for name in unknown))
 
 
-def _arguments(net: EncryptedPredictionNet) -> dict[str, set[str] | None]:
+def _arguments(net: Any) -> dict[str, set[str] | None]:
     """Give the arguments of each part by prefix, or None for a part that takes any."""
     arguments = {}
     for prefix in ("module", "criterion", "optimizer", "iterator_train", "iterator_valid"):

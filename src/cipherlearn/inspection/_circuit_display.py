@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cipherlearn._words import count, neurons
 from cipherlearn.inspection._axes import one_axes
 from cipherlearn.inspection._fitted import find_network
-from cipherlearn.inspection._html import error_probability
 
 if TYPE_CHECKING:
     from cipherlearn.circuit._circuit import Circuit
@@ -101,7 +100,7 @@ class CircuitDisplay:
             notes.append("not compiled yet")
         else:
             notes.append(f"{circuit.engine}, {count(circuit.batch_size, 'row')} a call")
-            notes.append(error_probability(circuit))
+            notes.append(circuit.error_bound)
         return cls(stages=stages, notes=notes).plot(ax=ax)
 
     def plot(self, ax: Any = None):

@@ -6,15 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import check_scoring
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn.inspection._axes import one_axes
 from cipherlearn.inspection._fitted import find_network
-from cipherlearn.model_selection._search import EncryptedSearchCV, frontier
 
-__all__ = ["LatencyDisplay"]
+__all__ = ["LatencyDisplay", "frontier"]
 
 
 class LatencyDisplay:
@@ -241,3 +240,18 @@ def _estimated_seconds(model: Any) -> float:
     network = find_network(model)
     options = network.circuit_.options if hasattr(network, "circuit_") else {}
     return network.estimate(**options).seconds_per_row
+
+
+def frontier(seconds: NDArray, scores: NDArray) -> NDArray[np.intp]:
+    """Return the indices of models that score better than every faster one, fastest first.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cipherlearn.inspection._latency_display import frontier
+    >>> frontier(np.array([3.0, 1.0, 2.0]), np.array([0.9, 0.7, 0.6]))
+    array([1, 0])
+    """
+    order = np.lexsort((-scores, seconds))
+    is_best_yet = np.diff(np.maximum.accumulate(scores[order]), prepend=-np.inf) > 0
+    return order[is_best_yet]

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from cipherlearn._html import html_table, panel, paragraphs
 from cipherlearn._words import of_trained
 from cipherlearn.circuit._cost import CostEstimate
 from cipherlearn.inspection._axes import one_axes
-from cipherlearn.inspection._html import html_table, panel, paragraphs
 from cipherlearn.program._program import FloatArray, IntegerProgram
 
 __all__ = ["LayerReport", "Report", "make_report", "observed_widths"]

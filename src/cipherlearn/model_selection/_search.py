@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
-from numpy.typing import NDArray
 from sklearn.base import is_classifier
 from sklearn.metrics import check_scoring
 from sklearn.model_selection import GridSearchCV, ParameterGrid, check_cv
@@ -15,13 +14,14 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted
 
+from cipherlearn._html import ShowsState, html_table, panel, paragraphs
 from cipherlearn._progress import progress_bar, say
 from cipherlearn._unwrap import final_network
 from cipherlearn._words import count
-from cipherlearn.inspection._html import ShowsState, html_table, panel, paragraphs
+from cipherlearn.inspection._latency_display import LatencyDisplay, frontier
 from cipherlearn.model_selection._scoring import EncryptedPredictions
 
-__all__ = ["EncryptedSearchCV", "frontier"]
+__all__ = ["EncryptedSearchCV"]
 
 # An additive model, which needs no bootstrap, and networks of few narrow ones to many wider.
 _GRID: list[dict[str, list]] = [
@@ -253,8 +253,6 @@ class EncryptedSearchCV(ShowsState, GridSearchCV):
         --------
         cipherlearn.inspection.LatencyDisplay : The same, with its data.
         """
-        from cipherlearn.inspection import LatencyDisplay
-
         return LatencyDisplay.from_search(self, ax=ax).ax_
 
     def _default_grid(self) -> list[dict[str, list]]:
@@ -288,21 +286,6 @@ class EncryptedSearchCV(ShowsState, GridSearchCV):
             self.verbose,
         )
         return candidate
-
-
-def frontier(seconds: NDArray, scores: NDArray) -> NDArray[np.intp]:
-    """Return the indices of models that score better than every faster one, fastest first.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from cipherlearn.model_selection._search import frontier
-    >>> frontier(np.array([3.0, 1.0, 2.0]), np.array([0.9, 0.7, 0.6]))
-    array([1, 0])
-    """
-    order = np.lexsort((-scores, seconds))
-    is_best_yet = np.diff(np.maximum.accumulate(scores[order]), prepend=-np.inf) > 0
-    return order[is_best_yet]
 
 
 class _GridSearchWithProgress(GridSearchCV):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._features import as_floats, dense_rows, is_sparse
-from cipherlearn._words import bootstraps, count
-from cipherlearn.inspection._html import panel, program_html
+from cipherlearn._html import html_table, panel
+from cipherlearn._words import bootstraps, count, of_trained
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -498,7 +498,33 @@ class IntegerProgram(_Immutable):
         )
 
     def _repr_html_(self) -> str:
-        return panel("Integer program", program_html(self))
+        return panel("Integer program", self.html_table())
+
+    def html_table(
+        self,
+        n_trained: Sequence[int] | None = None,
+        allowed_bits: Sequence[int] | None = None,
+    ) -> str:
+        """Make a table of the layers, with what training knows of them if given."""
+        columns = ["layer", "neurons", "non-zero weights", "proven bits", "bootstraps"]
+        rows = [
+            [
+                name,
+                str(len(layer.weights)),
+                str(layer.n_weights),
+                str(layer.n_accum_bits),
+                "" if layer.tables is None else str(len(layer.weights)),
+            ]
+            for name, layer in zip(self.layer_names, self.layers, strict=True)
+        ]
+        for i, row in enumerate(rows):
+            if n_trained is not None:
+                row[1] = of_trained(int(row[1]), n_trained[i])
+            if allowed_bits is not None:
+                row.insert(4, str(allowed_bits[i]))
+        if allowed_bits is not None:
+            columns.insert(4, "allowed bits")
+        return html_table(columns, rows)
 
     @property
     def n_features(self) -> int:

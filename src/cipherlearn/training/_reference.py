@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 from cipherlearn._exceptions import AccuracyLossWarning
 from cipherlearn._features import dense_rows
 from cipherlearn._samples import sample_rows
-
-if TYPE_CHECKING:
-    from cipherlearn.estimators._base import EncryptedPredictionNet
 
 __all__ = ["Reference", "describe_scores"]
 
@@ -40,9 +37,7 @@ class Reference:
         What it trains on.
     """
 
-    def __init__(
-        self, net: EncryptedPredictionNet, X: Any, y: NDArray, sample_weight: NDArray
-    ) -> None:
+    def __init__(self, net: Any, X: Any, y: NDArray, sample_weight: NDArray) -> None:
         rows = sample_rows(len(y), _ROWS)
         self.X = torch.as_tensor(dense_rows(X, rows), device=net.device)
         self.y = y[rows]
@@ -102,7 +97,7 @@ class Reference:
             )
 
 
-def describe_scores(net: EncryptedPredictionNet) -> str | None:
+def describe_scores(net: Any) -> str | None:
     """Say what quantization and pruning cost, if it is known."""
     if not hasattr(net, "reference_score_"):
         return None

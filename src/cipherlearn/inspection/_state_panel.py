@@ -1,0 +1,36 @@
+"""What notebooks show below an estimator's diagram.
+
+Nothing is computed for it that is not known already: no key, no compilation, no timing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cipherlearn._html import panel, paragraphs
+from cipherlearn.circuit._cost import known_cost
+from cipherlearn.training._reference import describe_scores
+
+__all__ = ["state_panel"]
+
+
+def state_panel(net: Any) -> str:
+    """Describe how far an estimator is, as HTML: trained, compiled, and what it costs."""
+    if not hasattr(net, "program_"):
+        return panel("Not fitted", paragraphs(["Call fit, then compile for encrypted prediction."]))
+    circuit = getattr(net, "circuit_", None)
+    content = net.program_.html_table(net.module_.n_neurons, net.module_.accum_bits)
+    scores = describe_scores(net)
+    if scores is not None:
+        content += paragraphs([scores])
+    if circuit is None:
+        content += paragraphs(
+            [f"{net.program_.bootstraps()}.", "Call compile for encrypted prediction."]
+        )
+        cost = known_cost(net.program_)
+    else:
+        content += paragraphs(circuit.lines)
+        cost = known_cost(net.program_, **circuit.options)
+    if cost is not None:
+        content += paragraphs(["Estimated on this machine:", *cost.lines])
+    return panel("Fitted" if circuit is None else "Compiled", content)

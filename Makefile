@@ -25,8 +25,8 @@ test: $(VENV)/.installed-test
 
 # What depends on the versions of other packages, at their oldest.
 test-oldest: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest tests/test_sklearn.py tests/test_estimators.py tests/test_ladder.py \
-		tests/test_persistence.py tests/test_cli.py tests/test_card.py
+	$(OLDEST)/bin/python -m pytest tests/estimators tests/cli/test_cli.py tests/deployment/test_preprocessing.py \
+		tests/inspection/test_card.py tests/program/test_ladder.py
 
 # The same tests on the other engine.
 test-concrete-numpy: $(CONCRETE_NUMPY)/.installed

@@ -1,5 +1,6 @@
 """Settings of every test run."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,41 +27,16 @@ def pytest_collection_modifyitems(items):
             item.add_marker("alone")
 
 
-if engine_name() == "concrete-python":
-    collect_ignore = ["src/cipherlearn/engines/concrete_numpy.py"]
-else:
-    collect_ignore_glob = [
-        "src/cipherlearn/engines/concrete_python/*",
-        # Deployment needs the successor.
-        "src/cipherlearn/deployment/*",
-        "tests/serving.py",
-        # Cards need skops, notebooks jupytext, and the metadata promises the successor.
-        "src/cipherlearn/inspection/_card.py",
-        "tests/notebooks.py",
-        "src/cipherlearn/estimators/_base.py",
-        *(
-            f"tests/test_{name}*.py"
-            for name in (
-                *("artefacts", "card", "cli", "composition", "deployment", "messages", "notebooks"),
-                *("invalid_input", "packaging", "persistence", "service", "workers"),
-            )
-        ),
-        # The same with any engine.
-        "tests/test_docs.py",
-        "tests/test_inspection.py",
-        "src/cipherlearn/inspection/*",
-        # Their networks have sums of up to 8 bits, whose keys take many minutes here.
-        "tests/test_examples.py",
-        "tests/test_readme.py",
-        "src/cipherlearn/estimators/_classifier.py",
-        "docs/faq.rst",
-        "docs/how_to/*",
-        "docs/index.rst",
-        "docs/migration.rst",
-        "docs/quickstart.rst",
-        "docs/user_guide/accumulators.rst",
-        "docs/user_guide/deployment.rst",
-        "docs/user_guide/encrypted_prediction.rst",
-        "docs/user_guide/latency.rst",
-        "docs/user_guide/scikit_learn.rst",
-    ]
+ENGINE = engine_name()
+
+
+def pytest_ignore_collect(collection_path):
+    """Leave out files and packages that name an engine other than the one that is installed.
+
+    They do so in a line of their own, ``engine: concrete-python`` behind the mark of a comment.
+    """
+    path = collection_path / "__init__.py" if collection_path.is_dir() else collection_path
+    if path.suffix not in (".py", ".rst") or not path.exists():
+        return None
+    named = re.search(r"^(?:#|\.\.) engine: (\S+)$", path.read_text("utf-8"), re.MULTILINE)
+    return True if named and named[1] != ENGINE else None

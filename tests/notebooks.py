@@ -3,6 +3,9 @@
 ``python tests/notebooks.py`` writes them, which ``make notebooks`` calls.
 """
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import os

@@ -1,5 +1,8 @@
 """A real service in a process of its own, for tests."""
 
+# Deployment needs it.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import json

@@ -3,6 +3,9 @@
 Importing a client or a server imports neither torch nor scikit-learn.
 """
 
+# Servers and clients use its bindings.
+# engine: concrete-python
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING

@@ -1,5 +1,8 @@
 """The Concrete-Numpy engine."""
 
+# It excludes concrete-python.
+# engine: concrete-numpy
+
 from __future__ import annotations
 
 import re

@@ -1,5 +1,8 @@
 """What a classifier and a regressor share: a skorch net that validates and predicts encrypted."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import contextlib

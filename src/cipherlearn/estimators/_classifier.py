@@ -1,5 +1,8 @@
 """The classifier."""
 
+# Keys for these sums take many minutes with the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 from typing import Any

@@ -1,5 +1,8 @@
 """How many bits sums have, need and use."""
 
+# The same with any engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,8 @@
 """A model card in the format of the Hugging Face Hub: what the model is, costs and protects."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,8 @@
 """What the client and the server do for an encrypted row."""
 
+# The same with any engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 from collections.abc import Sequence

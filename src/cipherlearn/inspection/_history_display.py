@@ -1,5 +1,8 @@
 """How training went."""
 
+# The same with any engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

@@ -1,5 +1,8 @@
 """Which integers the weights and the codes of a network are."""
 
+# The same with any engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,8 @@
 """What a network computes from what."""
 
+# The same with any engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,8 @@
 """How many weights each neuron has, of those that it may have."""
 
+# The same with any engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -1,5 +1,8 @@
 """The concrete-python engine: its compiler, a client's side and a server's side."""
 
+# It excludes Concrete-Numpy.
+# engine: concrete-python
+
 from __future__ import annotations
 
 from importlib.metadata import version

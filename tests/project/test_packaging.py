@@ -1,5 +1,8 @@
 """The metadata, what each extra promises, and how fast the package imports."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import importlib

@@ -1,5 +1,8 @@
 """An estimator and a client of it refuse the same rows, for the same reason."""
 
+# Deployment needs it.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import datetime

@@ -1,5 +1,8 @@
 """The tables that the command line reads and writes, and what it says of those that do not fit."""
 
+# Deployment needs it.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import io

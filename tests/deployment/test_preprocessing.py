@@ -1,5 +1,8 @@
 """What precedes the network travels to clients, and nothing else does."""
 
+# Deployment needs it.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import io

@@ -1,5 +1,8 @@
 """Client and server in one process: what they exchange, what they refuse, what they keep."""
 
+# Deployment needs it.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import io

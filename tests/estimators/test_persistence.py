@@ -1,5 +1,8 @@
 """Estimators that are saved, and loaded in a process that has never seen them."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import subprocess

@@ -1,5 +1,8 @@
 """Pictures of networks, compared with what they picture, and what notebooks show."""
 
+# The same with any engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import builtins

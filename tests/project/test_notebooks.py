@@ -1,5 +1,8 @@
 """The notebooks are those of their scripts, and run."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import base64

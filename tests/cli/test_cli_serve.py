@@ -1,5 +1,8 @@
 """What ``cipherlearn serve`` says on a terminal, and where it keeps keys."""
 
+# Deployment needs it.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import os

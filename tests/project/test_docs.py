@@ -1,12 +1,15 @@
 """The check of the built documentation's links."""
 
+# The same with any engine.
+# engine: concrete-python
+
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parent.parent / "docs" / "check_links.py"
+SCRIPT = Path(__file__).parents[2] / "docs" / "check_links.py"
 PAGE = """<h1 id="here">Here</h1><a href="#here">itself</a>
 <a href="folder/other.html?v=1#there">other</a><a href="https://example.org/gone">elsewhere</a>
 <img src="picture.svg" srcset="picture.svg, picture.svg 2x">"""

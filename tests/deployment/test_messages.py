@@ -1,5 +1,8 @@
 """Messages: what does not fit is refused with the reason, and structure survives any payload."""
 
+# Deployment needs it.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import os

@@ -1,5 +1,8 @@
 """What quantization costs is known after training, shown, and warned of where it is much."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import copy

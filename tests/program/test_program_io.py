@@ -17,7 +17,7 @@ from cipherlearn import ProgramFormatError, _members, load_program, save_program
 from cipherlearn.lowering._lower import lower
 from cipherlearn.program._file import _affine_quantizer
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def saved(**kwargs) -> tuple:

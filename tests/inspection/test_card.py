@@ -1,5 +1,8 @@
 """The model card tells the truth about a model, and its code runs."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,8 @@
 """Composition with scikit-learn's searches, meta-estimators, metadata routing and frames."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import numpy as np

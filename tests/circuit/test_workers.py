@@ -1,5 +1,8 @@
 """Encrypted batches on joblib's workers, some of which die."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import logging

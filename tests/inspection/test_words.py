@@ -1,5 +1,8 @@
 """Neurons, bootstraps and bits are counted alike wherever they are shown, and values read well."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import copy

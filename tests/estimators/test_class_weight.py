@@ -1,5 +1,8 @@
 """Weights of classes: all ways to give them, and what is predicted of rare classes."""
 
+# What it imports is in no environment of the other engine.
+# engine: concrete-python
+
 from __future__ import annotations
 
 import pickle

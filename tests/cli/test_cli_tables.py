@@ -22,7 +22,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from cipherlearn import NeuralNetClassifier
 from cipherlearn.cli import main
-from cipherlearn.deployment import export
+from cipherlearn.deployment import FHEClient, export
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,90 @@ def test_an_id_may_be_a_feature_too_and_not_a_prediction(capsys, tmp_path, rows,
     shown = predict(capsys, server, tmp_path / "rows.csv", "-", "--id", "age")
     assert pd.read_csv(io.StringIO(shown.out))["age"].tolist() == rows["age"].tolist()
     reason = refused(capsys, server, tmp_path / "rows.csv", "-", "--id", "prediction")
-    assert "Rename it" in reason
+    assert "--id names columns ['prediction'], as predictions are named" in reason
+
+
+def test_a_clash_of_names_is_found_before_rows_are_encrypted(
+    capsys, tmp_path, rows, deployed, monkeypatch
+):
+    monkeypatch.setattr(FHEClient, "outputs", None)
+    rows.rename(columns={"key": "probability_old"}).to_csv(tmp_path / "rows.csv", index=False)
+    flags = ("--id", "probability_old", "--proba")
+    assert "as predictions are named" in refused(
+        capsys, deployed[1], tmp_path / "rows.csv", "-", *flags
+    )
+
+
+@pytest.fixture(scope="module")
+def messy(tmp_path_factory):
+    """A model whose training data had text in all columns but one, and missing values."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "code": rng.choice(["10", "20", "A1"], 60),
+            "country": rng.choice(["Chad", "Peru"], 60),
+            "age": rng.integers(18, 80, 60).astype(float),
+        }
+    )
+    frame["country"] = frame["country"].where(rng.random(60) < 0.7)
+    columns = make_column_transformer(
+        (OneHotEncoder(handle_unknown="ignore"), ["code", "country"]), remainder=SimpleImputer()
+    )
+    net = NeuralNetClassifier(**{**TINY, "module__n_layers": 1, "module__n_accum_bits": 8})
+    model = make_pipeline(columns, net).fit(frame, np.where(frame["age"] > 50, "old", "young"))
+    net.compile()
+    directory = tmp_path_factory.mktemp("messy")
+    export(model, directory, n_test_rows=1)
+    return model, frame, directory / "server.zip"
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        lambda frame: frame[frame["country"].isna()][:1],
+        lambda frame: frame[frame["code"] == "10"][:2],
+        lambda frame: frame[:2].assign(age=np.nan),
+    ],
+    ids=["no country", "codes that are numbers", "no age"],
+)
+def test_whether_a_row_is_predicted_does_not_depend_on_its_neighbours(
+    capsys, tmp_path, messy, chosen
+):
+    model, frame, server = messy
+    rows = chosen(frame)
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    shown = predict(capsys, server, tmp_path / "rows.csv", "-")
+    written = pd.read_csv(io.StringIO(shown.out))["prediction"]
+    assert written.tolist() == model.predict(rows).tolist()
+
+
+def test_a_wrong_value_beside_a_missing_category_is_named(capsys, tmp_path, messy):
+    _, frame, server = messy
+    rows = frame[:2].astype({"age": object})
+    rows.iloc[1] = ["A1", None, "lots"]
+    rows.to_csv(tmp_path / "rows.csv", index=False)
+    reason = refused(capsys, server, tmp_path / "rows.csv")
+    assert "Row 2, column 'age': expected a number. Got 'lots'" in reason
+
+
+def test_old_line_ends_are_read_and_an_open_quote_is_refused(capsys, tmp_path, rows, deployed):
+    model, server = deployed
+    text = rows[:3].to_csv(index=False)
+    (tmp_path / "rows.csv").write_bytes(text.replace("\n", "\r").encode())
+    shown = predict(capsys, server, tmp_path / "rows.csv", "-")
+    expected = model.predict(rows[:3][["age", "sort"]]).tolist()
+    assert pd.read_csv(io.StringIO(shown.out))["prediction"].tolist() == expected
+    (tmp_path / "rows.csv").write_text(text + '"' + 200_000 * "x")
+    assert "A table must be CSV" in refused(capsys, server, tmp_path / "rows.csv")
+
+
+def test_the_separator_of_predictions_of_parquet_rows_may_be_named(
+    capsys, tmp_path, rows, deployed
+):
+    rows.to_parquet(tmp_path / "rows.parquet")
+    flags = ("--separator", ";", "--id", "key")
+    shown = predict(capsys, deployed[1], tmp_path / "rows.parquet", "-", *flags)
+    assert shown.out.startswith("key;prediction\n")
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])

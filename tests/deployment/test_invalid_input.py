@@ -71,7 +71,7 @@ INVALID = {
     "a list of numbers": (X[0].tolist(), ValueError, "Expected 2D array, got 1D array"),
     "a number": (3.0, ValueError, "Expected 2D array, got"),
     "nothing": (None, ValueError, "Expected 2D array, got"),
-    "three dimensions": (X[None], ValueError, "Found array with dim 3, while dim <= 2 is required"),
+    "three dimensions": (X[None], ValueError, "Found array with dim 3"),
     "rows of different lengths": (
         [[1, 2], [1, 2, 3]],
         ValueError,

@@ -18,7 +18,7 @@ import scipy.sparse
 import skops.io
 from cases import TINY
 from sklearn.cluster import FeatureAgglomeration, KMeans
-from sklearn.compose import make_column_selector, make_column_transformer
+from sklearn.compose import ColumnTransformer, make_column_selector, make_column_transformer
 from sklearn.datasets import load_svmlight_file
 from sklearn.decomposition import NMF, PCA, FactorAnalysis, FastICA, KernelPCA, TruncatedSVD
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -262,6 +262,10 @@ def test_a_pipeline_predicts_encrypted_rows_with_no_type_named(tmp_path, steps, 
     client.generate_keys()
     server.add_keys(client.evaluation_keys())
     np.testing.assert_array_equal(client.predict(X[:8], server.evaluate), model.predict(X[:8]))
+    # Whatever frame the model takes, its client takes.
+    if isinstance(steps.steps[0][1], ColumnTransformer):
+        other = X[X.columns[::-1]].assign(further=0)[:4]
+        np.testing.assert_array_equal(client.predict(other, server.evaluate), model.predict(other))
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -360,6 +364,51 @@ def test_a_sparse_matrix_that_points_outside_is_refused():
     components.indices[0] = 10**6
     with pytest.raises(ArtefactError, match="must be whole"):
         load_preprocessing(skops.io.dumps(projection), trusted=())
+
+
+class Disguised:
+    """Becomes a sparse matrix without skops's loader for such."""
+
+
+def test_a_sparse_matrix_of_another_loader_is_checked_too():
+    projection = TruncatedSVD(2, random_state=0).fit(FRAME[NUMBERS])
+    matrix = scipy.sparse.csr_matrix(projection.components_)
+    matrix.indices[:] = 10**8
+    projection.components_ = Disguised()
+    vars(projection.components_).update(vars(matrix))
+
+    def change(schema):
+        text = json.dumps(schema).replace('"Disguised"', '"csr_matrix"')
+        return json.loads(text.replace(f'"{__name__}"', '"scipy.sparse._csr"'))
+
+    content = changed_schema(skops.io.dumps(projection), change)
+    with pytest.raises(ArtefactError, match="must be whole"):
+        load_preprocessing(content, trusted=())
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "change"),
+    [
+        ({"drop": "first"}, {"_drop_idx_after_grouping": np.array([-5, 0], dtype=object)}),
+        ({"min_frequency": 25}, {"_default_to_infrequent_mappings": [np.array([9] * 3), None]}),
+    ],
+    ids=["dropped", "grouped"],
+)
+def test_a_one_hot_encoder_that_points_outside_is_refused(kwargs, change):
+    rows = [["a", "x"]] * 30 + [["b", "y"], ["c", "y"]]
+    encoder = OneHotEncoder(sparse_output=False, **kwargs).fit(rows)
+    loaded = load_preprocessing(skops.io.dumps(encoder), trusted=())
+    np.testing.assert_array_equal(loaded.transform(rows), encoder.transform(rows))
+    vars(encoder).update(change)
+    with pytest.raises(ArtefactError, match="must not point outside"):
+        load_preprocessing(skops.io.dumps(encoder), trusted=())
+
+
+def test_columns_of_a_one_hot_encoder_are_counted_anew():
+    encoder = OneHotEncoder(sparse_output=False).fit([[0, 0], [1, 1]])
+    encoder._n_features_outs = [10**9, 4 - 10**9]
+    loaded = load_preprocessing(skops.io.dumps(encoder), trusted=())
+    assert loaded.transform([[0, 1]]).tolist() == [[1, 0, 0, 1]]
 
 
 @pytest.mark.parametrize("change", [{"k": -1}, {"k": 100}, {"c": np.zeros(1)}], ids=str)

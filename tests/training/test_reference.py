@@ -45,6 +45,14 @@ def test_a_loss_is_warned_of_with_its_size_and_a_remedy(lossy, rings):
     assert caught[0].filename == __file__
 
 
+def test_skorchs_own_methods_train_without_a_score():
+    X, y = make_gaussian_quantiles(n_samples=60, n_features=3, random_state=0)
+    clf = NeuralNetClassifier(**NARROW, max_epochs=2).fit(X, y)
+    n_epochs = len(clf.history)
+    clf.fit_loop(X.astype(np.float32), y, epochs=1)
+    assert len(clf.history) == n_epochs + 1
+
+
 def test_the_warning_can_be_turned_off(rings):
     clf = NeuralNetClassifier(**NARROW, max_epochs=20, warn_on_loss=False).fit(*rings)
     assert clf.reference_score_ > clf.training_score_ + 0.02
@@ -107,7 +115,7 @@ def test_copies_keep_the_scores_and_no_rows(lossy):
     ):
         assert twin.reference_score_ == clf.reference_score_
         assert twin.training_score_ == clf.training_score_
-    assert not hasattr(clf, "_reference")
+    assert "_reference" not in vars(clf)
 
 
 def test_the_loss_is_shown(lossy):

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,19 +98,19 @@ def _predict(options: argparse.Namespace) -> None:
     client, transport = _connect(options)
     if options.proba and client.description["probabilities"] is None:
         raise ValueError("--proba needs a classifier whose outputs are probabilities. It has none.")
-    rows = _features(table, client.description)
+    names = _columns(client, options.proba)
+    if clash := [name for name in table.ids if name in names]:
+        raise ValueError(f"--id names columns {clash}, as predictions are named. Rename them.")
+    rows = _features(table.rows, table, client.description)
+    rows = _typed_as_trained(rows, _features(table.texts, table, client.description), client)
     try:
         outputs = client.outputs(_values(rows, client), transport, not options.quiet)
     except CipherlearnError:
         raise
     except (TypeError, ValueError) as error:
         raise ValueError(_explain(rows, client, error)) from error
-    result = _predictions(outputs, client, options.proba)
+    result = _predictions(outputs, client, names)
     for position, (name, values) in enumerate(table.ids.items()):
-        if name in result.columns:
-            raise ValueError(
-                f"The column {name} of --id has a name that predictions have. Rename it."
-            )
         result.insert(position, name, values)
     write_table(result, options.predictions, table.separator)
     unused = [name for name in table.rows.columns if name not in {*rows.columns, *table.ids}]
@@ -141,10 +142,9 @@ def _connect(options: argparse.Namespace) -> tuple[FHEClient, Callable]:
     return client, server.evaluate
 
 
-def _features(table: Table, description: dict[str, Any]) -> pd.DataFrame:
+def _features(rows: pd.DataFrame, table: Table, description: dict[str, Any]) -> pd.DataFrame:
     """Choose the model's columns."""
     names = description["feature_names"]
-    rows = table.rows
     if names is None:
         rows = rows.drop(columns=[name for name in table.ids if name in rows.columns])
         if rows.shape[1] != description["n_features"]:
@@ -168,31 +168,61 @@ def _values(rows: pd.DataFrame, client: FHEClient) -> Any:
     return rows if client.description["feature_names"] is not None else rows.to_numpy()
 
 
-def _predictions(outputs: Any, client: FHEClient, with_probabilities: bool) -> pd.DataFrame:
+def _columns(client: FHEClient, with_probabilities: bool) -> list[str]:
+    """Name the columns of predictions."""
+    if client.description["estimator"] == "classifier":
+        labels: Any = client.classes_ if with_probabilities else []
+        return ["prediction", *(f"probability_{label}" for label in labels)]
+    if client.n_outputs == 1:
+        return ["prediction"]
+    return [f"prediction_{i}" for i in range(client.n_outputs)]
+
+
+def _predictions(outputs: Any, client: FHEClient, names: list[str]) -> pd.DataFrame:
     import pandas as pd
 
-    if client.description["estimator"] == "classifier":
-        result = pd.DataFrame({"prediction": client.labels(outputs)})
-        if with_probabilities:
-            for label, column in zip(client.classes_, client.probabilities(outputs).T, strict=True):
-                result[f"probability_{label}"] = column
-        return result
-    targets = client.targets(outputs).reshape(len(outputs), -1)
-    if targets.shape[1] == 1:
-        return pd.DataFrame(targets, columns=["prediction"])
-    return pd.DataFrame(targets).add_prefix("prediction_")
+    if client.description["estimator"] == "regressor":
+        return pd.DataFrame(client.targets(outputs).reshape(len(outputs), -1), columns=names)
+    result = pd.DataFrame({names[0]: client.labels(outputs)})
+    if len(names) > 1:
+        result[names[1:]] = client.probabilities(outputs)
+    return result
+
+
+def _refusal(part: pd.DataFrame, client: FHEClient) -> Exception | None:
+    """Say why the model does not take rows, or None if it does."""
+    try:
+        # Rows are checked at once, and encrypted when they are asked for.
+        client.encrypt(_values(part, client))
+    except CipherlearnError:
+        raise
+    except (TypeError, ValueError) as reason:
+        return reason
+    return None
+
+
+def _typed_as_trained(rows: pd.DataFrame, texts: pd.DataFrame, client: FHEClient) -> pd.DataFrame:
+    """Read columns as text that look like numbers here and were none where the model was trained.
+
+    The file does not say which, so those are taken with which the model takes the rows.
+    """
+    if _refusal(rows, client) is None:
+        return rows
+    numbers = [name for name in rows.columns if rows[name].dtype.kind in "iufb"]
+    trials = [[name] for name in numbers]
+    trials += [[*pair] for pair in combinations(numbers[:_MAX_CANDIDATES], 2)]
+    for names in [*trials, numbers]:
+        typed = rows.assign(**{name: texts[name] for name in names})
+        if _refusal(typed, client) is None:
+            return typed
+    return rows
 
 
 def _explain(rows: pd.DataFrame, client: FHEClient, error: Exception) -> str:
     """Name the first value that the model does not take, and one that it would."""
 
     def refusal(part: pd.DataFrame) -> Exception | None:
-        try:
-            # Rows are checked at once, and encrypted when they are asked for.
-            client.encrypt(_values(_typed(part), client))
-        except (TypeError, ValueError) as reason:
-            return reason
-        return None
+        return _refusal(_typed(part), client)
 
     if refusal(rows) is None:
         return str(error)
@@ -230,7 +260,7 @@ def _typed(part: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     part = part.copy()
-    for column in part.columns:
+    for column in part.columns[part.notna().any()]:
         with suppress(TypeError, ValueError):
             part[column] = pd.to_numeric(part[column])
     return part

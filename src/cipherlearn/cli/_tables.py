@@ -32,6 +32,8 @@ class Table:
     Parameters
     ----------
     rows : DataFrame
+    texts : DataFrame
+        The same, with values of CSV files as they are written.
     ids : dict of str to sequence
         Columns to be carried through, as they stand in the file.
     separator : str
@@ -39,6 +41,7 @@ class Table:
     """
 
     rows: pd.DataFrame
+    texts: pd.DataFrame
     ids: Mapping[str, Sequence]
     separator: str
 
@@ -80,7 +83,8 @@ def read_table(source: str, separator: str | None, ids: Sequence[str]) -> Table:
         _check_header(source, list(rows.columns), ids)
         if rows.empty:
             raise ValueError(f"A table needs rows. {source} has none.")
-        return Table(rows, {name: rows[name].array for name in ids}, SEPARATORS[0])
+        ids_as_read = {name: rows[name].array for name in ids}
+        return Table(rows, rows, ids_as_read, separator or SEPARATORS[0])
     content = sys.stdin.buffer.read() if source == STREAM else Path(source).read_bytes()
     shown = "The standard input" if source == STREAM else source
     try:
@@ -89,8 +93,13 @@ def read_table(source: str, separator: str | None, ids: Sequence[str]) -> Table:
         raise ValueError(f"A table must be encoded as UTF-8. {shown} is not: {error}.") from error
     if not text.strip():
         raise ValueError(f"A table needs a header and rows. {shown} is empty.")
-    separator = separator or _find_separator(text)
-    header, *lines = (line for line in csv.reader(io.StringIO(text), delimiter=separator) if line)
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    try:
+        separator = separator or _find_separator(text)
+        reader = csv.reader(io.StringIO(text), delimiter=separator)
+        header, *lines = (line for line in reader if line)
+    except csv.Error as error:
+        raise ValueError(f"A table must be CSV. {shown} is not: {error}.") from error
     _check_header(shown, header, ids)
     if not lines:
         raise ValueError(f"A table needs rows. {shown} has a header only.")
@@ -102,10 +111,14 @@ def read_table(source: str, separator: str | None, ids: Sequence[str]) -> Table:
                 "names another."
             )
     rows = pd.read_csv(io.StringIO(text), sep=separator)
+    texts = pd.read_csv(io.StringIO(text), sep=separator, dtype=str)
+    # Without a value there is no type either, and numbers would be the wrong one for categories.
+    empty = rows.columns[rows.isna().all()]
+    rows = rows.astype(dict.fromkeys(empty, object))
     if len(rows) != len(lines):
         raise ValueError(f"{shown} must have no rows of blanks alone. Remove them.")
     carried = {name: [line[header.index(name)] for line in lines] for name in ids}
-    return Table(rows, carried, separator)
+    return Table(rows, texts, carried, separator)
 
 
 def write_table(predictions: pd.DataFrame, target: str, separator: str) -> None:

@@ -112,6 +112,11 @@ class FHEClient:
         return load_preprocessing(self._model.preprocessing, self._trusted)
 
     @property
+    def n_outputs(self) -> int:
+        """Number of outputs of the network."""
+        return len(self._model.scaler.gain)
+
+    @property
     def description(self) -> dict[str, Any]:
         """What the artefact says of the model."""
         return self._model.description
@@ -290,8 +295,7 @@ class FHEClient:
                 f"{n_rows} rows need {n_batches} results. Got {len(results)} of them."
             )
         sums = [self._decrypt_message(result)[1] for result in results]
-        n_outputs = len(self._model.scaler.gain)
-        stacked = np.concatenate([np.empty((0, n_outputs), dtype=np.int64), *sums])
+        stacked = np.concatenate([np.empty((0, self.n_outputs), dtype=np.int64), *sums])
         return self._model.scaler(stacked[:n_rows])
 
     def predict(self, X, transport: Transport, verbose: bool | int = False):
@@ -423,14 +427,15 @@ class FHEClient:
     def _quantize(self, X) -> NDArray[np.int64]:
         columns = getattr(X, "columns", None)
         names = self.description["feature_names"]
-        if columns is not None and names is not None and list(columns) != names:
+        if self._preprocessing is not None:
+            # Its steps look at the names themselves.
+            with refusing_overflow():
+                X = self._preprocessing.transform(X)
+        elif columns is not None and names is not None and list(columns) != names:
             raise ValueError(
                 f"The feature names should match those of the training data, {names}. "
                 f"Got {list(columns)}."
             )
-        if self._preprocessing is not None:
-            with refusing_overflow():
-                X = self._preprocessing.transform(X)
         quantizer = self._model.quantizer
         return quantizer(check_features(X, quantizer.n_features))
 

@@ -97,6 +97,7 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
     cuda_dependent_attributes_ = ["module_", "criterion_", "optimizer_"]
     history_ = None
     initialized_ = False
+    _reference: Reference | None = None
     virtual_params_: dict[str, Any] = {}
 
     # skorch arguments that have one sensible value here.
@@ -421,13 +422,14 @@ class EncryptedPredictionNet(ShowsState, skorch.NeuralNet):
     def on_epoch_begin(self, net, **kwargs):
         """Score the float network before the first epoch that quantizes it."""
         super().on_epoch_begin(net, **kwargs)
-        if not (self.phase_.is_warmup or self.module_.quantized) and self.module_.encoder.fitted:
+        is_ready = self.module_.encoder.fitted and not self.module_.quantized
+        if self._reference is not None and is_ready and not self.phase_.is_warmup:
             self._reference.consider(self.module_)
 
     def on_epoch_end(self, net, **kwargs):
         """Score the float network early in the warm-up."""
         super().on_epoch_end(net, **kwargs)
-        if self._reference.is_due():
+        if self._reference is not None and self._reference.is_due():
             self._reference.consider(self.module_)
 
     def _training_device(self) -> torch.device:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.class_weight import compute_class_weight
 
 __all__ = ["weights_of_classes"]
 
@@ -62,7 +61,14 @@ def weights_of_classes(
     if name == "class_weight":
         if not isinstance(given, dict):
             raise ValueError(f'class_weight must be a dict, "balanced" or None. Got {given!r}.')
-        weights = compute_class_weight(given, classes=classes, y=classes)
+        labels = classes.tolist()
+        if unknown := [label for label in given if label not in labels]:
+            raise ValueError(
+                f"class_weight must weigh classes of y, which has {labels}. Got also {unknown}."
+            )
+        weights = np.asarray([given.get(label, 1.0) for label in labels])
+        if weights.dtype.kind not in "iuf":
+            raise ValueError(f"class_weight must hold a number for each class. Got {given!r}.")
     else:
         if isinstance(given, str):
             raise ValueError(

@@ -56,7 +56,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
     >>> from sklearn.datasets import make_regression
     >>> from cipherlearn import NeuralNetRegressor
     >>> X, y = make_regression(200, 3, random_state=0)
-    >>> reg = NeuralNetRegressor(module__n_hidden_neurons=8, random_state=0).fit(X, y)
+    >>> reg = NeuralNetRegressor(max_epochs=100, random_state=0).fit(X, y)
     >>> reg.score(X, y) > 0.5
     True
     """

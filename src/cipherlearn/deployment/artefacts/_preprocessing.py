@@ -13,7 +13,6 @@ import numpy as np
 from cipherlearn._exceptions import ArtefactError, UntrustedTypesError
 from cipherlearn.deployment.artefacts._archive import refusing_damage
 from cipherlearn.deployment.artefacts._trusted_types import (
-    BSPLINE,
     LOADERS_WITHOUT_NAMES,
     TREE,
     TRUSTED_TYPES,
@@ -65,7 +64,7 @@ def load_skops(content: bytes, trusted: Sequence[str], what: str, name: str) -> 
     except ImportError as error:
         raise ImportError(_NEEDS) from error
     with refusing_damage(name):
-        loaders = _check_members(content)
+        loaders = _loader_names(content)
         untrusted = set(get_untrusted_types(data=content))
     if nameless := loaders & LOADERS_WITHOUT_NAMES:
         raise ArtefactError(
@@ -81,8 +80,7 @@ def load_skops(content: bytes, trusted: Sequence[str], what: str, name: str) -> 
         with refusing_damage(name):
             # Only those that are needed: a name is trusted wherever it stands.
             loaded = loads(content, trusted=sorted(untrusted))
-            if BSPLINE in untrusted:
-                _build_splines(loaded)
+            _audit(loaded)
     except (AttributeError, ImportError) as error:
         raise ArtefactError(
             f"{what} must be of types that are installed here. {error}. Install the versions that "
@@ -91,23 +89,9 @@ def load_skops(content: bytes, trusted: Sequence[str], what: str, name: str) -> 
     return loaded
 
 
-def _check_members(content: bytes) -> set[str]:
-    """Give the names of the loaders that a file asks for, and check its sparse matrices."""
-    from scipy.sparse import load_npz
-
+def _loader_names(content: bytes) -> set[str]:
+    """Give the names of the loaders that a file asks for."""
     with zipfile.ZipFile(io.BytesIO(content)) as members:
-        for name in members.namelist():
-            member = members.read(name)
-            # A sparse matrix is an archive of NumPy, whatever its name.
-            if member.startswith(b"PK"):
-                try:
-                    matrix = load_npz(io.BytesIO(member))
-                except Exception:  # none, for skops neither
-                    continue
-                if matrix.format not in ("csr", "csc"):
-                    raise ValueError(f"sparse matrices must be csr or csc, got {matrix.format}")
-                # Loading alone does not look at every index.
-                matrix.check_format(full_check=True)
         return set(_loaders(json.loads(members.read("schema.json"))))
 
 
@@ -121,9 +105,17 @@ def _loaders(schema: Any) -> Iterator[str]:
             yield from _loaders(value)
 
 
-def _build_splines(loaded: Any) -> None:
-    """Build each spline of an object anew, which checks that its arrays fit together."""
+def _audit(loaded: Any) -> None:
+    """Check what compiled code would follow unseen, in an object and all that it is made of.
+
+    Raises
+    ------
+    ValueError
+        If an index leads outside.
+    """
     from scipy.interpolate import BSpline
+    from scipy.sparse import issparse
+    from sklearn.preprocessing import OneHotEncoder
 
     seen: dict[int, Any] = {}
     waiting = [loaded]
@@ -133,10 +125,11 @@ def _build_splines(loaded: Any) -> None:
             continue
         seen[id(value)] = value
         if isinstance(value, BSpline):
-            stored = vars(value)
-            # SciPy has renamed two of them.
-            t, c = (stored[f"_{name}" if f"_{name}" in stored else name] for name in "tc")
-            value.__dict__ = vars(BSpline(t, c, stored["k"], stored["extrapolate"]))
+            _build_anew(value)
+        elif issparse(value):
+            if value.format not in ("csr", "csc"):
+                raise ValueError(f"sparse matrices must be csr or csc, got {value.format}")
+            value.check_format(full_check=True)
         elif isinstance(value, dict):
             waiting += value.values()
         elif isinstance(value, list | tuple | set):
@@ -144,4 +137,35 @@ def _build_splines(loaded: Any) -> None:
         elif isinstance(value, np.ndarray) and value.dtype == object:
             waiting += value.ravel().tolist()
         else:
+            if isinstance(value, OneHotEncoder) and hasattr(value, "categories_"):
+                _check_columns(value)
             waiting += getattr(value, "__dict__", {}).values()
+
+
+def _build_anew(spline: Any) -> None:
+    """Build a spline of its arrays, which checks that they fit together."""
+    stored = vars(spline)
+    # SciPy has renamed two of them.
+    t, c = (stored[f"_{name}" if f"_{name}" in stored else name] for name in "tc")
+    spline.__dict__ = vars(type(spline)(t, c, stored["k"], stored["extrapolate"]))
+
+
+def _check_columns(encoder: Any) -> None:
+    """Check that every category of a one-hot encoder has a column of its feature."""
+    sizes = encoder._n_features_outs = encoder._compute_n_features_outs()
+    nothing = [None] * len(sizes)
+    dropped = encoder._drop_idx_after_grouping
+    grouped = getattr(encoder, "_default_to_infrequent_mappings", nothing)
+    for categories, size, drop, group in zip(
+        encoder.categories_,
+        sizes,
+        nothing if dropped is None else dropped.tolist(),
+        grouped,
+        strict=True,
+    ):
+        column = np.arange(len(categories)) if group is None else np.asarray(group)
+        drop = len(categories) if drop is None else drop
+        column = column[column != drop]
+        column = column - (column > drop)
+        if size < 0 or (column < 0).any() or (column >= size).any():
+            raise ValueError(f"a one-hot encoder of {size} columns must not point outside them")

@@ -8,14 +8,13 @@ name. A rule such as "all of ``sklearn``" would let in loaders of files and of p
 are not listed: skops knows those of scikit-learn itself.
 
 Trees and neighbour trees are left out on purpose. Their compiled code follows indices from the file
-without looking where they lead. Where that holds of what is listed, ``_preprocessing`` looks.
+without looking where they lead. ``_preprocessing`` looks at those of sparse matrices, splines and
+one-hot encoders. Nobody has looked at every fitted attribute of every estimator that skops knows.
 """
 
 from __future__ import annotations
 
-__all__ = ["BSPLINE", "LOADERS_WITHOUT_NAMES", "TREE", "TRUSTED_TYPES"]
-
-BSPLINE = "scipy.interpolate._bsplines.BSpline"
+__all__ = ["LOADERS_WITHOUT_NAMES", "TREE", "TRUSTED_TYPES"]
 
 # Versions of skops differ on whether it needs to be named. Here it does.
 TREE = "sklearn.tree._tree.Tree"
@@ -55,7 +54,7 @@ TRUSTED_TYPES = frozenset(
         "sklearn.impute._iterative.IterativeImputer",
         "sklearn.impute._iterative._ImputerTriplet",
         # SplineTransformer.
-        BSPLINE,
+        "scipy.interpolate._bsplines.BSpline",
         "scipy._lib.array_api_compat.numpy._aliases.asarray",
     }
 )

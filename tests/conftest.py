@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from cases import TINY, blobs
+from cases import LINEAR, TINY, classes
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
@@ -20,8 +19,7 @@ def _exported(tmp_path_factory, model, name):
 
 @pytest.fixture(scope="session")
 def labelled_rows():
-    X, y = blobs(3)
-    return X, np.array(["ant", "bee", "cow"])[y]
+    return classes()
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +39,7 @@ def artefacts(tmp_path_factory, deployed_pipeline):
 @pytest.fixture(scope="session")
 def deployed_linear(labelled_rows):
     """A compiled one-layer model, which predicts in milliseconds and needs no evaluation keys."""
-    linear = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
-    clf = NeuralNetClassifier(**linear).fit(*labelled_rows)
+    clf = NeuralNetClassifier(**LINEAR).fit(*labelled_rows)
     clf.compile(batch_size=2)
     return clf
 

@@ -8,10 +8,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cipherlearn import NeuralNetClassifier
-from cipherlearn.deployment import FHEClient, export
 
 
 def _exported(tmp_path_factory, model, name):
+    from cipherlearn.deployment import export  # needs an engine
+
     directory = tmp_path_factory.mktemp(name)
     export(model, directory, n_test_rows=1)
     return directory
@@ -49,16 +50,20 @@ def linear_artefacts(tmp_path_factory, deployed_linear):
     return _exported(tmp_path_factory, deployed_linear, "linear")
 
 
+def _with_keys(directory):
+    from cipherlearn.deployment import FHEClient  # needs an engine
+
+    client = FHEClient(directory / "client.zip")
+    client.generate_keys()
+    return client
+
+
 @pytest.fixture(scope="session")
 def client(artefacts):
     """A client with keys. Tests that share it must not change it."""
-    client = FHEClient(artefacts / "client.zip")
-    client.generate_keys()
-    return client
+    return _with_keys(artefacts)
 
 
 @pytest.fixture(scope="session")
 def linear_client(linear_artefacts):
-    client = FHEClient(linear_artefacts / "client.zip")
-    client.generate_keys()
-    return client
+    return _with_keys(linear_artefacts)

@@ -11,13 +11,11 @@ plot. Each network has 32 hidden neurons, 3-bit weights and 2-bit codes.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
 from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
+from report import environment, header, row
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.model_selection import train_test_split
 
@@ -71,19 +69,16 @@ def main() -> None:
     means = 100 * np.reshape(scores, (len(keys), arguments.splits)).mean(axis=1)
     results = dict(zip(keys, means.tolist(), strict=True))
 
-    packages = ("torch", "scikit-learn", "brevitas", "numpy")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     lines = [
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{versions}. Accuracy in %, means of {arguments.splits} splits.",
+        f"{environment('torch', 'scikit-learn', 'brevitas', 'numpy')} Accuracy in %, means of "
+        f"{arguments.splits} splits.",
         "",
-        "| data set | budget | " + " | ".join(f"{n} bits" for n in BITS) + " |",
-        "| --- | --- |" + " --- |" * len(BITS),
+        *header(["data set", "budget", *(f"{n} bits" for n in BITS)]),
     ]
     for dataset in DATASETS:
         for budget in BUDGETS:
-            cells = " | ".join(f"{results[dataset, budget, n]:.1f}" for n in BITS)
-            lines.append(f"| {dataset} | {budget} | {cells} |")
+            cells = (f"{results[dataset, budget, n]:.1f}" for n in BITS)
+            lines.append(row([dataset, budget, *cells]))
     text = "\n".join(lines) + "\n"
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / "accumulators.md").write_text(text)

@@ -19,10 +19,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.metadata
 import json
-import os
-import platform
 import subprocess
 import tempfile
 import time
@@ -32,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 from joblib import Parallel, delayed
+from report import environment, header
 from sklearn.base import clone
 from sklearn.compose import TransformedTargetRegressor
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -172,15 +170,20 @@ def differences(scores: dict, model: str) -> tuple[np.ndarray, np.ndarray]:
 
 def report(lines: list[dict]) -> str:
     packages = ("torch", "scikit-learn", "skorch", "brevitas", "numpy")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     scores, bootstraps = table_of(lines)
     text = [
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{versions}. Means of 5 folds: accuracy in %, or 100 R² (marked *).",
+        f"{environment(*packages)} Means of 5 folds: accuracy in %, or 100 R² (marked *).",
         "",
-        "| model | data sets | bootstraps a row | points to the float MLP with early stopping | "
-        "points to the better float MLP | more than 2 points below it |",
-        "| --- | --- | --- | --- | --- | --- |",
+        *header(
+            [
+                "model",
+                "data sets",
+                "bootstraps a row",
+                "points to the float MLP with early stopping",
+                "points to the better float MLP",
+                "more than 2 points below it",
+            ]
+        ),
     ]
     names = [name for name in bootstraps if name not in (STOPPED, CONVERGED)]
     for name in sorted(names):
@@ -193,9 +196,7 @@ def report(lines: list[dict]) -> str:
             )
     text += [
         "",
-        f"| data set | linear | float MLP, early stopping | float MLP, converged | {DEFAULT} | "
-        "points to the better |",
-        "| --- | --- | --- | --- | --- | --- |",
+        *header(["data set", LINEAR, STOPPED, CONVERGED, DEFAULT, "points to the better"]),
     ]
     kinds = {entry["dataset"]: entry["kind"] for entry in lines}
     for dataset, row in scores.items():

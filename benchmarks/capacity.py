@@ -11,7 +11,6 @@ two workers are timed, first and again. Writes ``capacity.md``, and its tables a
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
 import statistics
 import time
@@ -25,19 +24,12 @@ import numpy as np
 import pandas as pd
 from joblib import parallel_config
 from joblib.externals.loky import get_reusable_executor
-from latency import environment
+from report import NETWORKS, encrypted_environment, header, row, versions
 from sklearn.datasets import load_breast_cancer
 
 from cipherlearn import Circuit, NeuralNetClassifier
 from cipherlearn.circuit._joblib import Evaluation, _Evaluator
 
-FOUR_BITS = {"module__n_hidden_accum_bits": 4, "module__n_output_accum_bits": 6}
-NETWORKS = {
-    "1 layer": {"module__n_layers": 1},
-    "8 neurons, 4 bits": {"module__n_hidden_neurons": 8, **FOUR_BITS},
-    "32 neurons, 4 bits": {"module__n_hidden_neurons": 32, **FOUR_BITS},
-    "default": {},
-}
 BATCHES = (1, 8, 32)
 MILLION, DAY = 1e6, 86_400.0
 N_WORKERS = 2
@@ -172,8 +164,7 @@ def traffic_table(costs: pd.DataFrame) -> pd.DataFrame:
 
 
 def to_markdown(table: pd.DataFrame) -> str:
-    rows = [table.columns, ["---"] * len(table.columns), *table.astype(str).to_numpy()]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([*header(table.columns), *map(row, table.astype(str).to_numpy())])
 
 
 def main() -> None:
@@ -205,13 +196,10 @@ def main() -> None:
         "traffic": traffic_table(costs),
         "throughput": pd.DataFrame([record for records in done for record in records]),
     }
-    versions = ", ".join(
-        f"{name} {importlib.metadata.version(name)}" for name in ("joblib", "dask")
-    )
     lines = [
-        environment(),
-        f"{versions}. A row's costs are CPU time of processes of one thread, {os.cpu_count()} of "
-        "them at a time.",
+        encrypted_environment(),
+        f"{versions('joblib', 'dask')}. A row's costs are CPU time of processes of one thread, "
+        f"{os.cpu_count()} of them at a time.",
     ]
     for name, table in tables.items():
         table.to_csv(arguments.output / f"{name}.csv", index=False)

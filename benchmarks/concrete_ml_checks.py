@@ -38,7 +38,7 @@ def make(kind: str, library: str):
     if library == "cipherlearn":
         import cipherlearn as module
 
-        settings = {"max_epochs": 15}  # as tests/test_sklearn.py
+        settings = {"max_epochs": 15}  # as tests/estimators/test_sklearn.py
     else:
         import concrete.ml.sklearn as module
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from report import header, machine, row
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
@@ -87,7 +86,7 @@ def main() -> None:
     scaler = StandardScaler().fit(X_train)
     X_train, X_test = scaler.transform(X_train), scaler.transform(X_test)
     torch.set_num_threads(1)  # more only slow so small a network down
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS)]
+    lines = header(COLUMNS)
     versions = {}
     for name, (settings, p_error) in CASES.items():
         model = NeuralNetClassifier(random_state=0, **settings).fit(X_train, y_train)
@@ -118,14 +117,14 @@ def main() -> None:
                 f"{record['key_bytes'] / 1e6:.0f}",
                 f"{record['ciphertext_bytes'] / 1e3:.1f}",
             )
-            lines.append("| " + " | ".join(cells) + " |")
+            lines.append(row(cells))
             print(lines[-1], flush=True)
     environments = "; ".join(
         f"{engine} with " + ", ".join(f"{name} {number}" for name, number in numbers.items())
         for engine, numbers in versions.items()
     )
     head = (
-        f"{platform.machine()}, {os.cpu_count()} cores. {environments}. Breast cancer, the "
+        f"{machine()}. {environments}. Breast cancer, the "
         f"same programs on both engines. The accumulators of all {len(X_test)} test rows in the "
         "clear, and of the encrypted ones, are equal on both. Seconds a row are "
         "medians of the server's computation."

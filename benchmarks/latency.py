@@ -12,10 +12,7 @@ flags name the Python of virtual environments that have Concrete-ML and TenSEAL.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +21,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import torch
+from report import FOUR_BITS, encrypted_environment, header, row
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.model_selection import train_test_split
 from sklearn.preprocessing import StandardScaler
@@ -36,7 +34,6 @@ DATASETS = {
 }
 WORKERS = Path(__file__).with_name("latency_workers")
 BATCH = 8
-NARROW = {"module__n_hidden_accum_bits": 4, "module__n_output_accum_bits": 6}
 ADDITIVE = {"module__n_layers": 1}
 OURS = {
     "cipherlearn, default": ({}, "exact"),
@@ -46,15 +43,15 @@ OURS = {
         "exact",
     ),
     **{
-        f"cipherlearn, 4 bits, {n} neurons": ({**NARROW, "module__n_hidden_neurons": n}, "exact")
+        f"cipherlearn, 4 bits, {n} neurons": ({**FOUR_BITS, "module__n_hidden_neurons": n}, "exact")
         for n in (4, 8, 16, 32)
     },
     "cipherlearn, 3 bits, 4 neurons": (
-        {**NARROW, "module__n_hidden_accum_bits": 3, "module__n_hidden_neurons": 4},
+        {**FOUR_BITS, "module__n_hidden_accum_bits": 3, "module__n_hidden_neurons": 4},
         "exact",
     ),
     "cipherlearn, 5 bits rounded to 4, 32 neurons": (
-        {**NARROW, "module__n_hidden_accum_bits": 5, "module__rounding_bits": 4},
+        {**FOUR_BITS, "module__n_hidden_accum_bits": 5, "module__rounding_bits": 4},
         "approximate",
     ),
 }
@@ -181,57 +178,53 @@ def measurements(arguments):
                 )
 
 
-def environment() -> str:
-    packages = ("torch", "scikit-learn", "brevitas", "concrete-python", "numpy")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
-    return (
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{versions}. Error probability 2^-40 per bootstrap. Seconds are medians of the server's "
-        "computation."
-    )
-
-
 def to_markdown(table: pd.DataFrame) -> str:
-    lines = [environment(), "", "| " + " | ".join(COLUMNS.values()) + " |"]
-    lines.append("|" + " --- |" * len(COLUMNS))
-    for row in table.to_dict("records"):
+    lines = [encrypted_environment(), "", *header(COLUMNS.values())]
+    for record in table.to_dict("records"):
         cells = []
         for name in COLUMNS:
-            value = row.get(name)
+            value = record.get(name)
             if isinstance(value, str):
                 cells.append(value)
             elif value is None or np.isnan(value):
                 cells.append("")
             else:
                 cells.append(f"{value * SCALES.get(name, 1):.{DECIMALS.get(name, 1)}f}")
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(row(cells))
     return "\n".join([*lines, "", *comparison(table), ""])
 
 
 def comparison(table: pd.DataFrame) -> list[str]:
     """How many times faster we are than the peer's default, and than its tuned networks."""
-    lines = [
-        "| data set | our network | accuracy, % | s a row | Concrete-ML's default, % | "
-        "times as fast | its fastest tuned within 1 point below ours, % | times as fast |",
-        "|" + " --- |" * 8,
-    ]
+    lines = header(
+        [
+            "data set",
+            "our network",
+            "accuracy, %",
+            "s a row",
+            "Concrete-ML's default, %",
+            "times as fast",
+            "its fastest tuned within 1 point below ours, %",
+            "times as fast",
+        ]
+    )
     for dataset, group in table.groupby("dataset", sort=False):
         ours = group[group.model.str.startswith("cipherlearn")]
         default = group[group.model == PEER_DEFAULT]
         tuned = group[group.model.str.startswith("Concrete-ML, 2")]
         if default.empty or tuned.empty:
             continue
-        for _, row in ours.iterrows():
-            cells = [dataset, row.model, f"{100 * row.clear_accuracy:.1f}", f"{row.seconds:.3f}"]
-            rivals = tuned[tuned.clear_accuracy >= row.clear_accuracy - 0.01]
+        for _, own in ours.iterrows():
+            cells = [dataset, own.model, f"{100 * own.clear_accuracy:.1f}", f"{own.seconds:.3f}"]
+            rivals = tuned[tuned.clear_accuracy >= own.clear_accuracy - 0.01]
             for rival in (default, rivals):
                 if rival.empty:
                     cells += ["none", ""]
                     continue
                 best = rival.loc[rival.seconds.idxmin()]
                 cells.append(f"{100 * best.clear_accuracy:.1f} ({best.seconds:.2f} s)")
-                cells.append(f"{best.seconds / row.seconds:.1f}")
-            lines.append("| " + " | ".join(cells) + " |")
+                cells.append(f"{best.seconds / own.seconds:.1f}")
+            lines.append(row(cells))
     return lines if len(lines) > 2 else []
 
 

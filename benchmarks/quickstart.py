@@ -9,12 +9,10 @@ MLP, of ``NeuralNetClassifier()`` in the clear and on encrypted rows, and what a
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
 import time
 
 import numpy as np
+from report import ENCRYPTING, environment, header, row
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.model_selection import train_test_split
 from sklearn.neural_network import MLPClassifier
@@ -30,8 +28,15 @@ DATASETS = {
     "digits": load_digits,
 }
 COLUMNS = (
-    "data set | float MLP | cipherlearn, clear | difference, points | encrypted = clear | "
-    "bootstraps a row | seconds a row | keys, MB | key generation, s"
+    "data set",
+    "float MLP",
+    "cipherlearn, clear",
+    "difference, points",
+    "encrypted = clear",
+    "bootstraps a row",
+    "seconds a row",
+    "keys, MB",
+    "key generation, s",
 )
 
 
@@ -51,11 +56,11 @@ def measure(load, n_rows: int, n_seeds: int) -> list[str]:
     keygen_seconds = time.perf_counter() - start
     model.predict(X_test[:1], execute_in_fhe=True)  # the first call unpacks the keys
     agree, seconds = 0, []
-    for row in X_test[:n_rows]:
+    for features in X_test[:n_rows, None]:
         start = time.perf_counter()
-        encrypted = model.predict(row[None, :], execute_in_fhe=True)
+        encrypted = model.predict(features, execute_in_fhe=True)
         seconds.append(time.perf_counter() - start)
-        agree += int(encrypted[0] == model.predict(row[None, :])[0])
+        agree += int(encrypted[0] == model.predict(features)[0])
     float_score, clear_score = np.mean(float_scores), np.mean(clear_scores)
     return [
         f"{100 * float_score:.1f} %",
@@ -76,21 +81,15 @@ def main() -> None:
     parser.add_argument("--output", help="Markdown file to write")
     arguments = parser.parse_args()
 
-    packages = ("torch", "scikit-learn", "brevitas", "concrete-python", "numpy")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     lines = [
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{versions}. Error probability 2^-40 per bootstrap. Accuracies are means over "
-        f"{arguments.seeds} splits; seconds are medians over {arguments.rows} rows.",
+        f"{environment(*ENCRYPTING)} Error probability 2^-40 per bootstrap. Accuracies are means "
+        f"over {arguments.seeds} splits; seconds are medians over {arguments.rows} rows.",
         "",
-        f"| {COLUMNS} |",
-        "|" + " --- |" * (COLUMNS.count("|") + 1),
+        *header(COLUMNS),
     ]
     print("\n".join(lines))
     for name, load in DATASETS.items():
-        lines.append(
-            "| " + " | ".join([name, *measure(load, arguments.rows, arguments.seeds)]) + " |"
-        )
+        lines.append(row([name, *measure(load, arguments.rows, arguments.seeds)]))
         print(lines[-1], flush=True)
     if arguments.output:
         with open(arguments.output, "w") as file:

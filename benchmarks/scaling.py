@@ -15,7 +15,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from latency import environment
+from report import encrypted_environment, header
 
 from cipherlearn import Circuit
 from cipherlearn.circuit._cost import Precision, bare_program
@@ -63,14 +63,13 @@ def main() -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(1, len(SERIES), figsize=(11, 3.4), layout="constrained")
-    lines = [environment(), ""]
+    lines = [encrypted_environment(), ""]
     for ax, (name, values) in zip(axes, SERIES.items(), strict=True):
         seconds = [measure(name, value, arguments.repeats) for value in values]
         slope, fixed = np.polyfit(values, seconds, 1, w=1 / np.array(seconds))
         fit = f"{fixed:.3f} s + {slope:.4f} s each"
         lines += [
-            f"| {name} | seconds a call | seconds a row |",
-            "| --- | --- | --- |",
+            *header([name, "seconds a call", "seconds a row"]),
             *(
                 f"| {x} | {s:.3f} | {s / x if 'rows' in name else s:.4f} |"
                 for x, s in zip(values, seconds, strict=True)

@@ -23,19 +23,12 @@ from pathlib import Path
 
 import numpy as np
 import requests
-from latency import environment
+from report import NETWORKS, encrypted_environment, header
 from sklearn.datasets import load_breast_cancer
 
 from cipherlearn import NeuralNetClassifier
 from cipherlearn.deployment import FHEClient, FHEServer, RemoteModel, export
 
-FOUR_BITS = {"module__n_hidden_accum_bits": 4, "module__n_output_accum_bits": 6}
-NETWORKS = {
-    "1 layer": {"module__n_layers": 1},
-    "8 neurons, 4 bits": {"module__n_hidden_neurons": 8, **FOUR_BITS},
-    "32 neurons, 4 bits": {"module__n_hidden_neurons": 32, **FOUR_BITS},
-    "default": {},
-}
 N_REQUESTS, N_CLIENTS = 500, 8
 
 
@@ -126,10 +119,9 @@ def main() -> None:
     arguments = parser.parse_args()
     X, y = load_breast_cancer(return_X_y=True)
     lines = [
-        environment(),
+        encrypted_environment(),
         "",
-        "| network | circuit, s a row | request, s a row | overhead |",
-        "| --- | --- | --- | --- |",
+        *header(["network", "circuit, s a row", "request, s a row", "overhead"]),
     ]
     more = []
     for name, parameters in NETWORKS.items():

@@ -11,10 +11,8 @@ epochs, on one thread but for two fits at once, which choose. Times are medians,
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -25,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import skorch
 import torch
+from report import environment, header
 from sklearn.datasets import load_breast_cancer, load_digits, make_classification
 from sklearn.neural_network import MLPClassifier
 from sklearn.preprocessing import StandardScaler
@@ -132,13 +131,12 @@ def main() -> None:
     torch.set_num_threads(1)
 
     packages = ("torch", "scikit-learn", "skorch", "brevitas", "numpy")
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
-        f"{versions}. {arguments.epochs} epochs; medians of {arguments.repeats} runs.\n"
+        f"{environment(*packages)} {arguments.epochs} epochs; medians of {arguments.repeats} "
+        "runs.\n"
     )
-    print("| fit | cipherlearn, s | plain skorch, s | ratio | Concrete-ML, s | ratio |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    columns = ["fit", "cipherlearn, s", "plain skorch, s", "ratio", "Concrete-ML, s", "ratio"]
+    print(*header(columns), sep="\n")
     for name, load in DATASETS.items():
         X, y = load(return_X_y=True)
         X = StandardScaler().fit_transform(X).astype(np.float32)
@@ -161,8 +159,8 @@ def main() -> None:
             flush=True,
         )
 
-    print("\n| predict | features | cipherlearn, s | MLPClassifier, s | ratio |")
-    print("| --- | --- | --- | --- | --- |")
+    columns = ["predict", "features", "cipherlearn, s", "MLPClassifier, s", "ratio"]
+    print("", *header(columns), sep="\n")
     for n_features in (10, 30, 64):
         X, y = make_classification(
             arguments.rows, n_features, n_informative=8, n_classes=4, random_state=0
@@ -180,8 +178,8 @@ def main() -> None:
         print(f"| {arguments.rows} rows | {n_features} | {times_and_ratio} |", flush=True)
 
     alone, together = fits_at_once(arguments.repeats)
-    print("\n| default fits | alone, s | one per core at once, s | ratio |")
-    print("| --- | --- | --- | --- |")
+    columns = ["default fits", "alone, s", "one per core at once, s", "ratio"]
+    print("", *header(columns), sep="\n")
     print(f"| breast cancer | {alone:.2f} | {together:.2f} | {together / alone:.2f} |")
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
-from cases import TINY, blobs
+from cases import LINEAR, TINY, classes
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from cipherlearn import NeuralNetClassifier
-from cipherlearn.deployment import FHEClient, export
 
 
 def _exported(tmp_path_factory, model, name):
+    from cipherlearn.deployment import export  # needs an engine
+
     directory = tmp_path_factory.mktemp(name)
     export(model, directory, n_test_rows=1)
     return directory
@@ -20,8 +20,7 @@ def _exported(tmp_path_factory, model, name):
 
 @pytest.fixture(scope="session")
 def labelled_rows():
-    X, y = blobs(3)
-    return X, np.array(["ant", "bee", "cow"])[y]
+    return classes()
 
 
 @pytest.fixture(scope="session")
@@ -41,8 +40,7 @@ def artefacts(tmp_path_factory, deployed_pipeline):
 @pytest.fixture(scope="session")
 def deployed_linear(labelled_rows):
     """A compiled one-layer model, which predicts in milliseconds and needs no evaluation keys."""
-    linear = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
-    clf = NeuralNetClassifier(**linear).fit(*labelled_rows)
+    clf = NeuralNetClassifier(**LINEAR).fit(*labelled_rows)
     clf.compile(batch_size=2)
     return clf
 
@@ -52,16 +50,20 @@ def linear_artefacts(tmp_path_factory, deployed_linear):
     return _exported(tmp_path_factory, deployed_linear, "linear")
 
 
+def _with_keys(directory):
+    from cipherlearn.deployment import FHEClient  # needs an engine
+
+    client = FHEClient(directory / "client.zip")
+    client.generate_keys()
+    return client
+
+
 @pytest.fixture(scope="session")
 def client(artefacts):
     """A client with keys. Tests that share it must not change it."""
-    client = FHEClient(artefacts / "client.zip")
-    client.generate_keys()
-    return client
+    return _with_keys(artefacts)
 
 
 @pytest.fixture(scope="session")
 def linear_client(linear_artefacts):
-    client = FHEClient(linear_artefacts / "client.zip")
-    client.generate_keys()
-    return client
+    return _with_keys(linear_artefacts)

@@ -15,9 +15,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import requests
 
 _START_SECONDS = 60
+
+needs_proc = pytest.mark.skipif(
+    not os.path.isdir("/proc"), reason="processes are looked at through /proc"
+)
 
 
 class Service:
@@ -107,3 +112,19 @@ def wait_for(url: str) -> None:
         except requests.ConnectionError:
             time.sleep(0.1)
     raise AssertionError(f"no service at {url}")
+
+
+def wait_until(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def put_keys(service, client):
+    keys = client.evaluation_keys()
+    return requests.put(f"{service.url}/v1/keys/{client.key_id}", data=keys, timeout=60)
+
+
+def post(service, body, **kwargs):
+    return requests.post(f"{service.url}/v1/predict", data=body, timeout=60, **kwargs)

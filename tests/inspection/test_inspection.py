@@ -1,4 +1,4 @@
-"""Pictures of networks, compared with what they picture, and what notebooks show."""
+"""Pictures of networks, compared with what they picture."""
 
 # The same with any engine.
 # engine: concrete-python
@@ -7,37 +7,27 @@ from __future__ import annotations
 
 import builtins
 import copy
-import pickle
 import sys
 
-import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from cases import TINY, blobs, needs_concrete_python
-from sklearn import config_context
+from cases import blobs, inner, network, pickled
 from sklearn.exceptions import NotFittedError
-from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.preprocessing import StandardScaler
 from skorch.dataset import ValidSplit
 
-from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, NeuralNetRegressor
-from cipherlearn._html import html_table
-from cipherlearn.circuit import _cost
 from cipherlearn.inspection import (
     AccumulatorDisplay,
     CircuitDisplay,
     IntegerLevelsDisplay,
-    LatencyDisplay,
     NetworkDisplay,
     TrainingHistoryDisplay,
     WeightBudgetDisplay,
 )
-
-matplotlib.use("Agg")
 
 DISPLAYS = [
     AccumulatorDisplay,
@@ -49,61 +39,6 @@ DISPLAYS = [
 ]
 TAKE_ROWS = [AccumulatorDisplay, IntegerLevelsDisplay]
 PANELS = [IntegerLevelsDisplay, WeightBudgetDisplay]
-
-
-@pytest.fixture(autouse=True)
-def _closed_figures():
-    yield
-    plt.close("all")
-
-
-def network(**kwargs):
-    return NeuralNetClassifier(**{**TINY, **kwargs})
-
-
-def targets(X):
-    return X[:, 0] - 2 * X[:, 1]
-
-
-MODELS = {
-    "one layer": lambda X, y: network(module__n_layers=1).fit(X, y),
-    "two layers": lambda X, y: network().fit(X, y),
-    "three layers": lambda X, y: network(
-        module__n_layers=3, module__n_hidden_neurons=[4, 3], module__n_hidden_accum_bits=3
-    ).fit(X, y),
-    "rounding": lambda X, y: network(
-        module__n_accum_bits=5, module__n_hidden_accum_bits=4, module__rounding_bits=3
-    ).fit(X, y),
-    "l1": lambda X, y: network(module__budget="l1").fit(X, y),
-    "not pruned": lambda X, y: network(module__pruning=False).fit(X, y),
-    "fewer neurons": lambda X, y: network(module__n_hidden_neurons=6).fit(X, y).prune(X, y, 0.5),
-    "regressor": lambda X, y: NeuralNetRegressor(**TINY).fit(X, targets(X)),
-    "two targets": lambda X, y: NeuralNetRegressor(**TINY).fit(X, X[:, :2]),
-    "pipeline": lambda X, y: make_pipeline(StandardScaler(), network()).fit(X, y),
-    "nested": lambda X, y: make_pipeline(
-        StandardScaler(), make_pipeline(MinMaxScaler(), network())
-    ).fit(X, y),
-    "search": lambda X, y: GridSearchCV(network(max_epochs=3), {"lr": [0.01]}, cv=2).fit(X, y),
-    "frozen": lambda X, y: FrozenEstimator(network().fit(X, y)),
-}
-
-
-@pytest.fixture(scope="module")
-def models():
-    X, y = blobs()
-    return {name: make(X, y) for name, make in MODELS.items()}
-
-
-@pytest.fixture(params=list(MODELS))
-def model(request, models):
-    return models[request.param]
-
-
-def inner(model):
-    """The network of any of the models."""
-    while not hasattr(model, "program_"):
-        model = model[-1] if hasattr(model, "steps") else model.best_estimator_
-    return model
 
 
 def rows_of(model):
@@ -293,10 +228,6 @@ def test_validation_and_scores_are_drawn_where_there_are_any():
     assert drawn.axes is display.score_ax_
 
 
-def pickled(clf):
-    return pickle.loads(pickle.dumps(clf))
-
-
 def stored_by_skops(clf):
     io = pytest.importorskip("skops.io")
     content = io.dumps(clf)
@@ -318,218 +249,3 @@ def test_a_history_without_phases_is_drawn_unshaded(models):
     display = TrainingHistoryDisplay.from_estimator(clf)
     assert display.spans_ == []
     assert len(display.lines_["train loss"].get_ydata()) == 20
-
-
-# ---------------------------------------------------------------------- networks and circuits
-
-
-def test_edges_are_the_weights_that_are_not_zero(model):
-    display = NetworkDisplay.from_estimator(model)
-    program = inner(model).program_
-    first = program.layers[0].weights != 0
-    features = program.quantizer.feature
-    pairs = {(j, features[code]) for j, code in zip(*np.nonzero(first), strict=True)}
-    counts = [len(edges.get_segments()) for edges in display.edges_]
-    assert counts == [len(pairs), *(np.count_nonzero(la.weights) for la in program.layers[1:])]
-    assert set(display.features_) == {feature for _, feature in pairs}
-    drawn = [len(nodes.get_offsets()) for nodes in display.nodes_]
-    assert drawn == [len(display.features_), *(len(layer.weights) for layer in program.layers)]
-
-
-def texts(ax):
-    return [text.get_text() for text in ax.texts]
-
-
-def test_edges_of_a_feature_are_as_wide_as_its_weights_and_coloured_by_their_sum():
-    display = NetworkDisplay(
-        weights=[np.array([[2, 1, 0], [-1, 1, -3]])],
-        code_features=[0, 0, 1],
-        feature_names=["age", "income"],
-        output_names=["no", "yes"],
-        layer_names=["output"],
-    ).plot()
-    (edges,) = display.edges_
-    # age to no: 3, age to yes: 0 of 2, income to yes: -3.
-    narrow = edges.get_linewidths()
-    assert narrow[0] == narrow[2] > narrow[1]
-    red, _, blue, _ = np.array(edges.get_colors()).T
-    assert blue[0] > red[0]
-    assert blue[1] == red[1]
-    assert blue[2] < red[2]
-    assert {"age", "income", "no", "yes"} <= set(texts(display.ax_))
-
-
-def test_names_come_from_the_data_or_the_pipeline_or_the_caller(models):
-    X, y = blobs()
-    labels = np.array(["ant", "bee", "cow"])[y]
-    pandas = pytest.importorskip("pandas")
-    table = pandas.DataFrame(X, columns=["a", "b", "c", "d" * 40])
-    clf = network(module__n_hidden_neurons=8).fit(table, labels)
-    assert {"ant", "bee", "cow"} < set(texts(NetworkDisplay.from_estimator(clf).ax_))
-    assert NetworkDisplay.from_estimator(clf).feature_names == list(table)
-    pipeline = make_pipeline(StandardScaler(), network()).fit(table, labels)
-    assert NetworkDisplay.from_estimator(pipeline).feature_names == list(table)
-    tiny = models["two layers"]
-    assert NetworkDisplay.from_estimator(tiny).feature_names == ["x0", "x1", "x2", "x3"]
-    given = NetworkDisplay.from_estimator(tiny, feature_names="wxyz", class_names="ABC")
-    assert (given.feature_names, given.output_names) == (list("wxyz"), list("ABC"))
-    with pytest.raises(ValueError, match=r"class_names must hold 3 names\. Got 2"):
-        NetworkDisplay.from_estimator(tiny, class_names=["A", "B"])
-    # Long names are cut.
-    assert max(map(len, texts(NetworkDisplay.from_estimator(clf).ax_))) <= 28
-
-
-def test_features_beyond_the_most_are_left_out_and_counted(models):
-    clf = models["two layers"]
-    every = NetworkDisplay.from_estimator(clf)
-    fewer = NetworkDisplay.from_estimator(clf, max_features=1)
-    assert len(fewer.features_) == 1
-    assert f"({len(every.features_) - 1} more are read)" in texts(fewer.ax_)[1 + 3]
-
-
-def test_stages_tell_shapes_bits_and_bootstraps(model):
-    display = CircuitDisplay.from_estimator(model)
-    program = inner(model).program_
-    assert len(display.boxes_) == len(display.stages)
-    lookups = [stage for stage in display.stages if stage.title.endswith("table lookups")]
-    assert [s.n_bootstraps for s in lookups] == [len(la.weights) for la in program.layers[:-1]]
-    sums = [stage.details for stage in display.stages if stage.title.endswith("sums")]
-    for layer, details in zip(program.layers, sums, strict=True):
-        assert f"of {layer.n_accum_bits} bit" in details
-    sides = [stage.side for stage in display.stages]
-    assert sides == sorted(sides[:-2]) + ["client"] * 2
-    assert "not compiled yet" in display.notes
-
-
-@needs_concrete_python("exact rounding takes many minutes")
-def test_a_compiled_circuit_has_the_bootstraps_of_its_picture(models):
-    clf = copy.deepcopy(models["rounding"])
-    clf.compile(batch_size=2, p_error=2.0**-20)
-    display = CircuitDisplay.from_estimator(clf)
-    assert 2 * sum(stage.n_bootstraps for stage in display.stages) == clf.circuit_.n_bootstraps
-    assert "error probability of a bootstrap ≤ 2⁻²⁰" in display.notes
-    assert "concrete-python, 2 rows a call" in display.notes
-    clf.compile(global_p_error=0.01, rounding="approximate")
-    approximate = CircuitDisplay.from_estimator(clf)
-    assert sum(s.n_bootstraps for s in approximate.stages) == clf.circuit_.n_bootstraps
-    assert "error probability of a call ≤ 0.01" in approximate.notes
-
-
-# ---------------------------------------------------------------------- latency
-
-
-def test_models_are_scored_in_the_clear_with_the_times_given(models):
-    X, y = blobs()
-    chosen = {name: models[name] for name in ("one layer", "two layers", "pipeline")}
-    times = {"pipeline": 0.5, "one layer": 0.01, "two layers": 0.2}
-    display = LatencyDisplay.from_estimators(chosen, X, y, seconds=times)
-    for points, (name, model) in zip(display.points_, chosen.items(), strict=True):
-        assert points.get_offsets().tolist() == [[times[name], model.score(X, y)]]
-        assert points.get_label() == name
-    listed = LatencyDisplay.from_estimators(
-        list(chosen.values()), X, y, seconds=[1, 2, 3], scoring="neg_log_loss"
-    )
-    assert (listed.names, listed.ax_.get_ylabel()) == (None, "neg_log_loss")
-
-
-def test_the_frontier_holds_what_no_faster_model_beats():
-    display = LatencyDisplay(seconds=[3, 1, 2, 4], scores=[0.9, 0.7, 0.6, 0.8], chosen=0).plot()
-    assert display.frontier_.get_xydata().tolist() == [[1, 0.7], [3, 0.9]]
-    assert display.chosen_.get_offsets().tolist() == [[3, 0.9]]
-
-
-@pytest.mark.parametrize(
-    ("estimators", "seconds", "message"),
-    [
-        ({"a": 1, "b": 2}, {"a": 0.1}, r"by their names, \['a', 'b'\]"),
-        ([1, 2], [0.1], "one time for each"),
-        ([1, 2], {"a": 0.1, "b": 0.2}, "of which there are none for 2"),
-        ([1], [0], "seconds must be above 0"),
-        ([], None, "at least one model"),
-    ],
-)
-def test_times_of_other_models_are_refused(estimators, seconds, message):
-    with pytest.raises(ValueError, match=message):
-        LatencyDisplay.from_estimators(estimators, [[0.0]], [0], seconds=seconds)
-
-
-def test_without_times_they_are_estimated(models):
-    X, y = blobs()
-    clf = copy.deepcopy(models["one layer"])
-    (seconds,) = LatencyDisplay.from_estimators([clf], X, y).seconds
-    assert seconds == clf.estimate().seconds_per_row
-    clf.compile(batch_size=4)
-    (shared,) = LatencyDisplay.from_estimators([clf], X, y).seconds
-    assert shared == clf.estimate(batch_size=4).seconds_per_row
-
-
-def test_a_search_is_drawn_with_its_winner():
-    grid = {"module__n_layers": [1], "max_epochs": [2, 20]}
-    search = EncryptedSearchCV(network(), grid, cv=2, tolerance=0.5)
-    with pytest.raises(NotFittedError):
-        LatencyDisplay.from_search(search)
-    search.fit(*blobs())
-    display = LatencyDisplay.from_search(search)
-    best = [search.best_seconds_, search.best_score_]
-    assert display.chosen_.get_offsets().tolist() == [best]
-    expected = np.column_stack([search.seconds_.ravel(), search.scores_.ravel()])
-    np.testing.assert_array_equal(display.points_[0].get_offsets(), expected)
-    _, ax = plt.subplots()
-    assert search.plot_frontier(ax=ax) is ax
-    with pytest.raises(TypeError, match=r"must be an EncryptedSearchCV.*Got GridSearchCV"):
-        LatencyDisplay.from_search(GridSearchCV(network(), {}))
-
-
-# ---------------------------------------------------------------------- notebooks
-
-
-def test_a_notebook_shows_the_state_beside_the_diagram(models):
-    assert "<b>Not fitted</b>" in network()._repr_html_()
-    clf = copy.deepcopy(models["one layer"])
-    shown = clf._repr_mimebundle_()["text/html"]
-    assert "sk-top-container" in shown
-    assert "<b>Fitted</b>" in shown
-    weights = np.count_nonzero(clf.program_.layers[0].weights)
-    assert f"<td>{weights}</td><td>{clf.program_.layers[0].n_accum_bits}</td>" in shown
-    clf.compile(batch_size=3)
-    shown = clf._repr_html_()
-    assert "<b>Compiled</b>" in shown
-    assert "error probability of a bootstrap ≤ 2⁻⁴⁰" in shown
-    assert "rows a call: 3" in shown
-
-
-def test_a_notebook_shows_costs_once_they_are_known(models, monkeypatch):
-    clf = copy.deepcopy(models["one layer"])
-    monkeypatch.setattr(_cost, "_calibrations", {})
-    clf.compile()
-    assert "Estimated" not in clf._repr_html_()
-    assert _cost._calibrations == {}
-    cost = clf.estimate()
-    assert f"{cost.seconds_per_row:.3g} s a row" in clf._repr_html_()
-    clf.compile(p_error=0.001)
-    assert "Estimated" not in clf._repr_html_()
-
-
-def test_showing_a_loaded_estimator_compiles_nothing(models):
-    clf = copy.deepcopy(models["two layers"])
-    clf.compile()
-    clf = pickled(clf)
-    assert "<b>Compiled</b>" in clf._repr_html_()
-    CircuitDisplay.from_estimator(clf)
-    assert clf.circuit_._engine_circuit is None
-    assert clf.circuit_._keys is None
-
-
-def test_cells_are_escaped():
-    assert html_table(["<b>"], [["a & b"]]).count("&lt;b&gt;</th>") == 1
-    assert "<td>a &amp; b</td>" in html_table(["x"], [["a & b"]])
-
-
-def test_text_display_and_diagrams_of_pipelines_are_scikit_learns(models):
-    clf = models["two layers"]
-    with config_context(display="text"):
-        assert not hasattr(clf, "_repr_html_")
-        assert set(clf._repr_mimebundle_()) == {"text/plain"}
-    shown = make_pipeline(StandardScaler(), clf)._repr_html_()
-    assert "NeuralNetClassifier" in shown
-    assert "cipherlearn-state" not in shown

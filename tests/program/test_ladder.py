@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 import torch
-from cases import far_and_near, needs_concrete_python, random_module
+from cases import far_and_near, needs_concrete_python, needs_engine, random_module
 
 from cipherlearn import Circuit
 from cipherlearn.lowering._lower import lower
@@ -93,6 +93,7 @@ def test_tables_equal_the_activation_at_every_reachable_accumulator(activation):
     np.testing.assert_array_equal(program(rows), module_result(module, rows))
 
 
+@needs_engine
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=MORE_KEYS) for seed in (1, 2))])
 @pytest.mark.parametrize("options", ENCRYPTED)
 def test_ciphertexts_give_the_clear_result(options, seed):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import blobs, needs_concrete_python, random_module
+from cases import blobs, needs_concrete_python, needs_engine, random_module
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,6 +99,7 @@ def test_rounding_that_leaves_no_room_for_a_weight_is_refused():
 # ---------------------------------------------------------------------- ciphertexts
 
 
+@needs_engine
 @pytest.mark.parametrize("lsbs", [1, 2, 3])
 @pytest.mark.parametrize(
     "rounding",
@@ -153,6 +154,7 @@ def test_another_rounding_is_refused(rounding):
         Circuit(rounded_program([[1]], 0), [16, 16], rounding=rounding)
 
 
+@needs_engine
 @pytest.mark.parametrize(
     "n_bits",
     [4, pytest.param(5, marks=needs_concrete_python("keys of 5 bits take a minute"))],

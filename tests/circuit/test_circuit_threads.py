@@ -1,0 +1,101 @@
+"""Circuits in threads, and in processes without standard input or a reader."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
+import joblib
+import numpy as np
+import pytest
+from cases import classes, needs_concrete_python
+
+
+def test_a_broken_pipe_is_an_error_after_an_encrypted_prediction(compiled):
+    X, _ = classes()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(compiled.predict, X[:1], execute_in_fhe=True).result()
+    reader, writer = os.pipe()
+    os.close(reader)
+    with pytest.raises(BrokenPipeError):
+        os.write(writer, b"x")
+    os.close(writer)
+
+
+def test_a_process_without_standard_input_compiles():
+    code = """
+import os
+os.close(0)
+from cipherlearn import NeuralNetClassifier
+clf = NeuralNetClassifier(module__n_layers=1, max_epochs=2).fit([[0.0], [1.0]], [0, 1])
+print(clf.compile().n_bootstraps)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (0, "0\n"), result.stderr
+
+
+def _encrypted(model, row):
+    return model.predict_proba([row], execute_in_fhe=True)
+
+
+def test_threads_that_predict_first_together_share_keys(compiled):
+    X, _ = classes()
+    for _ in range(3):
+        clf = pickle.loads(pickle.dumps(compiled))
+        clf.compile()
+        copied = pickle.loads(pickle.dumps(clf))
+        for model in (clf, copied):
+            with ThreadPoolExecutor(2) as threads:
+                encrypted = threads.map(partial(_encrypted, model), X[:2])
+            np.testing.assert_array_equal(np.concatenate([*encrypted]), clf.predict_proba(X[:2]))
+
+
+def test_keys_of_one_circuit_do_not_wait_for_those_of_another(fitted_linear):
+    slow, other = copy.deepcopy(fitted_linear).compile(), copy.deepcopy(fitted_linear).compile()
+    inside, leave = threading.Event(), threading.Event()
+
+    def generate_keys():
+        inside.set()
+        assert leave.wait(60)
+
+    slow._engine_circuit.generate_keys = generate_keys
+    with ThreadPoolExecutor(1) as thread:
+        waiting = thread.submit(slow.keygen)
+        assert inside.wait(60)
+        other.keygen()
+        leave.set()
+        waiting.result()
+
+
+def test_threads_compile_one_after_the_other(fitted_linear):
+    networks = [copy.deepcopy(fitted_linear) for _ in range(6)]
+    with ThreadPoolExecutor(3) as threads:
+        circuits = [*threads.map(lambda clf: clf.compile(), networks)]
+    assert {circuit.n_bootstraps for circuit in circuits} == {circuits[0].n_bootstraps}
+
+
+@pytest.mark.parametrize(
+    "n_jobs", [1, pytest.param(2, marks=needs_concrete_python("has no serialized circuits"))]
+)
+def test_keys_that_are_replaced_during_a_prediction_are_an_error(fitted_linear, n_jobs):
+    clf = copy.deepcopy(fitted_linear)
+    circuit = clf.compile()
+    encrypt = circuit.encrypt
+
+    def encrypt_and_replace(codes):
+        ciphertext = encrypt(codes)
+        circuit.keygen(force=True)
+        return ciphertext
+
+    circuit.encrypt = encrypt_and_replace
+    with (
+        joblib.parallel_config(backend="threading"),
+        pytest.raises(RuntimeError, match="replaced by keygen"),
+    ):
+        clf.circuit_.execute(clf.program_.quantize(classes()[0][:3]), n_jobs=n_jobs)

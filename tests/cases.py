@@ -8,7 +8,7 @@ import torch
 
 from cipherlearn import SparseQuantNeuralNetImpl
 from cipherlearn.engines import engine_name
-from cipherlearn.program._program import InputQuantizer
+from cipherlearn.program._encoder import InputQuantizer
 
 ENGINE = engine_name()
 

@@ -31,7 +31,9 @@ from cipherlearn import (
     NotCompiledError,
 )
 from cipherlearn.circuit._circuit import DEFAULT_P_ERROR
-from cipherlearn.program._program import InputQuantizer, IntegerLayer, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._encoder import InputQuantizer
+from cipherlearn.program._layer import IntegerLayer
 
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
 

@@ -31,8 +31,8 @@ from cipherlearn.engines.concrete_python.client import ClientRuntime
 from cipherlearn.engines.concrete_python.server import ServerRuntime, compile_library
 from cipherlearn.estimators._base import EncryptedPredictionNet, NotCompiledError
 from cipherlearn.estimators._classifier import NeuralNetClassifier
+from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._file import save_program
-from cipherlearn.program._program import OutputScaler
 
 __all__ = ["export"]
 

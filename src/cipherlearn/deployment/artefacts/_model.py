@@ -18,7 +18,8 @@ from cipherlearn.deployment._messages import HEADER_BYTES, Frame
 from cipherlearn.deployment.artefacts._archive import Archive, json_bytes, refusing_damage
 from cipherlearn.deployment.artefacts._specs import read_specs
 from cipherlearn.engines import engine_name
-from cipherlearn.program._program import InputQuantizer, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._encoder import InputQuantizer
 
 __all__ = ["ClientModel", "ServerModel", "check_engine", "summary"]
 

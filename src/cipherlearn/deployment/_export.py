@@ -28,7 +28,7 @@ from cipherlearn.deployment.artefacts._preprocessing import dump_preprocessing
 from cipherlearn.deployment.artefacts._specs import read_specs
 from cipherlearn.engines.concrete_python import ENGINE, engine_version
 from cipherlearn.engines.concrete_python.client import ClientRuntime
-from cipherlearn.engines.concrete_python.server import ServerRuntime, compile_library
+from cipherlearn.engines.concrete_python.server import compile_library, compiled_runtime
 from cipherlearn.estimators._base import EncryptedPredictionNet, NotCompiledError
 from cipherlearn.estimators._classifier import NeuralNetClassifier
 from cipherlearn.program._decoder import OutputScaler
@@ -220,16 +220,15 @@ def _frames(circuit: Circuit, files: dict[str, bytes]) -> dict[str, Frame]:
     client = ClientRuntime(files["specs.json"])
     rng = np.random.default_rng(0)
     samples = []
-    with tempfile.TemporaryDirectory() as library:
-        mlir, specs = files["circuit.mlir"], files["specs.json"]
-        compile_library(mlir, specs, Path(library), **_error_probability(circuit))
-        server = ServerRuntime(Path(library))
-        for _ in range(2):
-            client.generate_keys()
-            codes = circuit.program.quantizer.random_codes(circuit.batch_size, rng)
-            keys, ciphertext = client.evaluation_keys(), client.encrypt(codes)
-            result = server.run(ciphertext, server.load_keys(keys))
-            samples.append({"evaluation_keys": keys, "ciphertext": ciphertext, "result": result})
+    mlir, specs = files["circuit.mlir"], files["specs.json"]
+    probability = _error_probability(circuit)
+    server = compiled_runtime(lambda library: compile_library(mlir, specs, library, **probability))
+    for _ in range(2):
+        client.generate_keys()
+        codes = circuit.program.quantizer.random_codes(circuit.batch_size, rng)
+        keys, ciphertext = client.evaluation_keys(), client.encrypt(codes)
+        result = server.run(ciphertext, server.load_keys(keys))
+        samples.append({"evaluation_keys": keys, "ciphertext": ciphertext, "result": result})
     first, second = samples
     return {name: Frame.between(first[name], second[name]) for name in first}
 

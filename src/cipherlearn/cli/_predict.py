@@ -169,18 +169,18 @@ def _values(rows: pd.DataFrame, client: FHEClient) -> Any:
 
 
 def _predictions(outputs: Any, client: FHEClient, with_probabilities: bool) -> pd.DataFrame:
+    import numpy as np
     import pandas as pd
 
-    if client.description["estimator"] == "classifier":
-        result = pd.DataFrame({"prediction": client.labels(outputs)})
-        if with_probabilities:
-            for label, column in zip(client.classes_, client.probabilities(outputs).T, strict=True):
-                result[f"probability_{label}"] = column
-        return result
-    targets = client.targets(outputs).reshape(len(outputs), -1)
-    if targets.shape[1] == 1:
-        return pd.DataFrame(targets, columns=["prediction"])
-    return pd.DataFrame(targets).add_prefix("prediction_")
+    columns = np.atleast_2d(client.decode(outputs).T)
+    names = [f"prediction_{i}" for i in range(len(columns))]
+    if len(columns) == 1:
+        names = ["prediction"]
+    result = pd.DataFrame(dict(zip(names, columns, strict=True)))
+    if with_probabilities:
+        for label, column in zip(client.classes_, client.probabilities(outputs).T, strict=True):
+            result[f"probability_{label}"] = column
+    return result
 
 
 def _explain(rows: pd.DataFrame, client: FHEClient, error: Exception) -> str:

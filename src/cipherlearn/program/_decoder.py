@@ -1,15 +1,16 @@
-"""Decrypted sums to real outputs: the client's last step."""
+"""Decrypted sums to outputs, and outputs to predictions: the client's last steps."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cipherlearn.program._values import Immutable, IntArray, freeze
+from cipherlearn.program._values import FloatArray, Immutable, IntArray, freeze
 
-__all__ = ["OutputScaler"]
+__all__ = ["LabelDecoder", "OutputScaler", "TargetDecoder"]
 
 # Two integers of a lower magnitude add up to one that int64 holds.
 _TOO_LARGE_TERM = 2**62
@@ -66,6 +67,82 @@ class OutputScaler(Immutable):
                 f"Outputs must fit float32. Sums of {sums.min()} to {sums.max()} with gains of up "
                 f"to {np.abs(self.gain).max()} do not."
             ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class LabelDecoder:
+    """Outputs of a classifier to labels and probabilities.
+
+    Parameters
+    ----------
+    classes : ndarray of shape (n_classes,)
+        Labels, in the order of the outputs.
+    rule : {"softmax", "identity"} or None, default=None
+        How outputs become probabilities. None if they do not.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cipherlearn.program._decoder import LabelDecoder
+    >>> decoder = LabelDecoder(np.array(["no", "yes"]), "softmax")
+    >>> outputs = np.array([[0.0, 0.0], [1.0, 2.0]], dtype=np.float32)
+    >>> decoder.predict(outputs).tolist()
+    ['no', 'yes']
+    >>> decoder.probabilities(outputs).round(2).tolist()
+    [[0.5, 0.5], [0.27, 0.73]]
+    """
+
+    classes: NDArray
+    rule: str | None = None
+    estimator: ClassVar[str] = "classifier"
+
+    def predict(self, outputs: NDArray[np.float32]) -> NDArray:
+        """Give the label of the largest output. Of equal ones the first counts."""
+        return self.classes[outputs.argmax(axis=1)]
+
+    def probabilities(self, outputs: NDArray[np.float32]) -> FloatArray:
+        """Give the probability of each class, or raise AttributeError without a rule."""
+        if self.rule is None:
+            raise AttributeError(
+                "This model's outputs are no probabilities: it was trained with a criterion of "
+                "its own. Use predict, or decrypt for the outputs."
+            )
+        # Sums of rows depend, in their last bits, on how the rows lie in memory.
+        values = np.array(outputs, dtype=np.float64, order="C")
+        if self.rule == "softmax":
+            values = np.exp(values - values.max(axis=1, keepdims=True))
+            values /= values.sum(axis=1, keepdims=True)
+        return values
+
+
+@dataclass(frozen=True, eq=False)
+class TargetDecoder:
+    """Outputs of a regressor to targets, in the units of the training data.
+
+    Parameters
+    ----------
+    mean, scale : ndarray of shape (n_outputs,), float64
+    is_1d : bool
+        Whether the training targets were a vector.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cipherlearn.program._decoder import TargetDecoder
+    >>> decoder = TargetDecoder(np.array([10.0]), np.array([2.0]), is_1d=True)
+    >>> decoder.predict(np.array([[-1.0], [0.5]], dtype=np.float32)).tolist()
+    [8.0, 11.0]
+    """
+
+    mean: FloatArray
+    scale: FloatArray
+    is_1d: bool
+    estimator: ClassVar[str] = "regressor"
+
+    def predict(self, outputs: NDArray[np.float32]) -> FloatArray:
+        """Give targets of shape (n_rows,), or (n_rows, n_outputs) if there are several."""
+        targets = outputs.astype(np.float64) * self.scale + self.mean
+        return targets.ravel() if self.is_1d else targets
 
 
 def _check_terms(what: str, values: NDArray) -> None:

@@ -17,7 +17,9 @@ from cipherlearn import (
     SparseQuantNeuralNetImpl,
 )
 from cipherlearn.engines import engine_name
-from cipherlearn.program._program import InputQuantizer, IntegerLayer, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._encoder import InputQuantizer
+from cipherlearn.program._layer import IntegerLayer
 
 ENGINE = None
 with contextlib.suppress(EngineNotFoundError):

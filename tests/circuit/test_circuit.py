@@ -23,7 +23,8 @@ from cipherlearn import (
     NotCompiledError,
 )
 from cipherlearn.circuit._circuit import DEFAULT_P_ERROR
-from cipherlearn.program._program import IntegerLayer, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._layer import IntegerLayer
 
 
 def all_zero_program():

@@ -7,7 +7,9 @@ import pytest
 from cases import classes, linear_program
 
 from cipherlearn import Circuit, IntegerProgram, NotCompiledError
-from cipherlearn.program._program import InputQuantizer, IntegerLayer, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._encoder import InputQuantizer
+from cipherlearn.program._layer import IntegerLayer
 
 # ---------------------------------------------------------------------- client and server
 

@@ -24,7 +24,8 @@ from cipherlearn import (
     load_program,
     save_program,
 )
-from cipherlearn.program._program import IntegerLayer, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._layer import IntegerLayer
 
 on_concrete_numpy = pytest.mark.skipif(ENGINE != "concrete-numpy", reason="of the other engine")
 

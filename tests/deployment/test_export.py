@@ -68,7 +68,7 @@ def test_a_step_that_does_nothing_does_not_travel(tmp_path, labelled_rows):
     pipe = make_pipeline("passthrough", NeuralNetClassifier(**LINEAR)).fit(*labelled_rows)
     pipe[-1].compile()
     export(pipe, tmp_path)
-    assert FHEClient(tmp_path / "client.zip")._preprocessing is None
+    assert FHEClient(tmp_path / "client.zip")._model.preprocessing is None
 
 
 def test_a_failed_self_test_leaves_what_was_there(

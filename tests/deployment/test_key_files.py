@@ -14,6 +14,7 @@ from cases import LINEAR
 
 from cipherlearn import NeuralNetClassifier
 from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer, MessageError, export
+from cipherlearn.deployment._client_keys import ClientKeys
 
 
 @pytest.mark.parametrize("passphrase", [None, "correct horse"])
@@ -32,7 +33,7 @@ def test_keys_come_back_from_a_file(
 
 
 def test_a_passphrase_hides_the_keys(tmp_path, linear_client):
-    secret = linear_client._runtime.secret_keys()
+    secret = linear_client._exchange.keys.runtime.secret_keys()
     linear_client.save_keys(tmp_path / "open.keys")
     linear_client.save_keys(tmp_path / "sealed.keys", "correct horse")
     assert secret in (tmp_path / "open.keys").read_bytes()
@@ -89,7 +90,7 @@ def test_keys_that_fail_to_load_leave_those_that_were_there(
         raise MessageError("another structure")
 
     with monkeypatch.context() as patch:
-        patch.setattr(FHEClient, "_evaluation_keys", other_structure)
+        patch.setattr(ClientKeys, "evaluation_keys", other_structure)
         with pytest.raises(ArtefactError, match="cannot read the keys"):
             old.load_keys(tmp_path / "new.keys")
     assert old.key_id == key_id
@@ -161,7 +162,7 @@ def test_two_clients_never_have_the_same_keys(linear_artefacts, artefacts):
         for _ in range(2):
             each = FHEClient(directory / "client.zip")
             each.generate_keys()
-            made.append((each.key_id, each._runtime.secret_keys()))
+            made.append((each.key_id, each._exchange.keys.runtime.secret_keys()))
         (id_a, secret_a), (id_b, secret_b) = made
         assert id_a != id_b
         assert secret_a != secret_b

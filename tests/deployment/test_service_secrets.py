@@ -55,11 +55,11 @@ class Recorder:
 
 def secret_patterns(client):
     """Parts of the secret keys in every form in which they might leak."""
-    words = np.frombuffer(client._runtime.secret_keys(), "<u8")
+    words = np.frombuffer(client._exchange.keys.runtime.secret_keys(), "<u8")
     edges = np.flatnonzero(np.diff(words <= 1, prepend=False, append=False)).reshape(-1, 2)
     runs = [words[start:end] for start, end in edges if end - start > 500]
     assert runs, "the secret keys were not found in their own serialization"
-    patterns = [client._runtime.secret_keys()[-64:]]
+    patterns = [client._exchange.keys.runtime.secret_keys()[-64:]]
     for run in runs:
         for start in range(0, len(run) - 256, 128):
             bits = run[start : start + 256].astype(np.uint8)
@@ -90,7 +90,9 @@ def test_no_secret_reaches_the_server(tmp_path, artefacts, labelled_rows):
             "logs": service.log_path.read_bytes(),
         }
     # The search would find the keys where they are.
-    assert all(pattern in remote.client_._runtime.secret_keys() for pattern in patterns[1::5])
+    assert all(
+        pattern in remote.client_._exchange.keys.runtime.secret_keys() for pattern in patterns[1::5]
+    )
     assert len(places["traffic"]) > len(places["stored keys"])
     for place, content in places.items():
         assert not any(pattern in content for pattern in patterns), place

@@ -23,7 +23,7 @@ from cipherlearn._features import as_csr
 from cipherlearn._samples import merge_duplicates
 from cipherlearn.inspection._report import observed_widths
 from cipherlearn.nn._encoder import InputEncoder
-from cipherlearn.program._program import InputQuantizer
+from cipherlearn.program._encoder import InputQuantizer
 
 FORMATS = {
     "csr_matrix": sp.csr_matrix,
@@ -178,8 +178,8 @@ def test_a_program_reads_sparse_features_by_blocks(monkeypatch):
     clf = small().fit(X, y)
     program, whole = clf.program_, clf.program_(X)
     widths = observed_widths(program, X)
-    monkeypatch.setattr("cipherlearn.program._program._BLOCK_ROWS", 7)
-    monkeypatch.setattr("cipherlearn.program._program._BLOCK_VALUES", 20)
+    monkeypatch.setattr("cipherlearn.program._encoder.BLOCK_ROWS", 7)
+    monkeypatch.setattr("cipherlearn.program._encoder._BLOCK_VALUES", 20)
     np.testing.assert_array_equal(program(sp.coo_array(X)), whole)
     np.testing.assert_array_equal(program.quantize(sp.csc_matrix(X)), program.quantize(X))
     assert observed_widths(program, sp.csr_matrix(X)) == widths

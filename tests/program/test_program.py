@@ -16,7 +16,10 @@ from hypothesis.extra import numpy as npst
 
 from cipherlearn import IntegerProgram
 from cipherlearn.lowering._lower import lower
-from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerRange, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._encoder import InputQuantizer
+from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._values import IntegerRange
 
 
 def linear_layer(weights, low=0, high=3):

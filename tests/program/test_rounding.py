@@ -11,7 +11,10 @@ from hypothesis import strategies as st
 
 from cipherlearn import Circuit, NeuralNetClassifier, SparseQuantNeuralNetImpl
 from cipherlearn.lowering._lower import lower
-from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._encoder import InputQuantizer
+from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._program import IntegerProgram
 
 
 def rounded_program(weights, lsbs, n_levels=4, seed=0):

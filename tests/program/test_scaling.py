@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cipherlearn.program._program import OutputScaler
+from cipherlearn.program._decoder import OutputScaler
 
 LARGEST = 2**62 - 1
 

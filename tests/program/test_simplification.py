@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from cipherlearn import IntegerProgram
 from cipherlearn.lowering._lower import lower
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._layer import IntegerLayer
 from cipherlearn.program._passes import simplify
-from cipherlearn.program._program import IntegerLayer, OutputScaler
 
 EVERY_CODE = np.stack(np.meshgrid(*[np.arange(4)] * 3), axis=-1).reshape(-1, 3)
 

@@ -18,7 +18,8 @@ from cipherlearn._progress import progress_bar, stage
 from cipherlearn._words import count, power
 from cipherlearn.circuit._joblib import Evaluation, evaluate_batches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
-from cipherlearn.program._program import IntArray, IntegerProgram
+from cipherlearn.program._program import IntegerProgram
+from cipherlearn.program._values import IntArray
 
 __all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
 

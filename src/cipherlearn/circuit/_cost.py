@@ -17,7 +17,10 @@ from cipherlearn._progress import progress_bar
 from cipherlearn._words import bootstraps, size
 from cipherlearn.circuit._circuit import Circuit, check_error_probability
 from cipherlearn.engines import engine_name, load_engine
-from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._encoder import InputQuantizer
+from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost", "known_cost"]
 

@@ -7,13 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-import shutil
-import tempfile
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -167,14 +163,13 @@ class _Evaluator:
     """A compiled circuit with a client's keys."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
-        from cipherlearn.engines.concrete_python.server import ServerRuntime, compile_library
+        from cipherlearn.engines.concrete_python.server import compile_library, compiled_runtime
 
         files, error_probability, evaluation_keys = pickle.loads(data.data)
-        library = tempfile.mkdtemp(prefix="cipherlearn-")
-        weakref.finalize(self, shutil.rmtree, library, ignore_errors=True)
         mlir, specs = files["circuit.mlir"], files["specs.json"]
-        compile_library(mlir, specs, Path(library), **error_probability)
-        self._runtime = ServerRuntime(Path(library))
+        self._runtime = compiled_runtime(
+            lambda library: compile_library(mlir, specs, library, **error_probability)
+        )
         self._keys = self._runtime.load_keys(evaluation_keys)
 
     def run(self, ciphertext: bytes) -> bytes:

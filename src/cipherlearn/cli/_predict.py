@@ -179,14 +179,13 @@ def _columns(client: FHEClient, with_probabilities: bool) -> list[str]:
 
 
 def _predictions(outputs: Any, client: FHEClient, names: list[str]) -> pd.DataFrame:
+    import numpy as np
     import pandas as pd
 
-    if client.description["estimator"] == "regressor":
-        return pd.DataFrame(client.targets(outputs).reshape(len(outputs), -1), columns=names)
-    result = pd.DataFrame({names[0]: client.labels(outputs)})
-    if len(names) > 1:
-        result[names[1:]] = client.probabilities(outputs)
-    return result
+    columns = [*np.atleast_2d(client.decode(outputs).T)]
+    if len(names) > len(columns):
+        columns += [*client.probabilities(outputs).T]
+    return pd.DataFrame(dict(zip(names, columns, strict=True)))
 
 
 def _refusal(part: pd.DataFrame, client: FHEClient) -> Exception | None:

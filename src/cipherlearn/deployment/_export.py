@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
@@ -28,11 +27,11 @@ from cipherlearn.deployment.artefacts._preprocessing import dump_preprocessing
 from cipherlearn.deployment.artefacts._specs import read_specs
 from cipherlearn.engines.concrete_python import ENGINE, engine_version
 from cipherlearn.engines.concrete_python.client import ClientRuntime
-from cipherlearn.engines.concrete_python.server import ServerRuntime, compile_library
+from cipherlearn.engines.concrete_python.server import compile_library, compiled_runtime
 from cipherlearn.estimators._base import EncryptedPredictionNet, NotCompiledError
 from cipherlearn.estimators._classifier import NeuralNetClassifier
+from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._file import save_program
-from cipherlearn.program._program import OutputScaler
 
 __all__ = ["export"]
 
@@ -162,7 +161,7 @@ def _client_model(
         "n_network_features": program.n_features,
         "feature_names": None if names is None else list(names),
         "classes": _describe_classes(estimator.classes_) if is_classifier else None,
-        "probabilities": _probabilities(estimator) if is_classifier else None,
+        "probabilities": estimator._probability_rule() if is_classifier else None,
         "target_is_1d": None if is_classifier else estimator._target_is_1d,
         "batch_size": circuit.batch_size,
         "circuit_sha256": hashlib.sha256(files["circuit.mlir"]).hexdigest(),
@@ -206,30 +205,20 @@ def _describe_classes(classes: Any) -> dict[str, Any]:
     return {"dtype": classes.dtype.str if classes.dtype != object else "object", "values": values}
 
 
-def _probabilities(estimator: Any) -> str | None:
-    """How the client makes probabilities of outputs; None where no rule is known to it."""
-    rows = torch.tensor([[0.5, -1.0, 2.0], [3.0, 0.0, -2.0]], dtype=torch.float64)
-    made = estimator._get_predict_nonlinearity()(rows)
-    if made.shape == rows.shape and torch.allclose(made, rows.softmax(dim=1)):
-        return "softmax"
-    return "identity" if torch.equal(made, rows) else None
-
-
 def _frames(circuit: Circuit, files: dict[str, bytes]) -> dict[str, Frame]:
     """Find what all serialized keys, ciphertexts and results of a circuit have in common."""
     client = ClientRuntime(files["specs.json"])
     rng = np.random.default_rng(0)
     samples = []
-    with tempfile.TemporaryDirectory() as library:
-        mlir, specs = files["circuit.mlir"], files["specs.json"]
-        compile_library(mlir, specs, Path(library), **_error_probability(circuit))
-        server = ServerRuntime(Path(library))
-        for _ in range(2):
-            client.generate_keys()
-            codes = circuit.program.quantizer.random_codes(circuit.batch_size, rng)
-            keys, ciphertext = client.evaluation_keys(), client.encrypt(codes)
-            result = server.run(ciphertext, server.load_keys(keys))
-            samples.append({"evaluation_keys": keys, "ciphertext": ciphertext, "result": result})
+    mlir, specs = files["circuit.mlir"], files["specs.json"]
+    probability = _error_probability(circuit)
+    server = compiled_runtime(lambda library: compile_library(mlir, specs, library, **probability))
+    for _ in range(2):
+        client.generate_keys()
+        codes = circuit.program.quantizer.random_codes(circuit.batch_size, rng)
+        keys, ciphertext = client.evaluation_keys(), client.encrypt(codes)
+        result = server.run(ciphertext, server.load_keys(keys))
+        samples.append({"evaluation_keys": keys, "ciphertext": ciphertext, "result": result})
     first, second = samples
     return {name: Frame.between(first[name], second[name]) for name in first}
 

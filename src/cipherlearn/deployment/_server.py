@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 import threading
-import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +65,7 @@ class FHEServer:
         find_keys: Callable[[str], bytes] | None = None,
         library: str | os.PathLike[str] | None = None,
     ) -> None:
-        from cipherlearn.engines.concrete_python.server import ServerRuntime
+        from cipherlearn.engines.concrete_python.server import ServerRuntime, compiled_runtime
 
         self._max_loaded_keys = check_int("max_loaded_keys", max_loaded_keys, 1)
         self._find_keys = find_keys
@@ -76,11 +74,9 @@ class FHEServer:
         self.model_id = self._served.model_id
         self.description = self._served.description
         if library is None:
-            # The compiled code lives as long as this object.
-            library = tempfile.mkdtemp(prefix="cipherlearn-")
-            weakref.finalize(self, shutil.rmtree, library, ignore_errors=True)
-            compile_server(self._served, Path(library))
-        self._runtime = ServerRuntime(Path(library))
+            self._runtime = compiled_runtime(partial(compile_server, self._served))
+        else:
+            self._runtime = ServerRuntime(Path(library))
         self._loaded: OrderedDict[bytes, Any] = OrderedDict()
         self._keys_lock = threading.Lock()
         # One evaluation takes all cores, so that nothing is lost by doing one at a time. Threads

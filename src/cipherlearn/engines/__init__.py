@@ -10,7 +10,8 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, Protocol
 
 from cipherlearn._exceptions import CompilationError, EngineNotFoundError
-from cipherlearn.program._program import IntArray, IntegerProgram
+from cipherlearn.program._program import IntegerProgram
+from cipherlearn.program._values import IntArray
 
 __all__ = ["Engine", "EngineCircuit", "compilation_error", "engine_name", "load_engine"]
 

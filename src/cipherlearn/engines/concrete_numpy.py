@@ -15,7 +15,9 @@ import numpy as np
 from cipherlearn._exceptions import CompilationError, UnsupportedByEngineError
 from cipherlearn.engines import compilation_error
 from cipherlearn.engines._compilation import compilation
-from cipherlearn.program._program import IntArray, IntegerLayer, IntegerProgram
+from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._program import IntegerProgram
+from cipherlearn.program._values import IntArray
 
 with warnings.catch_warnings():
     # concrete declares its namespace through pkg_resources, which warns on every import.

@@ -21,6 +21,7 @@ from cipherlearn.estimators._class_weight import weights_of_classes
 from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn.estimators._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC, with_parameter
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
+from cipherlearn.program._decoder import LabelDecoder
 
 __all__ = ["NeuralNetClassifier"]
 
@@ -243,8 +244,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         if self._is_training_dataset(X, execute_in_fhe):
             # Targets are indices there.
             return super().predict(X)
-        winners = self._decide(X, execute_in_fhe, n_jobs).argmax(axis=1)
-        return self.classes_[winners]
+        return LabelDecoder(self.classes_).predict(self._decide(X, execute_in_fhe, n_jobs))
 
     @refusing(PREDICT_ARGUMENTS)
     def predict_proba(self, X, execute_in_fhe=False, n_jobs=None):
@@ -266,5 +266,17 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         """
         if self._is_training_dataset(X, execute_in_fhe):
             return super().predict_proba(X)
-        outputs = torch.from_numpy(self._decide(X, execute_in_fhe, n_jobs).astype(np.float64))
-        return self._get_predict_nonlinearity()(outputs).numpy()
+        outputs = self._decide(X, execute_in_fhe, n_jobs)
+        rule = self._probability_rule()
+        if rule is not None:
+            return LabelDecoder(self.classes_, rule).probabilities(outputs)
+        values = torch.from_numpy(outputs.astype(np.float64))
+        return self._get_predict_nonlinearity()(values).numpy()
+
+    def _probability_rule(self) -> str | None:
+        """How outputs become probabilities, as a LabelDecoder names it; None if in another way."""
+        rows = torch.tensor([[0.5, -1.0, 2.0], [30.0, 0.0, -20.0]], dtype=torch.float64)
+        made = self._get_predict_nonlinearity()(rows)
+        if made.shape == rows.shape and torch.allclose(made, rows.softmax(dim=1), atol=0):
+            return "softmax"
+        return "identity" if torch.equal(made, rows) else None

@@ -13,6 +13,7 @@ from cipherlearn._samples import merge_duplicates
 from cipherlearn.estimators._base import EncryptedPredictionNet
 from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn.estimators._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
+from cipherlearn.program._decoder import TargetDecoder
 
 __all__ = ["NeuralNetRegressor"]
 
@@ -173,9 +174,8 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         if self._is_training_dataset(X, execute_in_fhe):
             # Targets are standardized there.
             return self.forward(X).numpy()
-        outputs = self._decide(X, execute_in_fhe, n_jobs).astype(np.float64)
-        predictions = outputs * self.target_scale_ + self.target_mean_
-        return predictions.ravel() if self._target_is_1d else predictions
+        decoder = TargetDecoder(self.target_mean_, self.target_scale_, self._target_is_1d)
+        return decoder.predict(self._decide(X, execute_in_fhe, n_jobs))
 
     @property
     def predict_proba(self):

@@ -16,7 +16,7 @@ from cipherlearn.inspection._fitted import find_network
 if TYPE_CHECKING:
     from cipherlearn.circuit._circuit import Circuit
     from cipherlearn.inspection._fitted import FittedNetwork
-    from cipherlearn.program._program import IntegerLayer
+    from cipherlearn.program._layer import IntegerLayer
 
 __all__ = ["CircuitDisplay"]
 

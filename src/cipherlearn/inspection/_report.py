@@ -11,7 +11,8 @@ from cipherlearn._html import html_table, panel, paragraphs
 from cipherlearn._words import of_trained
 from cipherlearn.circuit._cost import CostEstimate
 from cipherlearn.inspection._axes import one_axes
-from cipherlearn.program._program import FloatArray, IntegerProgram
+from cipherlearn.program._program import IntegerProgram
+from cipherlearn.program._values import FloatArray
 
 __all__ = ["LayerReport", "Report", "make_report", "observed_widths"]
 

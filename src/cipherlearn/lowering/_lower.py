@@ -8,8 +8,11 @@ import numpy as np
 import torch
 
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._encoder import InputQuantizer
+from cipherlearn.program._layer import IntegerLayer
 from cipherlearn.program._passes import simplify
-from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["lower"]
 

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ProgramFormatError
 from cipherlearn._members import array_bytes, array_from, read_members, refusing_damage
-from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._encoder import InputQuantizer
+from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
 

@@ -6,7 +6,10 @@ import dataclasses
 
 import numpy as np
 
-from cipherlearn.program._program import InputQuantizer, IntegerLayer, IntegerProgram, OutputScaler
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._encoder import InputQuantizer
+from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["simplify"]
 

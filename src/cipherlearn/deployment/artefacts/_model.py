@@ -18,7 +18,8 @@ from cipherlearn.deployment._messages import HEADER_BYTES, Frame
 from cipherlearn.deployment.artefacts._archive import Archive, json_bytes, refusing_damage
 from cipherlearn.deployment.artefacts._specs import read_specs
 from cipherlearn.engines import engine_name
-from cipherlearn.program._program import InputQuantizer, OutputScaler
+from cipherlearn.program._decoder import LabelDecoder, OutputScaler, TargetDecoder
+from cipherlearn.program._encoder import InputQuantizer
 
 __all__ = ["ClientModel", "ServerModel", "check_engine", "summary"]
 
@@ -71,6 +72,15 @@ class ClientModel:
         """Labels of a classifier."""
         classes = self.description["classes"]
         return None if classes is None else np.array(classes["values"], dtype=classes["dtype"])
+
+    @property
+    def decoder(self) -> LabelDecoder | TargetDecoder:
+        """What turns outputs into predictions."""
+        if self.classes is not None:
+            return LabelDecoder(self.classes, self.description["probabilities"])
+        assert self.target_mean is not None
+        assert self.target_scale is not None
+        return TargetDecoder(self.target_mean, self.target_scale, self.description["target_is_1d"])
 
     def to_archive(self) -> Archive:
         """Write the members of client.zip."""

@@ -13,7 +13,9 @@ from cipherlearn.engines.concrete_python._bindings import keep_broken_pipes_erro
 from concrete import fhe
 from concrete.fhe.extensions.tag import tag_context
 
-from cipherlearn.program._program import IntArray, IntegerLayer, IntegerProgram
+from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._program import IntegerProgram
+from cipherlearn.program._values import IntArray
 
 __all__ = ["ConcretePythonCircuit", "compile_program", "table_bits"]
 

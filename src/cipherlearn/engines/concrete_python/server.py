@@ -6,6 +6,10 @@ It uses the compiled bindings alone. Concrete's tracing front end imports torch.
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,7 @@ from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines.concrete_python import ENGINE, engine_version
 from cipherlearn.engines.concrete_python._bindings import compiler, keep_broken_pipes_errors
 
-__all__ = ["OtherParametersError", "ServerRuntime", "compile_library"]
+__all__ = ["OtherParametersError", "ServerRuntime", "compile_library", "compiled_runtime"]
 
 
 class OtherParametersError(CompilationError):
@@ -84,3 +88,22 @@ class ServerRuntime:
         (result,) = program.get_server_circuit(self._function).call([value], keys)
         keep_broken_pipes_errors()
         return result.serialize()
+
+
+def compiled_runtime(compile_into: Callable[[Path], object]) -> ServerRuntime:
+    """Compile a circuit, and keep its folder for as long as the runtime lives.
+
+    Parameters
+    ----------
+    compile_into : callable
+        :func:`compile_library` for an empty folder.
+    """
+    library = Path(tempfile.mkdtemp(prefix="cipherlearn-"))
+    try:
+        compile_into(library)
+        runtime = ServerRuntime(library)
+    except BaseException:
+        shutil.rmtree(library, ignore_errors=True)
+        raise
+    weakref.finalize(runtime, shutil.rmtree, library, ignore_errors=True)
+    return runtime

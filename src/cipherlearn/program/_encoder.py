@@ -1,0 +1,146 @@
+"""Features to integer codes: the client's first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cipherlearn._features import as_floats, dense_rows, is_sparse
+from cipherlearn.program._values import FloatArray, Immutable, IntArray, count_reached, freeze
+
+__all__ = ["BLOCK_ROWS", "InputQuantizer"]
+
+# Rows per block of the clear execution: bounds its memory whatever the input. NumPy buffers
+# broadcast operands of fewer than 8192, which is slow.
+BLOCK_ROWS = 10_000
+
+# Largest number of values of a block that is made of sparse rows.
+_BLOCK_VALUES = 4_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class InputQuantizer(Immutable):
+    """Features to integer codes, evaluated by the client in the clear.
+
+    A code counts the thresholds that its feature reaches. Several codes may read the same
+    feature, each with thresholds of its own.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of features of a row.
+    feature : ndarray of shape (n_codes,), int64
+        Feature that each code reads.
+    thresholds : ndarray of shape (n_codes, n_levels), float64
+        ``code[i] = sum(x[feature[i]] >= thresholds[i])``. Each row ascends, and may end in
+        infinities, which count for nothing.
+
+    Examples
+    --------
+    >>> from cipherlearn.program._encoder import InputQuantizer
+    >>> quantizer = InputQuantizer(2, [0, 1], [[1.0, 2.0, 3.0], [0.5, float("inf"), float("inf")]])
+    >>> quantizer([[2.5, 0.0], [0.0, 7.0]])
+    array([[2, 0],
+           [0, 1]])
+    """
+
+    n_features: int
+    feature: IntArray
+    thresholds: FloatArray
+
+    def __post_init__(self) -> None:
+        freeze(self, "feature", np.int64, 1)
+        freeze(self, "thresholds", np.float64, 2)
+        if len(self.feature) == 0 or len(self.feature) != len(self.thresholds):
+            raise ValueError(
+                "A quantizer needs at least one code, and a row of thresholds for each. "
+                f"Got {len(self.feature)} codes and {len(self.thresholds)} rows."
+            )
+        if self.feature.min() < 0 or self.feature.max() >= self.n_features:
+            raise ValueError(f"Codes must read features from 0 to {self.n_features - 1}.")
+        following = self.thresholds[:, 1:]
+        if not ((self.thresholds > -np.inf).all() and (self.thresholds[:, :-1] <= following).all()):
+            raise ValueError("Thresholds must be numbers above -inf that ascend in each row.")
+
+    @cached_property
+    def largest(self) -> IntArray:
+        """Largest value of each code."""
+        largest = np.isfinite(self.thresholds).sum(axis=1)
+        largest.setflags(write=False)
+        return largest
+
+    @property
+    def n_bits(self) -> int:
+        """Bits that hold every code."""
+        return max(1, int(self.largest.max()).bit_length())
+
+    def __call__(self, X: Any) -> IntArray:
+        X = self.check(X)
+        codes = np.empty((X.shape[0], len(self.feature)), dtype=np.int64)
+        for block, counts in self.blocks(X):
+            codes[block] = counts.T
+        return codes
+
+    def random_codes(self, n_rows: int, rng: np.random.Generator) -> IntArray:
+        """Draw rows that features can give, with every interval between thresholds as likely."""
+        X = np.zeros((n_rows, self.n_features))
+        for feature in np.unique(self.feature):
+            thresholds = self.thresholds[self.feature == feature]
+            values = np.append(thresholds[np.isfinite(thresholds)], -np.inf)
+            X[:, feature] = rng.choice(np.unique(values), n_rows)
+        return self(X)
+
+    def check(self, X: Any) -> Any:
+        """Return features as floats, dense or in CSR, or raise ValueError if they are none."""
+        X = as_floats(X)
+        n_nan = np.isnan(X.data if is_sparse(X) else X).sum()
+        if X.ndim != 2 or X.shape[1] != self.n_features or n_nan:
+            raise ValueError(
+                f"Features must be numbers of shape (n_rows, {self.n_features}), without NaN. "
+                f"Got shape {X.shape} with {n_nan} NaN."
+            )
+        return X
+
+    def blocks(self, X: Any, dtype: np.dtype | type = np.int64) -> Iterator[tuple[slice, NDArray]]:
+        """Give the codes of checked features, transposed, a block of rows at a time."""
+        quantizer, n_block = self, BLOCK_ROWS
+        if is_sparse(X):
+            # Of some thousand features few may be read.
+            read, quantizer = self._of_read_features
+            X = X[:, read]
+            n_block = min(BLOCK_ROWS, max(1, _BLOCK_VALUES // len(read)))
+        for start in range(0, X.shape[0], n_block):
+            block = slice(start, start + n_block)
+            yield block, quantizer.count(dense_rows(X, block), dtype)
+
+    @cached_property
+    def _of_read_features(self) -> tuple[IntArray, InputQuantizer]:
+        """The features that some code reads, and the quantizer of those alone."""
+        read, feature = np.unique(self.feature, return_inverse=True)
+        return read, InputQuantizer(len(read), feature.ravel(), self.thresholds)
+
+    def count(self, X: FloatArray, dtype: np.dtype | type = np.int64) -> NDArray:
+        """Codes of checked features, transposed: of shape (n_codes, n_rows)."""
+        codes: NDArray = np.empty((len(self.feature), len(X)), dtype=dtype)
+        for features, rows, thresholds in self._runs:
+            codes[rows] = count_reached(X.T[features, None, :], thresholds)
+        return codes
+
+    @cached_property
+    def _runs(self) -> list[tuple[IntArray, IntArray, FloatArray]]:
+        """Runs of codes that read one feature: features, codes and thresholds, by run length."""
+        # Not even an infinite feature reaches NaN.
+        thresholds = np.where(np.isfinite(self.thresholds), self.thresholds, np.nan).T.copy()
+        starts = np.flatnonzero(np.diff(self.feature, prepend=-1))
+        lengths = np.diff(starts, append=len(self.feature))
+        runs = []
+        for length in np.unique(lengths):
+            rows = starts[lengths == length, None] + np.arange(length)
+            levels = int(self.largest[rows].max())
+            runs.append((self.feature[rows[:, 0]], rows, thresholds[:levels, rows]))
+        return runs

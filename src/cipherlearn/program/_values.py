@@ -1,0 +1,67 @@
+"""What the parts of a program are made of: ranges of integers, and arrays that cannot change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["FloatArray", "Immutable", "IntArray", "IntegerRange", "count_reached", "freeze"]
+
+IntArray = NDArray[np.int64]
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class IntegerRange:
+    """Every integer from ``low`` to ``high``, both included.
+
+    Examples
+    --------
+    >>> from cipherlearn.program._values import IntegerRange
+    >>> IntegerRange(-30, 33).n_bits
+    6
+    """
+
+    low: int
+    high: int
+
+    def __post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"An integer range needs low <= high. Got {self.low} > {self.high}.")
+
+    @property
+    def n_bits(self) -> int:
+        """Bits that hold the range once a clear constant has moved ``low`` to 0."""
+        return max(1, (self.high - self.low).bit_length())
+
+
+class Immutable:
+    """Copies and pickles are built, so that their arrays are checked and read-only too."""
+
+    def __reduce__(self):
+        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+
+
+def freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:
+    """Replace an array field by an immutable copy of the right type and rank."""
+    given = np.asarray(getattr(instance, name))
+    if np.issubdtype(dtype, np.integer) and given.dtype.kind not in "iu":
+        raise ValueError(f"{name} must hold integers. Got {given.dtype}.")
+    array: NDArray = np.array(given, dtype=dtype)
+    if given.dtype.kind == "u" and (array < 0).any():
+        raise ValueError(f"{name} must fit {np.dtype(dtype)}. Got {given.max()}.")
+    if array.ndim != n_dimensions:
+        raise ValueError(f"{name} must have {n_dimensions} dimension(s). Got {array.ndim}.")
+    array.setflags(write=False)
+    object.__setattr__(instance, name, array)
+
+
+def count_reached(values: NDArray, thresholds: NDArray) -> NDArray:
+    """Count the thresholds of shape (n_steps, ...) that the values of shape (..., n) reach."""
+    dtype = np.uint8 if len(thresholds) < 256 else np.int64
+    counts: NDArray = np.zeros((*thresholds.shape[1:], values.shape[-1]), dtype=dtype)
+    for threshold in thresholds:
+        counts += (values >= threshold[..., None]).view(np.uint8)
+    return counts

@@ -20,6 +20,7 @@ from cipherlearn.estimators._base import EncryptedPredictionNet
 from cipherlearn.estimators._class_weight import weights_of_classes
 from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn.estimators._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC, with_parameter
+from cipherlearn.estimators._skorch import check_sample_weight
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 
 __all__ = ["NeuralNetClassifier"]
@@ -178,7 +179,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
                 f"also {unknown}. Pass all of them as classes to the first partial_fit."
             )
         indices = np.searchsorted(self.classes_, y)
-        weights = self._check_weights(X, sample_weight)
+        weights = check_sample_weight(X, sample_weight)
         self.class_weight_ = weights_of_classes(
             self.class_weight,
             getattr(self, "criterion__weight", None),
@@ -266,5 +267,4 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         """
         if self._is_training_dataset(X, execute_in_fhe):
             return super().predict_proba(X)
-        outputs = torch.from_numpy(self._decide(X, execute_in_fhe, n_jobs).astype(np.float64))
-        return self._get_predict_nonlinearity()(outputs).numpy()
+        return self._probabilities(self._decide(X, execute_in_fhe, n_jobs))

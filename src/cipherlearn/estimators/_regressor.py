@@ -13,6 +13,7 @@ from cipherlearn._samples import merge_duplicates
 from cipherlearn.estimators._base import EncryptedPredictionNet
 from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn.estimators._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
+from cipherlearn.estimators._skorch import check_sample_weight
 
 __all__ = ["NeuralNetRegressor"]
 
@@ -117,7 +118,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         targets = y.reshape(len(y), -1).astype(np.float64)
-        weights = self._check_weights(X, sample_weight)
+        weights = check_sample_weight(X, sample_weight)
         with stage("Merging equal rows", self.verbose):
             X, targets, weights = merge_duplicates(X, targets, weights)
         if cold:

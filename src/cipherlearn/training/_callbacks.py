@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from skorch.callbacks import Callback, PrintLog
 
+from cipherlearn._checks import check_int
 from cipherlearn._features import dense_rows, is_sparse
 from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
@@ -28,7 +29,13 @@ __all__ = [
     "QuantizationCallback",
     "TrainingProgress",
     "WeightDecay",
+    "check_budget",
+    "choose_epochs",
+    "prune",
 ]
+
+# Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
+_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 4000, 30, 500
 
 # Ranges and scales are estimated on at most this many values per layer.
 _CALIBRATION_VALUES = 1_000_000
@@ -56,6 +63,15 @@ class Phase:
         """Part of the phase done, from 0 to 1, at the start of the history's ``epoch``-th."""
         done = epoch - 1 - self.first_epoch
         return min(1.0, max(0.0, done / max(1, self.n_epochs)))
+
+
+def choose_epochs(max_epochs: int | None, batch_size: int, n_samples: int) -> int:
+    """Return ``max_epochs``, or for None as many as make enough steps."""
+    if max_epochs is not None:
+        check_int("max_epochs", max_epochs, 1)
+        return max_epochs
+    n_batches = math.ceil(n_samples / batch_size) if batch_size > 0 else 1
+    return min(_MAX_EPOCHS, max(_MIN_EPOCHS, math.ceil(_STEPS / n_batches)))
 
 
 class PruningCallback(Callback):
@@ -98,6 +114,26 @@ def prune(module, progress: float) -> None:
         return
     for linear, budget in zip(module.linears, module.budgets, strict=True):
         linear.keep_largest(budget, progress)
+
+
+def check_budget(module) -> None:
+    """Raise RuntimeError if a neuron has more weights, or a wider sum, than its budget."""
+    if not module.pruning:
+        return
+    for i, (linear, budget) in enumerate(zip(module.linears, module.budgets, strict=True)):
+        counts = linear.effective_weight().count_nonzero(dim=1)
+        _check_limit(i, "non-zero weights", counts, budget)
+        if linear.max_width is not None:
+            _check_limit(i, "as the width of its sum", linear.widths(), linear.max_width)
+
+
+def _check_limit(i_layer: int, what: str, values: torch.Tensor, limit: int) -> None:
+    if (values > limit).any():
+        raise RuntimeError(
+            f"Neuron {int(values.argmax())} of layer {i_layer} has {int(values.max())} {what}, "
+            f"more than its budget of {limit}. Some callback undid the pruning: remove it, or "
+            "set module__pruning=False."
+        )
 
 
 class QuantizationCallback(Callback):
@@ -287,10 +323,11 @@ class TrainingProgress(Callback):
 
 
 class EpochLog(PrintLog):
-    """skorch's line for each epoch, which the bar leaves to ``verbose=2``."""
+    """Line of skorch for each epoch, shown with ``verbose=2`` or by a ``sink`` other than print."""
 
-    def _sink(self, text: str, verbose: int) -> None:
-        super()._sink(text, verbose > 1)
+    def on_epoch_end(self, net, **kwargs) -> None:
+        if net.verbose > 1 or self.sink is not print:
+            super().on_epoch_end(net, **kwargs)
 
 
 def _features(net, dataset) -> Any:

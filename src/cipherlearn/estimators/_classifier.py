@@ -164,7 +164,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
                 )
         return self._fit(X, y, sample_weight, cold=not hasattr(self, "program_"), classes=classes)
 
-    def _fit(self, X, y, sample_weight, cold, classes=None):
+    def _fit(self, X, y, sample_weight, cold, classes=None, teacher=None):
         if cold:
             self._forget_result()
         X, y = self._validated(X, y, reset=cold, multi_output=True)
@@ -195,7 +195,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             )
         with stage("Merging equal rows", self.verbose):
             X, indices, weights = merge_duplicates(X, indices, weights)
-        return self._train(X, indices, weights, cold)
+        return self._train(X, indices, weights, cold, teacher)
 
     _score_name = "accuracy"
 

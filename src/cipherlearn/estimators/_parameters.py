@@ -85,9 +85,16 @@ OTHER_PARAMETERS_DOC = """
         How skorch sets rows aside for validation, such as ``skorch.dataset.ValidSplit(5)``.
         None trains on all rows. Early stopping needs a split.
     callbacks : list or None, default=None
-        More skorch callbacks. ``callbacks__quantization__*``, ``callbacks__pruning__*`` and
-        ``callbacks__weight_decay__*`` configure those of this library, and
-        ``callbacks__lr_decay=None`` removes its learning-rate schedule.
+        More skorch callbacks. ``callbacks__pruning__*`` and ``callbacks__weight_decay__*``
+        configure those of this library, and ``callbacks__lr_decay=None`` removes its learning-rate
+        schedule.
+    callbacks__quantization__warmup : float, default=0.4
+        Fraction of the epochs of a first ``fit`` that train the float network.
+    callbacks__quantization__percentile : float, default=95.0
+        Codes span each neuron's activation between percentiles ``100 - percentile`` and
+        ``percentile`` of the training data.
+    callbacks__quantization__distillation : float, default=0.9
+        Share of the float network's outputs in the targets of the fine-tuning.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the present network, whatever parameters of the module have
         been set since.

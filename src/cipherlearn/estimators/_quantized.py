@@ -22,15 +22,13 @@ from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.training._callbacks import (
     CosineDecay,
     EpochLog,
-    Phase,
     PruningCallback,
-    QuantizationCallback,
     TrainingProgress,
     WeightDecay,
     check_budget,
-    choose_epochs,
 )
 from cipherlearn.training._reference import Reference
+from cipherlearn.training._schedule import Schedule, choose_epochs
 from cipherlearn.training._threads import threads_for
 
 __all__ = ["QuantizedNet"]
@@ -40,6 +38,9 @@ class QuantizedNet(SkorchNet):
     """Net that trains in two phases: a float network first, then the quantized one."""
 
     _default_criterion: type[torch.nn.Module]
+
+    # Schedule of the training that is under way.
+    _schedule: Schedule | None = None
 
     def __init__(
         self,
@@ -71,6 +72,9 @@ class QuantizedNet(SkorchNet):
         iterator_valid=DataLoader,
         train_split=None,
         callbacks=None,
+        callbacks__quantization__warmup=0.4,
+        callbacks__quantization__percentile=95.0,
+        callbacks__quantization__distillation=0.9,
         warm_start=False,
         device="cpu",
         warn_on_loss=True,
@@ -103,6 +107,9 @@ class QuantizedNet(SkorchNet):
         self.iterator_valid = iterator_valid
         self.train_split = train_split
         self.callbacks = callbacks
+        self.callbacks__quantization__warmup = callbacks__quantization__warmup
+        self.callbacks__quantization__percentile = callbacks__quantization__percentile
+        self.callbacks__quantization__distillation = callbacks__quantization__distillation
         self.warm_start = warm_start
         self.device = device
         self.warn_on_loss = warn_on_loss
@@ -111,7 +118,6 @@ class QuantizedNet(SkorchNet):
     @property
     def _default_callbacks(self):
         return [
-            ("quantization", QuantizationCallback()),
             ("pruning", PruningCallback()),
             ("weight_decay", WeightDecay()),
             ("lr_decay", CosineDecay()),
@@ -149,8 +155,8 @@ class QuantizedNet(SkorchNet):
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Average the losses of a batch, weighted if its samples are."""
-        if training and not self.phase_.is_warmup:
-            y_true = self._quantization_callback().soften(self, X, y_true)
+        if training and self._schedule is not None:
+            y_true = self._schedule.soften(self, X, y_true)
         losses = super().get_loss(y_pred, y_true, X=X, training=training)
         if losses.ndim > 1:
             losses = losses.flatten(start_dim=1).mean(dim=1)
@@ -181,31 +187,18 @@ class QuantizedNet(SkorchNet):
 
         Early stopping, or an interrupt from the keyboard, ends the phase it occurs in.
         """
-        n_epochs = (
-            choose_epochs(self.max_epochs, self.batch_size, len(y)) if epochs is None else epochs
-        )
-        n_warmup = 0
-        if not self.module_.quantized:
-            n_warmup = self._quantization_callback().warmup_epochs(n_epochs)
-            self.phase_ = Phase(True, len(self.history), n_warmup)
+        if epochs is None:
+            epochs = choose_epochs(self.max_epochs, self.batch_size, len(y))
+        for phase in self._schedule.phases(self, epochs):
+            self.phase_ = phase
             with contextlib.suppress(KeyboardInterrupt):
-                super().fit_loop(X, y, epochs=n_warmup, **fit_params)
-            # Callbacks judge the quantized network by its own scores, not the float one's.
-            forget_best_scores(self)
-        self.phase_ = Phase(False, len(self.history), n_epochs - n_warmup)
-        return super().fit_loop(X, y, epochs=n_epochs - n_warmup, **fit_params)
+                super().fit_loop(X, y, epochs=phase.n_epochs, **fit_params)
+            if phase.is_warmup:
+                # Callbacks judge the quantized network by its own scores, not the float one's.
+                forget_best_scores(self)
+        return self
 
-    def _quantization_callback(self) -> QuantizationCallback:
-        callback = dict(self.callbacks_).get("quantization")
-        if not isinstance(callback, QuantizationCallback):
-            raise ValueError(
-                "The callback 'quantization' must be a QuantizationCallback, since only a "
-                f"quantized network can be encrypted. Got {callback!r}. Configure it with "
-                "callbacks__quantization__warmup and the like instead of removing it."
-            )
-        return callback
-
-    def _train(self, X: Any, y: NDArray, sample_weight: NDArray, cold: bool):
+    def _train(self, X: Any, y: NDArray, sample_weight: NDArray, cold: bool, teacher=None):
         """Run skorch on validated data, then lower the result."""
         if cold:
             self._forget_scores()
@@ -220,28 +213,30 @@ class QuantizedNet(SkorchNet):
             data = {"X": X, "sample_weight": sample_weight} if weighted else X
             n_rows = len(y) if self.batch_size == -1 else min(self.batch_size, len(y))
             n_weights = max(linear.weight.numel() for linear in self.module_.linears)
+            options = self.get_params_for("callbacks__quantization")
+            schedule = Schedule(**options, teacher=teacher)
             reference = Reference(self, X, y, sample_weight)
-            teacher = getattr(self._quantization_callback(), "next_teacher_", None)
             if teacher is not None:
                 reference.consider(teacher)
                 reference.prunes = True
-            self._reference = reference
+            self._reference, self._schedule = reference, schedule
             try:
                 with threads_for(n_rows, n_weights):
                     skorch.NeuralNet.partial_fit(self, data, y)
             finally:
-                # It holds rows, which do not belong into files.
-                del self._reference
+                # They hold rows and a second network, which do not belong into files.
+                del self._reference, self._schedule
         check_budget(self.module_)
         self._keep_result()
         reference.compare(self.module_)
         return self
 
-    def on_epoch_begin(self, net, **kwargs):
-        """Score the float network before the first epoch that quantizes it."""
-        super().on_epoch_begin(net, **kwargs)
+    def on_epoch_begin(self, net, dataset_train=None, **kwargs):
+        """Score the float network before it is quantized, and follow the schedule."""
+        super().on_epoch_begin(net, dataset_train=dataset_train, **kwargs)
         if not (self.phase_.is_warmup or self.module_.quantized) and self.module_.encoder.fitted:
             self._reference.consider(self.module_)
+        self._schedule.begin_epoch(self, dataset_train)
 
     def on_epoch_end(self, net, **kwargs):
         """Score the float network early in the warm-up."""
@@ -309,9 +304,8 @@ class QuantizedNet(SkorchNet):
         """
         check_is_fitted(self)
         smaller = with_fewer_neurons(self, self._check_features(X), n_prune_neurons_percentage)
-        smaller._quantization_callback().learn_from(self.module_)
         with gentle_steps(smaller.optimizer_):
-            return smaller._fit(X, y, sample_weight, cold=False)
+            return smaller._fit(X, y, sample_weight, cold=False, teacher=self.module_)
 
     def load_params(self, *args, **kwargs):
         """Load skorch's files into the network, and lower it if it is quantized."""

@@ -111,7 +111,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         """
         return self._fit(X, y, sample_weight, cold=not hasattr(self, "program_"))
 
-    def _fit(self, X, y, sample_weight, cold):
+    def _fit(self, X, y, sample_weight, cold, teacher=None):
         if cold:
             self._forget_result()
         X, y = self._validated(X, y, reset=cold, multi_output=True, y_numeric=True)
@@ -132,7 +132,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
                 f"Got {targets.shape[1]}."
             )
         standardized = ((targets - self.target_mean_) / self.target_scale_).astype(np.float32)
-        return self._train(X, standardized, weights, cold)
+        return self._train(X, standardized, weights, cold, teacher)
 
     _score_name = "R²"
 

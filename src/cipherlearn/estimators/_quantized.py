@@ -19,14 +19,7 @@ from cipherlearn.estimators._pruning import gentle_steps, with_fewer_neurons
 from cipherlearn.estimators._skorch import SkorchNet, forget_best_scores
 from cipherlearn.lowering._lower import lower
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
-from cipherlearn.training._callbacks import (
-    CosineDecay,
-    EpochLog,
-    PruningCallback,
-    TrainingProgress,
-    WeightDecay,
-    check_budget,
-)
+from cipherlearn.training._callbacks import check_budget
 from cipherlearn.training._reference import Reference
 from cipherlearn.training._schedule import Schedule, choose_epochs
 from cipherlearn.training._threads import threads_for
@@ -114,17 +107,6 @@ class QuantizedNet(SkorchNet):
         self.device = device
         self.warn_on_loss = warn_on_loss
         vars(self).update(kwargs)
-
-    @property
-    def _default_callbacks(self):
-        return [
-            ("pruning", PruningCallback()),
-            ("weight_decay", WeightDecay()),
-            ("lr_decay", CosineDecay()),
-            *((name, c) for name, c in super()._default_callbacks if name != "print_log"),
-            ("progress_bar", TrainingProgress()),
-            ("print_log", EpochLog()),
-        ]
 
     # ------------------------------------------------------------------ parts
 

@@ -1,8 +1,8 @@
 """skorch and scikit-learn as the estimators use them: every private or fragile name is here.
 
 Tested with skorch 1.4.0 and scikit-learn 1.6.1 to 1.9. Read this file again, and run all tests,
-before the range of skorch in ``pyproject.toml`` grows. (``cipherlearn._html`` has the one private
-name of scikit-learn's that searches need too.)
+before the range of skorch in ``pyproject.toml`` grows. What searches override of scikit-learn, too,
+is in ``cipherlearn._html``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,13 @@ from torch.utils.data import DataLoader
 
 from cipherlearn.estimators._names import check_names
 from cipherlearn.training._batches import RowDataset, TensorBatches, holds_arrays
+from cipherlearn.training._callbacks import (
+    CosineDecay,
+    EpochLog,
+    PruningCallback,
+    TrainingProgress,
+    WeightDecay,
+)
 
 __all__ = ["SkorchNet", "check_sample_weight", "forget_best_scores", "is_skorch_state"]
 
@@ -32,8 +39,8 @@ _FUSED_ADAM = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (
 class SkorchNet(skorch.NeuralNet):
     """skorch net whose constructor stores parameters and which has a method ``compile``.
 
-    skorch's own constructor is not called. It registers the parts of the net and sets an attribute
-    ``compile``, and it counts every attribute as a parameter.
+    skorch's own constructor is not called: it sets an attribute ``compile``, and others that are no
+    parameters.
     """
 
     device: Any
@@ -64,7 +71,7 @@ class SkorchNet(skorch.NeuralNet):
     torch_load_kwargs = None
     predict_nonlinearity = "auto"
 
-    # skorch's shows the module, and needs attributes that its constructor sets.
+    # As scikit-learn shows estimators. skorch's shows all that the module holds.
     __repr__ = BaseEstimator.__repr__
 
     # ------------------------------------------------------------------ parameters
@@ -132,6 +139,17 @@ class SkorchNet(skorch.NeuralNet):
             return dict(self._uniquely_named_callbacks())
         except (TypeError, ValueError):
             return None
+
+    @property
+    def _default_callbacks(self):
+        return [
+            ("pruning", PruningCallback()),
+            ("weight_decay", WeightDecay()),
+            ("lr_decay", CosineDecay()),
+            *((name, c) for name, c in super()._default_callbacks if name != "print_log"),
+            ("progress_bar", TrainingProgress()),
+            ("print_log", EpochLog()),
+        ]
 
     # ------------------------------------------------------------------ parts of the net
 

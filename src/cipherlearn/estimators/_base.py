@@ -38,7 +38,7 @@ class NotCompiledError(CipherlearnError, NotFittedError):
 
 
 class EncryptedPredictionNet(ShowsState, QuantizedNet):
-    """Net that predicts on encrypted rows. What both estimators are, but for their targets."""
+    """Base of both estimators: a net that compiles to a circuit and predicts on encrypted rows."""
 
     if not TYPE_CHECKING:
 
@@ -81,7 +81,7 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
             predicts, always. "approximate" is faster and lets the noise of encryption decide
             close cases; ``circuit_.flip_rate`` says how often that changes a result.
         verbose : int or None, default=None
-            Whether to show the time of each stage. None takes the estimator's own.
+            Whether to show the time of each stage. ``None`` takes the estimator's own.
 
         Returns
         -------
@@ -147,7 +147,7 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
         p_error, global_p_error, batch_size, rounding
             As for :meth:`compile`.
         verbose : int or None, default=None
-            Whether to show progress while circuits are timed. None takes the estimator's own.
+            Whether to show progress while circuits are timed. ``None`` takes the estimator's own.
 
         Returns
         -------
@@ -209,7 +209,7 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features), default=None
             Rows to evaluate on, that training did not see. Only counts and scores of them are
-            told. None leaves the evaluation out.
+            told. ``None`` leaves the evaluation out.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
             Their labels or targets.
 

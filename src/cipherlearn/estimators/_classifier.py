@@ -1,4 +1,4 @@
-"""The classifier."""
+"""Classifier of encrypted rows."""
 
 # Keys for these sums take many minutes with the other engine.
 # engine: concrete-python
@@ -145,7 +145,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         y : array-like of shape (n_samples,)
             Labels.
         classes : array-like of shape (n_classes,), default=None
-            All labels that any call will see. None takes those of the first ``y``.
+            All labels that any call will see. ``None`` takes those of the first ``y``.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row.
 
@@ -226,7 +226,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             False computes in the clear, True encrypts each row and computes on
             ciphertexts, "simulate" runs the circuit's noise model without encryption.
         n_jobs : int or None, default=None
-            Workers that compute on ciphertexts, by joblib: with None 1, unless a
+            Workers that compute on ciphertexts, by joblib: 1 with ``None``, unless a
             ``joblib.parallel_config`` says otherwise. It may name a cluster. Workers
             get no secret key: this process encrypts and decrypts.
 

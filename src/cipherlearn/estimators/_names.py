@@ -1,4 +1,4 @@
-"""Names that an estimator lacks: the nearest it has, and ours for those of similar libraries."""
+"""Messages for unknown names: the nearest known ones, or ours for those of similar libraries."""
 
 from __future__ import annotations
 

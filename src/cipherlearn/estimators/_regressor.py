@@ -1,4 +1,4 @@
-"""The regressor."""
+"""Regressor of encrypted rows."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
             False computes in the clear, True encrypts each row and computes on
             ciphertexts, "simulate" runs the circuit's noise model without encryption.
         n_jobs : int or None, default=None
-            Workers that compute on ciphertexts, by joblib: with None 1, unless a
+            Workers that compute on ciphertexts, by joblib: 1 with ``None``, unless a
             ``joblib.parallel_config`` says otherwise. It may name a cluster. Workers
             get no secret key: this process encrypts and decrypts.
 

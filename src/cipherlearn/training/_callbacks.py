@@ -25,8 +25,8 @@ class PruningCallback(Callback):
 
     The number of weights kept falls from the fan-in :math:`k_0` to the budget
     :math:`k` as :math:`k + (k_0 - k)(1 - t)^3`. The weights kept are those of the largest
-    magnitude in each neuron. In layers whose sums have a limit of their own, the width that their
-    inputs span falls to it in the same way. Once the weights are integers, each sum is kept within
+    magnitude in each neuron. In layers whose sums have a limit of their own, the span falls to
+    it in the same way. Once the weights are integers, each sum is kept within
     its limit after every step.
 
     Parameters

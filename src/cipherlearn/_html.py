@@ -44,7 +44,10 @@ def panel(title: str, content: str) -> str:
 
 
 class ShowsState:
-    """An estimator of scikit-learn's that notebooks show with its state below the diagram."""
+    """An estimator of scikit-learn's that notebooks show with its state below the diagram.
+
+    It overrides private names of scikit-learn. Tested with 1.6.1 to 1.9.
+    """
 
     def _state_html(self) -> str:
         raise NotImplementedError

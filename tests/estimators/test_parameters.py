@@ -29,7 +29,8 @@ def test_skorchs_prefixes_reach_their_targets():
     assert clf.optimizer_.param_groups[0]["weight_decay"] == 0.25
     assert [len(row["batches"]) for row in clf.history] == [2, 2]
     assert clf.criterion_.label_smoothing == 0.1
-    assert dict(clf.callbacks_)["quantization"].percentile == 90.0
+    other = clone(clf).set_params(callbacks__quantization__percentile=95.0).fit(X, y)
+    assert not np.allclose(clf.program_.scaler.gain, other.program_.scaler.gain)
 
 
 def test_a_batch_size_of_minus_one_takes_all_rows():

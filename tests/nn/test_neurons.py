@@ -10,6 +10,7 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import NotFittedError
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
+from cipherlearn.estimators._pruning import with_fewer_neurons
 from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_neurons
 
 
@@ -113,7 +114,7 @@ def test_the_order_of_the_rows_does_not_decide_which_neurons_go():
     y = np.repeat([0, 1, 2], 1500)
     X = rng.normal(size=(4500, 4)) + 2 * np.eye(3, 4)[y]
     clf = NeuralNetClassifier(module__n_hidden_neurons=12, max_epochs=3, random_state=0).fit(X, y)
-    kept = clf._pruned(X, 0.75).module_.linears[0].weight
+    kept = with_fewer_neurons(clf, X, 0.75).module_.linears[0].weight
     shuffled = rng.permutation(4500)
     importance = neuron_importance(clf.module_, torch.from_numpy(X[shuffled]))
     expected = clf.module_.linears[0].weight[choose_neurons(importance, 0.75)[0]]

@@ -13,7 +13,8 @@ from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.dataset import ValidSplit
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor, SparseQuantNeuralNetImpl
-from cipherlearn.training._callbacks import Phase, WeightDecay, prune
+from cipherlearn.training._callbacks import WeightDecay, prune
+from cipherlearn.training._schedule import Phase
 
 
 class Recorder(Callback):
@@ -29,7 +30,7 @@ class Recorder(Callback):
         self.quantized.append(net.module_.quantized)
         self.lr.append(net.optimizer_.param_groups[0]["lr"])
         self.kept.append([int(layer.mask.sum(dim=1).max()) for layer in net.module_.linears])
-        self.teacher.append(dict(net.callbacks_)["quantization"].teacher_ is not None)
+        self.teacher.append(net._schedule.teacher is not None)
 
 
 def recorded_fit(X, y, **parameters):
@@ -122,17 +123,22 @@ def test_the_learning_rate_is_constant_without_the_decay():
     assert recorder.lr == [0.02] * 5
 
 
-def test_removing_the_quantization_callback_is_refused_by_name():
+def test_the_schedule_is_no_callback_that_could_be_removed():
     X, y = blobs(2, 20)
-    with pytest.raises((ValueError, RuntimeError), match="quantization"):
+    clf = NeuralNetClassifier(max_epochs=3, random_state=0)
+    with pytest.raises(ValueError, match=r"'callbacks__quantization'.*__quantization__warmup"):
+        clf.set_params(callbacks__quantization=None)
+    with pytest.raises(ValueError, match=r"'callbacks__quantization'.*__quantization__warmup"):
         NeuralNetClassifier(max_epochs=3, callbacks__quantization=None).fit(X, y)
+    others = {f"callbacks__{name}": None for name in ("weight_decay", "lr_decay", "progress_bar")}
+    assert clf.set_params(**others).fit(X, y).module_.quantized
 
 
 def test_the_float_teacher_serves_the_fine_tuning_only_and_is_not_kept():
     X, y = blobs(2, 20)
     clf, recorder = recorded_fit(X, y, max_epochs=5)
     assert recorder.teacher == [False, False, True, True, True]
-    assert dict(clf.callbacks_)["quantization"].teacher_ is None
+    assert clf._schedule is None
     clf.partial_fit(X, y)
     assert recorder.teacher[5:] == [False] * 5
 
@@ -238,7 +244,7 @@ def test_an_interrupt_in_the_fine_tuning_keeps_the_network_so_far():
     clf = NeuralNetClassifier(max_epochs=10, random_state=0, callbacks=[Interrupt(6)]).fit(X, y)
     assert len(clf.history) == 6
     assert clf.predict(X).shape == (20,)
-    assert dict(clf.callbacks_)["quantization"].teacher_ is None
+    assert clf._schedule is None
     assert clf.optimizer_.param_groups[0]["lr"] == 0.01
 
 

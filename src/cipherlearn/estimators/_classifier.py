@@ -1,4 +1,4 @@
-"""The classifier."""
+"""Classifier of encrypted rows."""
 
 # Keys for these sums take many minutes with the other engine.
 # engine: concrete-python
@@ -20,6 +20,7 @@ from cipherlearn.estimators._base import EncryptedPredictionNet
 from cipherlearn.estimators._class_weight import weights_of_classes
 from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn.estimators._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC, with_parameter
+from cipherlearn.estimators._skorch import check_sample_weight
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.program._decoder import LabelDecoder
 
@@ -145,7 +146,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         y : array-like of shape (n_samples,)
             Labels.
         classes : array-like of shape (n_classes,), default=None
-            All labels that any call will see. None takes those of the first ``y``.
+            All labels that any call will see. ``None`` takes those of the first ``y``.
         sample_weight : array-like of shape (n_samples,), default=None
             Weight of each row.
 
@@ -164,7 +165,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
                 )
         return self._fit(X, y, sample_weight, cold=not hasattr(self, "program_"), classes=classes)
 
-    def _fit(self, X, y, sample_weight, cold, classes=None):
+    def _fit(self, X, y, sample_weight, cold, classes=None, teacher=None):
         if cold:
             self._forget_result()
         X, y = self._validated(X, y, reset=cold, multi_output=True)
@@ -179,7 +180,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
                 f"also {unknown}. Pass all of them as classes to the first partial_fit."
             )
         indices = np.searchsorted(self.classes_, y)
-        weights = self._check_weights(X, sample_weight)
+        weights = check_sample_weight(X, sample_weight)
         self.class_weight_ = weights_of_classes(
             self.class_weight,
             getattr(self, "criterion__weight", None),
@@ -195,7 +196,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             )
         with stage("Merging equal rows", self.verbose):
             X, indices, weights = merge_duplicates(X, indices, weights)
-        return self._train(X, indices, weights, cold)
+        return self._train(X, indices, weights, cold, teacher)
 
     _score_name = "accuracy"
 
@@ -226,7 +227,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             False computes in the clear, True encrypts each row and computes on
             ciphertexts, "simulate" runs the circuit's noise model without encryption.
         n_jobs : int or None, default=None
-            Workers that compute on ciphertexts, by joblib: with None 1, unless a
+            Workers that compute on ciphertexts, by joblib: 1 with ``None``, unless a
             ``joblib.parallel_config`` says otherwise. It may name a cluster. Workers
             get no secret key: this process encrypts and decrypts.
 
@@ -268,15 +269,6 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
             return super().predict_proba(X)
         outputs = self._decide(X, execute_in_fhe, n_jobs)
         rule = self._probability_rule()
-        if rule is not None:
-            return LabelDecoder(self.classes_, rule).probabilities(outputs)
-        values = torch.from_numpy(outputs.astype(np.float64))
-        return self._get_predict_nonlinearity()(values).numpy()
-
-    def _probability_rule(self) -> str | None:
-        """How outputs become probabilities, as a LabelDecoder names it; None if in another way."""
-        rows = torch.tensor([[0.5, -1.0, 2.0], [30.0, 0.0, -20.0]], dtype=torch.float64)
-        made = self._get_predict_nonlinearity()(rows)
-        if made.shape == rows.shape and torch.allclose(made, rows.softmax(dim=1), atol=0):
-            return "softmax"
-        return "identity" if torch.equal(made, rows) else None
+        if rule is None:
+            return self._probabilities(outputs)
+        return LabelDecoder(self.classes_, rule).probabilities(outputs)

@@ -1,4 +1,4 @@
-"""Names that an estimator lacks: the nearest it has, and ours for those of similar libraries."""
+"""Messages for unknown names: the nearest known ones, or ours for those of similar libraries."""
 
 from __future__ import annotations
 
@@ -138,12 +138,10 @@ def _arguments(net: Any) -> dict[str, set[str] | None]:
     arguments["dataset"] = _arguments_of(net.dataset, _GIVEN["dataset"])
     if arguments["optimizer"] is not None:
         arguments["optimizer"].add("param_groups")
-    try:
-        callbacks = [*net._uniquely_named_callbacks()]
-    except (TypeError, ValueError):
-        # Not a list of callbacks, which fit refuses.
+    callbacks = net._named_callbacks()
+    if callbacks is None:
         return {**arguments, "callbacks": None}
-    for name, callback in callbacks:
+    for name, callback in callbacks.items():
         prefix = f"callbacks__{name}"
         callback = getattr(net, prefix, callback)
         kind = callback if isinstance(callback, type) else type(callback)

@@ -1,4 +1,4 @@
-"""The parameters that both estimators share, the basic ones and the advanced ones."""
+"""Documentation of the parameters that both estimators share."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ PARAMETERS_DOC = """
     module__n_layers : int, default=2
         Number of linear layers. 1 is a linear model, which needs no bootstrap at all.
     module__n_hidden_neurons : int or sequence of int, default=32
-        Width of the hidden layers, or one width per hidden layer. Each hidden neuron
+        Neurons of each hidden layer, or one number per hidden layer. Each hidden neuron
         costs one bootstrap per encrypted row.
     module__n_w_bits : int, default=3
-        Width of a weight, in bits, from 2 to 8.
+        Bit-width of a weight, from 2 to 8.
     module__n_a_bits : int, default=2
-        Width of an input or activation, in bits, from 1 to 8.
+        Bit-width of an input or activation, from 1 to 8.
     module__n_accum_bits : int, default=8
-        Width of an accumulator, in bits. ``compile`` refuses a network that some
+        Bit-width of an accumulator. ``compile`` refuses a network that some
         input could drive beyond it.
     module__n_hidden_accum_bits : int or None, default=5
-        Width of the accumulators of hidden layers, in bits. The cost of a bootstrap
-        grows steeply with it. It is guaranteed by a bound on the width of each neuron's sum.
-        With None, or without pruning, ``module__n_accum_bits`` applies.{own}
+        Bit-width of the accumulators of hidden layers. The cost of a bootstrap
+        grows steeply with it. It is guaranteed by a bound on the span of each neuron.
+        With ``None``, or without pruning, ``module__n_accum_bits`` applies.{own}
     lr : float, default=0.01
         Learning rate at the start of each phase.
     max_epochs : int or None, default=None
-        Epochs of one ``fit``, or of one ``partial_fit``. None chooses between 30 and
-        500, to make about 4000 steps.
+        Epochs of one ``fit``, or of one ``partial_fit``. ``None`` chooses between 30
+        and 500, to make about 4000 steps.
     batch_size : int, default=32
         Rows of a training batch. -1 takes all rows at once.
     random_state : int, RandomState instance or None, default=None
@@ -50,14 +50,15 @@ OTHER_PARAMETERS_DOC = """
     ----------------
     module__rounding_bits : int or None, default=None
         Most significant bits of a hidden accumulator that its lookup table sees, so that sums may
-        be wider than tables. ``compile(rounding=...)`` says how they are rounded. None sees all.
+        be wider than tables. ``compile(rounding=...)`` says how they are rounded. With
+        ``None`` it sees all.
     module__n_output_accum_bits : int or None, default=None
-        Width of the accumulators of the last layer, in bits. 6 makes every bootstrap cheaper than 8
-        do. With None, or without pruning, ``module__n_accum_bits`` applies.
+        Bit-width of the accumulators of the last layer. 6 makes every bootstrap cheaper than 8
+        do. With ``None``, or without pruning, ``module__n_accum_bits`` applies.
     module__n_hidden_neurons_multiplier : float, default=2.3
         A neuron keeps at most ``floor(multiplier * Ω)`` non-zero weights, with Ω from
-        :func:`~cipherlearn.max_active_neurons`. Weights are signed, so 2.3 is safe for widths of
-        2 and 3 bits.
+        :func:`~cipherlearn.max_active_neurons`. Weights are signed, so 2.3 is safe for bit-widths
+        of 2 and 3.
     module__budget : {{"omega", "l1"}}, default="omega"
         Whether ``module__n_accum_bits`` bounds the number of each neuron's non-zero weights, or
         the sum of their magnitudes.
@@ -72,7 +73,7 @@ OTHER_PARAMETERS_DOC = """
     module__pruning : bool, default=True
         Whether to keep each neuron within its budget of weights.
     criterion : torch loss class or None, default=None
-        Loss. None takes {criterion}. ``criterion__*`` are its arguments.
+        Loss. ``None`` takes {criterion}. ``criterion__*`` are its arguments.
     optimizer : torch optimizer class, default=torch.optim.Adam
         Optimizer. ``optimizer__*`` are its arguments.
     iterator_train : data loader class, default=torch.utils.data.DataLoader
@@ -83,11 +84,18 @@ OTHER_PARAMETERS_DOC = """
         Loader of the validation batches. ``iterator_valid__*`` are its arguments.
     train_split : callable or None, default=None
         How skorch sets rows aside for validation, such as ``skorch.dataset.ValidSplit(5)``.
-        None trains on all rows. Early stopping needs a split.
+        ``None`` trains on all rows. Early stopping needs a split.
     callbacks : list or None, default=None
-        More skorch callbacks. ``callbacks__quantization__*``, ``callbacks__pruning__*`` and
-        ``callbacks__weight_decay__*`` configure those of this library, and
-        ``callbacks__lr_decay=None`` removes its learning-rate schedule.
+        More skorch callbacks. ``callbacks__pruning__*`` and ``callbacks__weight_decay__*``
+        configure those of this library, and ``callbacks__lr_decay=None`` removes its learning-rate
+        schedule.
+    callbacks__quantization__warmup : float, default=0.4
+        Fraction of the epochs of a first ``fit`` that train the float network.
+    callbacks__quantization__percentile : float, default=95.0
+        Codes span each neuron's activation between percentiles ``100 - percentile`` and
+        ``percentile`` of the training data.
+    callbacks__quantization__distillation : float, default=0.9
+        Share of the float network's outputs in the targets of the fine-tuning.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the present network, whatever parameters of the module have
         been set since.

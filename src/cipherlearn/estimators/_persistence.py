@@ -9,11 +9,10 @@ import io
 from typing import Any
 
 import torch
-from skorch import NeuralNet
 from skorch.history import History
-from skorch.utils import get_map_location
 
 from cipherlearn.circuit._circuit import Circuit
+from cipherlearn.estimators._skorch import SkorchNet
 from cipherlearn.program._file import load_program, save_program
 
 __all__ = ["plain_state", "restore"]
@@ -30,7 +29,7 @@ _MADE_AGAIN = {
 }
 
 
-def plain_state(net: NeuralNet) -> dict[str, Any]:
+def plain_state(net: SkorchNet) -> dict[str, Any]:
     """Describe an estimator without objects of torch or skorch, but for types among parameters."""
     state = {name: value for name, value in vars(net).items() if name not in _MADE_AGAIN}
     if "module_" in state:
@@ -45,7 +44,7 @@ def plain_state(net: NeuralNet) -> dict[str, Any]:
     return state
 
 
-def restore(net: NeuralNet, state: dict[str, Any]) -> None:
+def restore(net: SkorchNet, state: dict[str, Any]) -> None:
     """Give a new estimator what :func:`plain_state` described."""
     state = dict(state)
     trained = {
@@ -54,8 +53,7 @@ def restore(net: NeuralNet, state: dict[str, Any]) -> None:
         if name in state
     }
     net.__dict__.update(state)
-    # As skorch does with a pickle: without that device, the CPU, with a warning.
-    net.device = net._check_device(net.device, get_map_location(net.device))
+    net._choose_available_device()
     if "module_" in trained:
         # Initial weights are drawn and then replaced: leave the global generator alone.
         with torch.random.fork_rng(devices=[]):

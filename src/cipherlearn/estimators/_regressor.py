@@ -1,4 +1,4 @@
-"""The regressor."""
+"""Regressor of encrypted rows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cipherlearn._samples import merge_duplicates
 from cipherlearn.estimators._base import EncryptedPredictionNet
 from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn.estimators._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
+from cipherlearn.estimators._skorch import check_sample_weight
 from cipherlearn.program._decoder import TargetDecoder
 
 __all__ = ["NeuralNetRegressor"]
@@ -111,14 +112,14 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         """
         return self._fit(X, y, sample_weight, cold=not hasattr(self, "program_"))
 
-    def _fit(self, X, y, sample_weight, cold):
+    def _fit(self, X, y, sample_weight, cold, teacher=None):
         if cold:
             self._forget_result()
         X, y = self._validated(X, y, reset=cold, multi_output=True, y_numeric=True)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         targets = y.reshape(len(y), -1).astype(np.float64)
-        weights = self._check_weights(X, sample_weight)
+        weights = check_sample_weight(X, sample_weight)
         with stage("Merging equal rows", self.verbose):
             X, targets, weights = merge_duplicates(X, targets, weights)
         if cold:
@@ -132,7 +133,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
                 f"Got {targets.shape[1]}."
             )
         standardized = ((targets - self.target_mean_) / self.target_scale_).astype(np.float32)
-        return self._train(X, standardized, weights, cold)
+        return self._train(X, standardized, weights, cold, teacher)
 
     _score_name = "R²"
 
@@ -155,7 +156,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
             False computes in the clear, True encrypts each row and computes on
             ciphertexts, "simulate" runs the circuit's noise model without encryption.
         n_jobs : int or None, default=None
-            Workers that compute on ciphertexts, by joblib: with None 1, unless a
+            Workers that compute on ciphertexts, by joblib: 1 with ``None``, unless a
             ``joblib.parallel_config`` says otherwise. It may name a cluster. Workers
             get no secret key: this process encrypts and decrypts.
 

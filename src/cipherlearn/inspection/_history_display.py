@@ -22,7 +22,7 @@ __all__ = ["TrainingHistoryDisplay"]
 _NO_SCORES = {"epoch", "dur"}
 _NO_SCORE_ENDINGS = ("_best", "_loss", "_batch_count")
 
-# As QuantizationCallback records it. Histories of earlier versions do not say.
+# As the schedule of training records it. Histories of earlier versions do not say.
 _PHASE_OF = {False: "float", True: "quantized", None: ""}
 
 _PHASES = {

@@ -1,1 +1,1 @@
-"""A trained network in, its integer program out."""
+"""Lowering of a trained network to its integer program."""

@@ -1,4 +1,4 @@
-"""Torch module in, integer program out."""
+"""Lowering of a torch module to an integer program."""
 
 from __future__ import annotations
 

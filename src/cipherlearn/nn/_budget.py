@@ -1,4 +1,4 @@
-"""How many non-zero weights a neuron may have, and how wide its sum can get."""
+"""Budget of a neuron: the number of its non-zero weights, or the sum of their magnitudes."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def max_active_neurons(n_max: int, n_weights: int, n_inputs: int) -> int:
     Parameters
     ----------
     n_max : int
-        Accumulator width, in bits.
+        Bit-width of the accumulator.
     n_weights : int
-        Weight width, in bits.
+        Bit-width of a weight.
     n_inputs : int
-        Width of the neuron's inputs, in bits.
+        Bit-width of the neuron's inputs.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def max_active_neurons(n_max: int, n_weights: int, n_inputs: int) -> int:
     Raises
     ------
     ValueError
-        If a width is not a positive integer.
+        If a bit-width is not a positive integer.
 
     References
     ----------
@@ -112,9 +112,9 @@ def l1_limit(n_max: int, n_inputs: int) -> int:
     Parameters
     ----------
     n_max : int
-        Accumulator width, in bits.
+        Bit-width of the accumulator.
     n_inputs : int
-        Width of the neuron's inputs, in bits.
+        Bit-width of the neuron's inputs.
 
     Returns
     -------
@@ -124,7 +124,7 @@ def l1_limit(n_max: int, n_inputs: int) -> int:
     Raises
     ------
     ValueError
-        If a width is not a positive integer, or the bound is 0.
+        If a bit-width is not a positive integer, or the bound is 0.
 
     References
     ----------

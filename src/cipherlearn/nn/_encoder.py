@@ -1,9 +1,9 @@
-"""How features become the integer codes that the first layer sums.
+"""Encoding of features as the integer codes that the first layer sums.
 
 The client encodes before it encrypts, so nothing here costs anything on ciphertexts. What costs
-is the width of a sum, which grows with the largest code. So a feature is not one wide code but
+is the span of a sum, which grows with the largest code. So a feature is not one wide code but
 several narrow ones, a *thermometer*: together they tell as many values apart as they have
-thresholds, and a neuron spends its width on those that matter to it.
+thresholds, and a neuron spends its span on those that matter to it.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class InputEncoder(nn.Module):
     n_features : int
         Number of features.
     n_bits : int
-        Width of a code, in bits.
+        Bit-width of a code.
     n_codes : int
         Codes per feature.
     placement : {"mixed", "uniform", "quantile"}

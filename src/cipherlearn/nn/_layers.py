@@ -51,7 +51,7 @@ class ActivationQuantizer(QuantIdentity):
     n_neurons : int
         Number of neurons, each with its own offset and step.
     n_bits : int
-        Width of a code, in bits.
+        Bit-width of a code.
     """
 
     quantized: Tensor
@@ -128,11 +128,11 @@ class SparseQuantLinear(QuantLinear):
     in_features, out_features : int
         Shape of the layer.
     n_bits : int
-        Width of a weight, in bits. Levels are symmetric: 2 bits give {-1, 0, 1}.
+        Bit-width of a weight. Levels are symmetric: 2 bits give {-1, 0, 1}.
     max_code : int
         Largest code of an input. :attr:`input_max` says it for each.
     max_width : int or None
-        Largest width of an accumulator's range, ``sum(abs(weight) * input_max)``.
+        Largest span of a neuron, ``sum(abs(weight) * input_max)``.
     lsbs_to_remove : int, default=0
         Least significant bits of an accumulator that its lookup table does not see. The others
         are those of the nearest multiple of ``2**lsbs_to_remove``, the larger of two.
@@ -176,7 +176,7 @@ class SparseQuantLinear(QuantLinear):
         return _ToLevels.apply(self.weight, self.mask, self.max_level)
 
     def widths(self) -> Tensor:
-        """Width of the range of each neuron's accumulator."""
+        """Span of each neuron: ``sum(abs(weight) * input_max)``."""
         return self.effective_weight().abs() @ self.input_max
 
     def from_accumulator(self, accumulator: Tensor) -> Tensor:
@@ -273,7 +273,7 @@ class SparseQuantLinear(QuantLinear):
     def project(self) -> None:
         """Bring every neuron back within ``max_width``, by the smallest changes of weights.
 
-        Weights closest above a rounding threshold, relative to the width that they save, are
+        Weights closest above a rounding threshold, relative to the span that they save, are
         moved just below it, each to the next smaller level, until the neuron fits.
 
         References

@@ -1,4 +1,4 @@
-"""The torch module, whose eval-mode arithmetic is exact on integers."""
+"""Network as a torch module, whose eval-mode arithmetic is exact on integers."""
 
 from __future__ import annotations
 
@@ -37,23 +37,23 @@ class SparseQuantNeuralNetImpl(nn.Module):
     n_layers : int, default=2
         Number of linear layers. 1 is a linear model, which needs no bootstrap.
     n_hidden_neurons : int or sequence of int, default=16
-        Width of the hidden layers, or one width per hidden layer.
+        Neurons of each hidden layer, or one number per hidden layer.
     n_w_bits : int, default=2
-        Width of a weight, in bits, from 2 to 8.
+        Bit-width of a weight, from 2 to 8.
     n_a_bits : int, default=2
-        Width of an input or activation, in bits, from 1 to 8.
+        Bit-width of an input or activation, from 1 to 8.
     n_accum_bits : int, default=8
-        Width of an accumulator, in bits, from 1 to 16.
+        Bit-width of an accumulator, from 1 to 16.
     n_hidden_accum_bits : int or None, default=None
-        Width of the accumulators of hidden layers, in bits: the precision, hence the cost,
-        of their bootstraps. It is guaranteed by a bound on the width of each neuron's
-        sum. With None, or without ``pruning``, ``n_accum_bits`` applies.
+        Bit-width of the accumulators of hidden layers: the precision, hence the cost,
+        of their bootstraps. It is guaranteed by a bound on the span of each neuron.
+        With ``None``, or without ``pruning``, ``n_accum_bits`` applies.
     rounding_bits : int or None, default=None
         Most significant bits of a hidden accumulator that its lookup table sees, which training
-        then knows. They, and no longer the accumulator's width, set most of the cost of a
-        bootstrap. With None it sees all.
+        then knows. They, and no longer the accumulator's bit-width, set most of the cost of a
+        bootstrap. With ``None`` it sees all.
     n_output_accum_bits : int or None, default=None
-        Width of the accumulators of the last layer, in bits. Narrower outputs make every
+        Bit-width of the accumulators of the last layer. Narrower outputs make every
         bootstrap before them cheaper. It is guaranteed as ``n_hidden_accum_bits`` is.
     n_hidden_neurons_multiplier : float, default=1.0
         A neuron may have ``floor(n_hidden_neurons_multiplier * Ω)`` non-zero weights,
@@ -79,7 +79,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
     Attributes
     ----------
     accum_bits : list of int
-        Width of the accumulators of each layer, in bits.
+        Bit-width of the accumulators of each layer.
     budgets : list of int
         Largest number of non-zero weights of a neuron of each layer.
     max_widths : list of int or None
@@ -313,7 +313,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
 
 
 def _module_list(modules: Iterable[nn.Module]) -> Any:
-    """Make a ModuleList, which its type does not let say what it holds."""
+    """Make a ModuleList. Its type does not name the type of its modules, so it is Any."""
     return nn.ModuleList(modules)
 
 

@@ -1,4 +1,4 @@
-"""Removing hidden neurons that matter little: each saves a bootstrap per encrypted row."""
+"""Importance and removal of hidden neurons. Each one less saves a bootstrap per encrypted row."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _NEGLIGIBLE = 0.01
 
 @torch.no_grad()
 def neuron_importance(module: SparseQuantNeuralNetImpl, X: Tensor) -> list[Tensor]:
-    """Say how much the outputs change when a neuron always gives its mean code.
+    """Measure how much the outputs change when a neuron always gives its mean code.
 
     Parameters
     ----------

@@ -1,1 +1,1 @@
-"""How a network is trained: skorch callbacks, batches and weights."""
+"""Training of a network: its schedule, skorch callbacks, batches and threads."""

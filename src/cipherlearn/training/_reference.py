@@ -1,4 +1,4 @@
-"""What quantization and pruning cost: scores on training rows, before and after."""
+"""Scores on training rows before and after quantization and pruning."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Reference:
 
 
 def describe_scores(net: Any) -> str | None:
-    """Say what quantization and pruning cost, if it is known."""
+    """Describe both scores in a sentence, or return None where they are not known."""
     if not hasattr(net, "reference_score_"):
         return None
     return (

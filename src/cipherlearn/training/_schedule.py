@@ -1,0 +1,153 @@
+"""Schedule of quantization-aware training.
+
+Training has two phases. In the *warm-up* the network is float and its sparsity grows
+to the budget. In the *fine-tuning* it is quantized and its mask is fixed. Quantizing and
+pruning from the first step instead loses many points of accuracy.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from cipherlearn._checks import check_int
+from cipherlearn._features import dense_rows, is_sparse
+from cipherlearn._samples import sample_rows
+from cipherlearn.training._batches import arrays_of
+from cipherlearn.training._callbacks import prune
+
+__all__ = ["Phase", "Schedule", "choose_epochs"]
+
+# Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
+_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 4000, 30, 500
+
+# Ranges and scales are estimated on at most this many values per layer.
+_CALIBRATION_VALUES = 1_000_000
+
+
+def choose_epochs(max_epochs: int | None, batch_size: int, n_samples: int) -> int:
+    """Return ``max_epochs``, or for None as many as make enough steps."""
+    if max_epochs is not None:
+        check_int("max_epochs", max_epochs, 1)
+        return max_epochs
+    n_batches = math.ceil(n_samples / batch_size) if batch_size > 0 else 1
+    return min(_MAX_EPOCHS, max(_MIN_EPOCHS, math.ceil(_STEPS / n_batches)))
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A run of consecutive epochs of one fit.
+
+    Parameters
+    ----------
+    is_warmup : bool
+        Whether the network is still float.
+    first_epoch : int
+        Number of epochs in the history when the phase begins.
+    n_epochs : int
+        Planned length.
+    """
+
+    is_warmup: bool
+    first_epoch: int
+    n_epochs: int
+
+    def progress(self, epoch: int) -> float:
+        """Part of the phase done, from 0 to 1, at the start of the history's ``epoch``-th."""
+        done = epoch - 1 - self.first_epoch
+        return min(1.0, max(0.0, done / max(1, self.n_epochs)))
+
+
+class Schedule:
+    """Phases of one training, and the quantization of the network between them.
+
+    Parameters
+    ----------
+    warmup : float
+        Fraction of the epochs that train the float network.
+    percentile : float
+        Codes span each neuron's activation between percentiles ``100 - percentile`` and
+        ``percentile`` of the training data.
+    distillation : float
+        Share of the teacher's outputs in the targets of the fine-tuning.
+    teacher : torch module, default=None
+        Teacher of a network that is quantized already. Otherwise the float network is the teacher.
+
+    References
+    ----------
+    Polino, Pascanu and Alistarh, "Model compression via distillation and quantization", 2018.
+    """
+
+    def __init__(
+        self,
+        warmup: float,
+        percentile: float,
+        distillation: float,
+        teacher: torch.nn.Module | None = None,
+    ) -> None:
+        for name, value, low, high in (
+            ("warmup", warmup, 0, 1),
+            ("percentile", percentile, 50, 100),
+            ("distillation", distillation, 0, 1),
+        ):
+            if not low <= value <= high:
+                raise ValueError(
+                    f"callbacks__quantization__{name} must be between {low} and {high}. "
+                    f"Got {value!r}."
+                )
+        self.warmup = warmup
+        self.percentile = percentile
+        self.distillation = distillation
+        self.teacher = teacher
+
+    def phases(self, net, n_epochs: int) -> Iterator[Phase]:
+        """Yield each phase when it begins. At least one epoch of a float network fine-tunes it."""
+        if not net.module_.quantized:
+            n_warmup = min(n_epochs - 1, math.ceil(self.warmup * n_epochs))
+            yield Phase(True, len(net.history), n_warmup)
+            n_epochs -= n_warmup
+        yield Phase(False, len(net.history), n_epochs)
+
+    def begin_epoch(self, net, dataset) -> None:
+        """Learn how inputs are encoded, and quantize the network when the warm-up has ended."""
+        module = net.module_
+        # The history outlives ``phase_``, which is only the last. skorch's loggers know events.
+        net.history.record("event_quantized", not net.phase_.is_warmup)
+        if not module.encoder.fitted:
+            module.fit_encoder(_features(net, dataset), net.verbose)
+        if not net.phase_.is_warmup and not module.quantized:
+            prune(module, progress=1.0)
+            if self.distillation > 0:
+                self.teacher = copy.deepcopy(module).eval()
+            X = _features(net, dataset)
+            widest = max(linear.in_features for linear in module.linears)
+            rows = dense_rows(X, sample_rows(X.shape[0], _CALIBRATION_VALUES // widest))
+            module.calibrate(torch.as_tensor(rows, device=net.device), self.percentile)
+            # The weights are in other units now, so momenta no longer fit.
+            net.optimizer_.state.clear()
+
+    @torch.no_grad()
+    def soften(self, net, X, y_true: torch.Tensor) -> torch.Tensor:
+        """Mix the teacher's outputs for a batch, if there is a teacher, into its targets."""
+        if self.teacher is None or self.distillation == 0:
+            return y_true
+        X = torch.as_tensor(X["X"] if isinstance(X, dict) else X, device=net.device)
+        outputs = self.teacher(X)
+        if isinstance(net.criterion_, torch.nn.CrossEntropyLoss):
+            outputs = outputs.softmax(dim=1)
+            y_true = torch.nn.functional.one_hot(y_true, outputs.shape[1])
+        elif outputs.shape != y_true.shape:
+            return y_true
+        return torch.lerp(y_true.to(outputs), outputs, self.distillation)
+
+
+def _features(net, dataset) -> Any:
+    """Return the features of a skorch dataset, as a tensor unless they are sparse."""
+    X, _ = arrays_of(dataset)
+    X = X["X"] if isinstance(X, dict) else X
+    return X if is_sparse(X) else torch.as_tensor(X, device=net.device)

@@ -245,7 +245,8 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         if self._is_training_dataset(X, execute_in_fhe):
             # Targets are indices there.
             return super().predict(X)
-        return LabelDecoder(self.classes_).predict(self._decide(X, execute_in_fhe, n_jobs))
+        outputs = self._decide(X, execute_in_fhe, n_jobs)
+        return LabelDecoder(self.classes_).predict(outputs)
 
     @refusing(PREDICT_ARGUMENTS)
     def predict_proba(self, X, execute_in_fhe=False, n_jobs=None):

@@ -175,8 +175,9 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         if self._is_training_dataset(X, execute_in_fhe):
             # Targets are standardized there.
             return self.forward(X).numpy()
+        outputs = self._decide(X, execute_in_fhe, n_jobs)
         decoder = TargetDecoder(self.target_mean_, self.target_scale_, self._target_is_1d)
-        return decoder.predict(self._decide(X, execute_in_fhe, n_jobs))
+        return decoder.predict(outputs)
 
     @property
     def predict_proba(self):

@@ -30,7 +30,7 @@ from cipherlearn import (
     NeuralNetRegressor,
     NotCompiledError,
 )
-from cipherlearn.circuit._circuit import DEFAULT_P_ERROR
+from cipherlearn.engines._options import DEFAULT_P_ERROR
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._layer import IntegerLayer

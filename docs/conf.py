@@ -25,7 +25,7 @@ default_role = "code"
 suppress_warnings = ["config.cache"]
 
 autodoc_typehints = "none"  # the numpydoc sections give the types
-autodoc_preserve_defaults = True
+# Not autodoc_preserve_defaults: a signature made of two constructors has no source of its own.
 maximum_signature_line_length = 80
 add_module_names = False
 toc_object_entries_show_parents = "hide"

@@ -22,7 +22,7 @@ from cipherlearn import (
     NeuralNetRegressor,
     NotCompiledError,
 )
-from cipherlearn.circuit._circuit import DEFAULT_P_ERROR
+from cipherlearn.engines._options import DEFAULT_P_ERROR
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._layer import IntegerLayer
 

@@ -122,7 +122,7 @@ def test_a_report_says_what_each_layer_holds(fitted):
     lines = str(report).splitlines()
     assert lines[0].split()[:2] == ["layer", "neurons"]
     assert lines[1].startswith("hidden 1")
-    bits = program.layers[0].n_table_bits
+    (bits,) = report.cost.table_bits
     assert f"{program.n_bootstraps} bootstraps of {bits} bits a row" in str(report)
     assert report._repr_html_().count("<tr>") == 3
     assert len(report.plot().patches) == 2

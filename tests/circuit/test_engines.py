@@ -24,6 +24,7 @@ from cipherlearn import (
     load_program,
     save_program,
 )
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._layer import IntegerLayer
 
@@ -93,7 +94,7 @@ def test_the_successor_is_preferred(monkeypatch):
 
 def test_an_engine_offers_the_whole_interface():
     program = peak_program()
-    circuit = engines.load_engine().compile_program(program, p_error=2.0**-17)
+    circuit = engines.load_engine().compile_program(program, CompileOptions(p_error=2.0**-17))
     assert circuit.engine == ENGINE
     for name, member in vars(engines.EngineCircuit).items():
         if not name.startswith("_"):
@@ -103,9 +104,7 @@ def test_an_engine_offers_the_whole_interface():
             )
     assert set(inspect.signature(engines.load_engine().compile_program).parameters) == {
         "program",
-        "batch_size",
-        "rounding",
-        "error_probability",
+        "options",
     }
 
 

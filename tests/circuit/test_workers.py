@@ -166,7 +166,7 @@ def test_workers_get_no_secret_key(clf, rows, monkeypatch):
 def test_a_worker_that_cannot_evaluate_is_an_error_and_not_a_retry(clf):
     files = clf.circuit_.files()
     other = {**files, "specs.json": files["specs.json"].replace(b"0", b"1", 1)}
-    evaluation = Evaluation(other, clf.circuit_._error_probability, b"")
+    evaluation = Evaluation(other, clf.circuit_._options.error_probability, b"")
     with (
         joblib.parallel_config(backend="threading", n_jobs=2),
         pytest.raises(CompilationError, match="same version of concrete-python"),
@@ -178,7 +178,7 @@ def test_an_error_of_encryption_is_raised(clf):
     def encrypt(number):
         raise ArithmeticError("no noise")
 
-    evaluation = Evaluation(clf.circuit_.files(), clf.circuit_._error_probability, b"")
+    evaluation = Evaluation(clf.circuit_.files(), clf.circuit_._options.error_probability, b"")
     with pytest.raises(ArithmeticError, match="no noise"):
         list(evaluate_batches(encrypt, 3, evaluation, 2))
 

@@ -23,8 +23,8 @@ from skops.card import Card
 from torch.utils.data import TensorDataset
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
-from cipherlearn.circuit._circuit import DEFAULT_P_ERROR
 from cipherlearn.engines import engine_name
+from cipherlearn.engines._options import DEFAULT_P_ERROR
 
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
 

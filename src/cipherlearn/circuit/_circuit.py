@@ -11,19 +11,17 @@ from typing import Any
 import numpy as np
 from joblib import effective_n_jobs
 
-from cipherlearn._checks import check_int
 from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._html import panel, paragraphs
 from cipherlearn._progress import progress_bar, stage
 from cipherlearn._words import count, power
 from cipherlearn.circuit._joblib import Evaluation, evaluate_batches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
-__all__ = ["DEFAULT_P_ERROR", "Circuit", "check_error_probability"]
-
-DEFAULT_P_ERROR = 2.0**-40
+__all__ = ["Circuit"]
 
 # Rows on which flips of approximate rounding are counted, and how many at a time.
 _FLIP_ROWS, _FLIP_BATCH = 1000, 50
@@ -101,13 +99,9 @@ class Circuit:
         verbose: bool | int = False,
     ) -> None:
         _check_accumulators(program, n_accum_bits)
-        if rounding not in ("exact", "approximate"):
-            raise ValueError(f'rounding must be "exact" or "approximate". Got {rounding!r}.')
         self.program = program
         self._n_accum_bits = list(n_accum_bits)
-        self.batch_size = check_int("batch_size", batch_size, 1)
-        self.rounding = rounding
-        self._error_probability = check_error_probability(p_error, global_p_error)
+        self._options = CompileOptions(p_error, global_p_error, batch_size, rounding)
         self._verbose = verbose
         # Stands for the present keys.
         self._keys: object | None = None
@@ -120,7 +114,7 @@ class Circuit:
     def __repr__(self) -> str:
         error = next(
             f"{name} ≤ {power(value)}"
-            for name, value in self._error_probability.items()
+            for name, value in self._options.error_probability.items()
             if value is not None
         )
         parts = [
@@ -163,11 +157,17 @@ class Circuit:
     @property
     def options(self) -> dict[str, Any]:
         """Arguments that decide the cost, as for ``compile``."""
-        return {
-            **self._error_probability,
-            "batch_size": self.batch_size,
-            "rounding": self.rounding,
-        }
+        return self._options.to_dict()
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one ciphertext."""
+        return self._options.batch_size
+
+    @property
+    def rounding(self) -> str:
+        """How layers with ``lsbs_to_remove`` round, "exact" or "approximate"."""
+        return self._options.rounding
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -291,7 +291,7 @@ class Circuit:
         compiled = self._compiled()
         if self._evaluation is None:
             self._evaluation = Evaluation(
-                compiled.files(), self._error_probability, compiled.evaluation_keys()
+                compiled.files(), self._options.error_probability, compiled.evaluation_keys()
             )
         # joblib asks for ciphertexts in threads of its own.
         lock = threading.Lock()
@@ -350,7 +350,7 @@ class Circuit:
             if self._engine_circuit is None:
                 engine = load_engine()
                 with stage("Compiling", self._verbose):
-                    self._engine_circuit = engine.compile_program(self.program, **self.options)
+                    self._engine_circuit = engine.compile_program(self.program, self._options)
             return self._engine_circuit
 
     def __getstate__(self) -> dict[str, Any]:
@@ -380,20 +380,3 @@ def _check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) ->
                     "enable module__pruning, or raise module__n_accum_bits (in hidden layers "
                     "module__n_hidden_accum_bits), and fit again."
                 )
-
-
-def check_error_probability(
-    p_error: float | None, global_p_error: float | None
-) -> dict[str, float | None]:
-    """Return both by name, or raise ValueError unless at most one is given, between 0 and 1."""
-    if p_error is not None and global_p_error is not None:
-        raise ValueError(
-            "Give p_error (per bootstrap) or global_p_error (per row), not both. "
-            f"Got p_error={p_error!r} and global_p_error={global_p_error!r}."
-        )
-    if p_error is None and global_p_error is None:
-        p_error = DEFAULT_P_ERROR
-    for name, value in (("p_error", p_error), ("global_p_error", global_p_error)):
-        if value is not None and not 0 < value < 1:
-            raise ValueError(f"{name} must be above 0 and below 1. Got {value!r}.")
-    return {"p_error": p_error, "global_p_error": global_p_error}

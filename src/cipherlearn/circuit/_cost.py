@@ -6,17 +6,17 @@ import math
 import os
 import statistics
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from cipherlearn._checks import check_int
 from cipherlearn._html import panel, paragraphs
 from cipherlearn._progress import progress_bar
 from cipherlearn._words import bootstraps, size
-from cipherlearn.circuit._circuit import Circuit, check_error_probability
+from cipherlearn.circuit._circuit import Circuit
 from cipherlearn.engines import engine_name, load_engine
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._layer import IntegerLayer
@@ -134,12 +134,7 @@ class _Calibration:
 
 
 def estimate_cost(
-    program: IntegerProgram,
-    p_error: float | None = None,
-    global_p_error: float | None = None,
-    batch_size: int = 1,
-    rounding: str = "exact",
-    verbose: bool | int = False,
+    program: IntegerProgram, options: CompileOptions, verbose: bool | int = False
 ) -> CostEstimate:
     """Estimate what a program costs, from a short calibration on this machine.
 
@@ -150,8 +145,7 @@ def estimate_cost(
     ----------
     program : IntegerProgram
         A fitted estimator's ``program_``.
-    p_error, global_p_error, batch_size, rounding
-        As for ``compile``.
+    options : CompileOptions
     verbose : bool or int, default=False
         Whether to show a progress bar over the circuits that are timed.
 
@@ -172,8 +166,8 @@ def estimate_cost(
     >>> 0 < cost.seconds < 10
     True
     """
-    batch_size = check_int("batch_size", batch_size, 1)
-    key = _calibration_key(program, p_error, global_p_error, rounding)
+    batch_size = options.batch_size
+    key = _calibration_key(program, options)
     if key not in _calibrations:
         _calibrations[key] = _calibrate(verbose, *key)
     calibration = _calibrations[key]
@@ -193,33 +187,25 @@ def estimate_cost(
         key_bytes=calibration.key_bytes,
         input_bytes=batch_size * calibration.input_bytes,
         output_bytes=batch_size * calibration.output_bytes,
-        n_rounding_bootstraps=program.n_rounding_bootstraps if rounding == "exact" else 0,
+        n_rounding_bootstraps=program.n_rounding_bootstraps if options.rounding == "exact" else 0,
     )
 
 
-def known_cost(
-    program: IntegerProgram,
-    p_error: float | None = None,
-    global_p_error: float | None = None,
-    batch_size: int = 1,
-    rounding: str = "exact",
-) -> CostEstimate | None:
+def known_cost(program: IntegerProgram, options: CompileOptions) -> CostEstimate | None:
     """Return :func:`estimate_cost` if this process has timed such circuits already, else None."""
-    if _calibration_key(program, p_error, global_p_error, rounding) not in _calibrations:
+    if _calibration_key(program, options) not in _calibrations:
         return None
-    return estimate_cost(program, p_error, global_p_error, batch_size, rounding)
+    return estimate_cost(program, options)
 
 
 # What was measured in this process, by the last arguments of _calibrate.
 _calibrations: dict[tuple[Any, ...], _Calibration] = {}
 
 
-def _calibration_key(
-    program: IntegerProgram, p_error: float | None, global_p_error: float | None, rounding: str
-) -> tuple[Any, ...]:
-    probabilities = check_error_probability(p_error, global_p_error)
+def _calibration_key(program: IntegerProgram, options: CompileOptions) -> tuple[Any, ...]:
     precisions = tuple(Precision.of(layer) for layer in program.layers)
-    return precisions, program.n_codes, program.n_outputs, *probabilities.values(), rounding
+    # Calls of one row are timed.
+    return precisions, program.n_codes, program.n_outputs, replace(options, batch_size=1)
 
 
 def _calibrate(
@@ -227,9 +213,7 @@ def _calibrate(
     precisions: tuple[Precision, ...],
     n_codes: int,
     n_outputs: int,
-    p_error: float | None,
-    global_p_error: float | None,
-    rounding: str,
+    options: CompileOptions,
 ) -> _Calibration:
     """Time bare circuits of few neurons, and of more in one layer after another."""
     # Fewer would get cryptographic parameters of their own.
@@ -241,9 +225,7 @@ def _calibrate(
         circuit = Circuit(
             bare_program(precisions, counts, n_codes, n_outputs),
             [p.n_bits + p.lsbs_to_remove for p in precisions],
-            p_error=p_error,
-            global_p_error=global_p_error,
-            rounding=rounding,
+            **options.to_dict(),
         )
         return _seconds_per_call(circuit), circuit
 

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, Protocol
 
 from cipherlearn._exceptions import CompilationError, EngineNotFoundError
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
@@ -22,13 +23,7 @@ _MODULES = {"concrete-python": "concrete_python.compiler", "concrete-numpy": "co
 class Engine(Protocol):
     """What every module of an engine offers."""
 
-    def compile_program(
-        self,
-        program: IntegerProgram,
-        batch_size: int = 1,
-        rounding: str = "exact",
-        **error_probability: float | None,
-    ) -> EngineCircuit:
+    def compile_program(self, program: IntegerProgram, options: CompileOptions) -> EngineCircuit:
         """Compile a program for a fixed number of rows per call."""
 
     def table_bits(self, program: IntegerProgram) -> tuple[int, ...]:
@@ -119,11 +114,11 @@ def load_engine() -> Engine:
 
 
 def compilation_error(
-    program: IntegerProgram, error_probability: dict[str, float | None], reason: object
+    program: IntegerProgram, options: CompileOptions, reason: object
 ) -> CompilationError:
     """Make the error for a program that an engine finds no cryptographic parameters for."""
     bits = [layer.n_accum_bits for layer in program.layers]
-    given = ", ".join(f"{k}={v:.3g}" for k, v in error_probability.items() if v is not None)
+    given = ", ".join(f"{k}={v:.3g}" for k, v in options.error_probability.items() if v is not None)
     return CompilationError(
         f"No cryptographic parameters fit accumulators of {bits} bits with {given}. "
         "Lower module__n_accum_bits, module__n_hidden_neurons_multiplier or the bit-widths, or "

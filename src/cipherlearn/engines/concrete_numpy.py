@@ -15,6 +15,7 @@ import numpy as np
 from cipherlearn._exceptions import CompilationError, UnsupportedByEngineError
 from cipherlearn.engines import compilation_error
 from cipherlearn.engines._compilation import compilation
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._layer import IntegerLayer
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
@@ -34,12 +35,7 @@ _ONLY_HERE = (
 )
 
 
-def compile_program(
-    program: IntegerProgram,
-    batch_size: int = 1,
-    rounding: str = "exact",
-    **error_probability: float | None,
-) -> ConcreteNumpyCircuit:
+def compile_program(program: IntegerProgram, options: CompileOptions) -> ConcreteNumpyCircuit:
     """Compile a program for a fixed number of rows per call.
 
     Every tensor of a circuit has the same width here, that of the widest. Tables see whole
@@ -49,47 +45,42 @@ def compile_program(
     Parameters
     ----------
     program : IntegerProgram
-    batch_size : int, default=1
-        Rows per call.
-    rounding : "exact", default="exact"
-        No other is offered.
-    **error_probability
-        ``p_error`` (per bootstrap) and ``global_p_error`` (per call), one of them None.
+    options : CompileOptions
 
     Raises
     ------
     CompilationError
         If the compiler finds no cryptographic parameters.
     UnsupportedByEngineError
-        If ``rounding`` is "approximate".
+        If the rounding is "approximate".
     """
-    if rounding != "exact":
+    if options.rounding != "exact":
         raise UnsupportedByEngineError(
-            f'The engine concrete-numpy rounds with rounding="exact" only. Got {rounding!r}. '
-            "Leave it at its default, or install concrete-python."
+            'The engine concrete-numpy rounds with rounding="exact" only. '
+            f"Got {options.rounding!r}. Leave it at its default, or install concrete-python."
         )
     if not hasattr(tag_context, "stack"):
         # Concrete initializes this thread-local in the importing thread only.
         tag_context.stack = []
     n_bits = _common_width(program)
     configuration = cnp.Configuration(
-        **error_probability,
+        **options.error_probability,
         # Compiled further once the widths are declared.
         virtual=True,
         # The default writes the model's weights into the working directory.
         dump_artifacts_on_unexpected_failures=False,
     )
     compiler = cnp.Compiler(_evaluator(program, n_bits), {"codes": "encrypted"})
-    sample = np.zeros((batch_size, program.n_codes), dtype=np.int64)
+    sample = np.zeros((options.batch_size, program.n_codes), dtype=np.int64)
     try:
         with compilation():
             circuit = compiler.compile([sample], configuration)
             _declare_widths(circuit.graph, n_bits)
             circuit.enable_fhe()
     except RuntimeError as error:
-        raise compilation_error(program, error_probability, error) from error
+        raise compilation_error(program, options, error) from error
     compiled = ConcreteNumpyCircuit(
-        circuit, program.layers[-1].low, batch_size * program.n_bootstraps
+        circuit, program.layers[-1].low, options.batch_size * program.n_bootstraps
     )
     _check_widths(circuit.mlir, n_bits)
     return compiled

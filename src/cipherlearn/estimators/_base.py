@@ -18,6 +18,7 @@ from cipherlearn._html import ShowsState
 from cipherlearn._progress import say
 from cipherlearn.circuit._circuit import Circuit
 from cipherlearn.circuit._cost import CostEstimate, estimate_cost
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.estimators._names import ATTRIBUTES, COMPILE_ARGUMENTS, refusing
 from cipherlearn.estimators._persistence import plain_state, restore
 from cipherlearn.estimators._quantized import QuantizedNet
@@ -163,7 +164,8 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
         """
         check_is_fitted(self)
         verbose = self.verbose if verbose is None else verbose
-        return estimate_cost(self.program_, p_error, global_p_error, batch_size, rounding, verbose)
+        options = CompileOptions(p_error, global_p_error, batch_size, rounding)
+        return estimate_cost(self.program_, options, verbose)
 
     def report(self, X: ArrayLike | None = None, **compile_options) -> Report:
         """Describe what each layer holds and what it costs on ciphertexts.

@@ -19,8 +19,8 @@ from sklearn.base import is_classifier
 from cipherlearn._samples import sample_rows
 from cipherlearn._version import __version__
 from cipherlearn._words import of_trained
-from cipherlearn.circuit._circuit import DEFAULT_P_ERROR
 from cipherlearn.engines import engine_name
+from cipherlearn.engines._options import DEFAULT_P_ERROR
 from cipherlearn.inspection._report import Report
 from cipherlearn.training._reference import describe_scores
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cipherlearn._html import panel, paragraphs
 from cipherlearn.circuit._cost import known_cost
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.training._reference import describe_scores
 
 __all__ = ["state_panel"]
@@ -27,10 +28,10 @@ def state_panel(net: Any) -> str:
         content += paragraphs(
             [f"{net.program_.bootstraps()}.", "Call compile for encrypted prediction."]
         )
-        cost = known_cost(net.program_)
+        cost = known_cost(net.program_, CompileOptions())
     else:
         content += paragraphs(circuit.lines)
-        cost = known_cost(net.program_, **circuit.options)
+        cost = known_cost(net.program_, CompileOptions(**circuit.options))
     if cost is not None:
         content += paragraphs(["Estimated on this machine:", *cost.lines])
     return panel("Fitted" if circuit is None else "Compiled", content)

@@ -13,6 +13,7 @@ from cipherlearn.engines.concrete_python._bindings import keep_broken_pipes_erro
 from concrete import fhe
 from concrete.fhe.extensions.tag import tag_context
 
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._layer import IntegerLayer
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
@@ -23,24 +24,13 @@ __all__ = ["ConcretePythonCircuit", "compile_program", "table_bits"]
 _NEVER = 64
 
 
-def compile_program(
-    program: IntegerProgram,
-    batch_size: int = 1,
-    rounding: str = "exact",
-    **error_probability: float | None,
-) -> ConcretePythonCircuit:
+def compile_program(program: IntegerProgram, options: CompileOptions) -> ConcretePythonCircuit:
     """Compile a program for a fixed number of rows per call.
 
     Parameters
     ----------
     program : IntegerProgram
-    batch_size : int, default=1
-        Rows per call.
-    rounding : {"exact", "approximate"}, default="exact"
-        How bits that tables do not see are removed: by a narrow bootstrap each, or by the noise
-        of the table's own.
-    **error_probability
-        ``p_error`` (per bootstrap) and ``global_p_error`` (per call), one of them None.
+    options : CompileOptions
 
     Raises
     ------
@@ -51,7 +41,7 @@ def compile_program(
         # Concrete initializes this thread-local in the importing thread only.
         tag_context.stack = []
     configuration = fhe.Configuration(
-        **error_probability,
+        **options.error_probability,
         compress_evaluation_keys=True,
         compress_input_ciphertexts=True,
         fhe_simulation=True,
@@ -62,13 +52,13 @@ def compile_program(
         # The default writes the model's weights into the working directory.
         dump_artifacts_on_unexpected_failures=False,
     )
-    evaluate = _evaluator(program, fhe.Exactness(rounding))
-    corners = [np.repeat(corner, batch_size, axis=0) for corner in _corners(program)]
+    evaluate = _evaluator(program, fhe.Exactness(options.rounding))
+    corners = [np.repeat(corner, options.batch_size, axis=0) for corner in _corners(program)]
     try:
         with compilation():
             circuit = fhe.Compiler(evaluate, {"codes": "encrypted"}).compile(corners, configuration)
     except RuntimeError as error:
-        raise compilation_error(program, error_probability, error) from error
+        raise compilation_error(program, options, error) from error
     return ConcretePythonCircuit(circuit, program.layers[-1].low)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from cipherlearn.engines import compilation_error
 from cipherlearn.engines._compilation import compilation
-from cipherlearn.engines.concrete_python._bindings import keep_broken_pipes_errors  # isort: split
+from cipherlearn.engines._bindings import keep_broken_pipes_errors  # isort: split
 
 from concrete import fhe
 from concrete.fhe.extensions.tag import tag_context

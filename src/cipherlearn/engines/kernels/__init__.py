@@ -11,6 +11,7 @@ from cipherlearn.engines.kernels._keys import EvaluationKeys, KeyCache
 from cipherlearn.engines.kernels._library import why_unavailable
 from cipherlearn.engines.kernels._parameters import Parameters
 from cipherlearn.engines.kernels._plan import unsupported
+from cipherlearn.engines.kernels._times import KernelTimes, time_kernels
 from cipherlearn.engines.kernels.runtime import KernelRuntime
 
 __all__ = [
@@ -18,9 +19,11 @@ __all__ = [
     "CpuBackend",
     "EvaluationKeys",
     "KernelRuntime",
+    "KernelTimes",
     "KeyCache",
     "Parameters",
     "count_threads",
+    "time_kernels",
     "unsupported",
     "why_unavailable",
 ]

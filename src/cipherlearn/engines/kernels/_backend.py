@@ -16,7 +16,7 @@ from cipherlearn.engines.kernels._library import Library, Seed, pointer
 from cipherlearn.engines.kernels._parameters import BootstrapKey, KeyswitchKey
 from cipherlearn.engines.kernels._wire import Words
 
-__all__ = ["Backend", "CpuBackend", "count_threads"]
+__all__ = ["Backend", "CpuBackend", "count_threads", "in_threads"]
 
 # Part of a keyswitch key that stays in cache while one ciphertext after the other goes through.
 _BLOCK_BYTES = 2**21
@@ -34,7 +34,7 @@ class Backend(Protocol):
     def keyswitch_key(self, shape: KeyswitchKey, sent: Words) -> Any:
         """Make a keyswitch key ready, from the words that were sent."""
 
-    def expand(self, seeded: Words, dimension: int) -> Words:
+    def expand(self, seeded: Words, dimension: int, n_threads: int) -> Words:
         """Draw the masks of seeded ciphertexts (n, 3), for (n, dimension + 1)."""
 
     def keyswitch(self, shape: KeyswitchKey, key: Any, inputs: Words, n_threads: int) -> Words:
@@ -123,16 +123,21 @@ class CpuBackend:
         )
         return full
 
-    def expand(self, seeded: Words, dimension: int) -> Words:
+    def expand(self, seeded: Words, dimension: int, n_threads: int) -> Words:
         """Draw the masks of seeded ciphertexts."""
         full = np.empty((len(seeded), dimension + 1), dtype=np.uint64)
-        for i, ciphertext in enumerate(seeded):
-            self._library.decompress_seeded_lwe_ciphertext_u64(
-                pointer(full) + i * full.strides[0],
-                pointer(ciphertext) + 16,
+        kernel = self._library.decompress_seeded_lwe_ciphertext_u64
+        at, bodies_at = pointer(full), pointer(seeded) + 16
+
+        def draw(_: int, i: int) -> None:
+            kernel(
+                at + i * full.strides[0],
+                bodies_at + i * seeded.strides[0],
                 dimension,
-                _seed(ciphertext),
+                _seed(seeded[i]),
             )
+
+        in_threads(n_threads, len(seeded), draw)
         return full
 
     def keyswitch(self, shape: KeyswitchKey, key: Words, inputs: Words, n_threads: int) -> Words:
@@ -166,7 +171,7 @@ class CpuBackend:
                 source, target = source + inputs.strides[0], target + out_bytes
             np.add(sums[worker], part[worker], out=sums[worker])
 
-        _in_threads(len(sums), len(starts), switch)
+        in_threads(len(sums), len(starts), switch)
         result = sums[0] if len(sums) == 1 else sums.sum(axis=0, dtype=np.uint64)
         result[:, n_out] -= inputs[:, size : shape.n_in : size].sum(axis=1, dtype=np.uint64)
         return result
@@ -206,7 +211,7 @@ class CpuBackend:
                 len(scratch[worker]),
             )
 
-        _in_threads(n_threads, n, look_up)
+        in_threads(n_threads, n, look_up)
         return result
 
 
@@ -215,7 +220,7 @@ def _seed(words: Words) -> Seed:
     return Seed((ctypes.c_uint8 * 16).from_buffer_copy(words[:2].tobytes()))
 
 
-def _in_threads(n_threads: int, n_tasks: int, task: Callable[[int, int], None]) -> None:
+def in_threads(n_threads: int, n_tasks: int, task: Callable[[int, int], None]) -> None:
     """Do tasks by number in threads, this one among them, as each gets free."""
     tasks = iter(range(n_tasks))
     errors: list[BaseException] = []
@@ -227,7 +232,7 @@ def _in_threads(n_threads: int, n_tasks: int, task: Callable[[int, int], None]) 
         except BaseException as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(1, n_threads)]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(1, min(n_threads, n_tasks))]
     for thread in threads:
         thread.start()
     work(0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cipherlearn._exceptions import MessageError
-from cipherlearn.engines.kernels._backend import Backend
+from cipherlearn.engines.kernels._backend import Backend, in_threads
 from cipherlearn.engines.kernels._parameters import Parameters
 from cipherlearn.engines.kernels._wire import Words, read_keys
 
@@ -33,7 +33,9 @@ class EvaluationKeys:
     n_bytes: int
 
 
-def prepare_keys(parameters: Parameters, serialized: bytes, backend: Backend) -> EvaluationKeys:
+def prepare_keys(
+    parameters: Parameters, serialized: bytes, backend: Backend, n_threads: int
+) -> EvaluationKeys:
     """Read evaluation keys that Concrete serialized, and make them ready.
 
     Raises
@@ -44,11 +46,19 @@ def prepare_keys(parameters: Parameters, serialized: bytes, backend: Backend) ->
     bootstrap, keyswitch = read_keys(serialized)
     _check("bootstrap", bootstrap, [shape.n_sent for shape in parameters.bootstrap_keys])
     _check("keyswitch", keyswitch, [shape.n_sent for shape in parameters.keyswitch_keys])
-    return EvaluationKeys(
-        tuple(map(backend.bootstrap_key, parameters.bootstrap_keys, bootstrap)),
-        tuple(map(backend.keyswitch_key, parameters.keyswitch_keys, keyswitch)),
-        parameters.key_bytes,
-    )
+    keys: dict[int, Any] = {}
+
+    def prepare(_: int, i: int) -> None:
+        if i < len(bootstrap):
+            keys[i] = backend.bootstrap_key(parameters.bootstrap_keys[i], bootstrap[i])
+        else:
+            j = i - len(bootstrap)
+            keys[i] = backend.keyswitch_key(parameters.keyswitch_keys[j], keyswitch[j])
+
+    n_keys = len(bootstrap) + len(keyswitch)
+    in_threads(n_threads, n_keys, prepare)
+    ready = tuple(keys[i] for i in range(n_keys))
+    return EvaluationKeys(ready[: len(bootstrap)], ready[len(bootstrap) :], parameters.key_bytes)
 
 
 def _check(kind: str, keys: list[Words], expected: list[int]) -> None:

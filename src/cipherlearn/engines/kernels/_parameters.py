@@ -183,9 +183,7 @@ def _keyswitch_key(key: dict[str, Any], dimensions: dict[int, int]) -> Keyswitch
     if (n_in, n_out) != (dimensions[key["inputId"]], dimensions[key["outputId"]]):
         raise ValueError(f"dimensions {n_in} and {n_out} are not those of the secret keys")
     decomposition = _decomposition(params)
-    return KeyswitchKey(
-        key["inputId"], key["outputId"], n_in, n_out, *decomposition, _seeded(key)
-    )
+    return KeyswitchKey(key["inputId"], key["outputId"], n_in, n_out, *decomposition, _seeded(key))
 
 
 def _gate(gate: dict[str, Any], dimensions: dict[int, int]) -> Gate:

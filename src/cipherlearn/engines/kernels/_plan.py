@@ -175,9 +175,7 @@ class _Planner:
         # two: by half a unit of what is removed, less the unit of Concrete's widest encoding.
         offset = 2 ** (62 - n_bits - removed) - 2 if removed else 0
         shift = width - n_bits - removed
-        return LookupStep(
-            node.reads, shift, offset, switches.index(wanted), position, polynomials
-        )
+        return LookupStep(node.reads, shift, offset, switches.index(wanted), position, polynomials)
 
     def _choose_widths(self, code_bits: Sequence[int] | None) -> list[int]:
         """Bits of each value's encoding. Values that a sum connects have the same."""
@@ -219,6 +217,8 @@ def _check_gates(kind: str, gates: Sequence[Gate], sizes: Sequence[int]) -> None
         )
     if len({gate.batch_size for gate in gates}) != 1:
         raise ArtefactError(f"The {kind} must have one batch size. Export the model again.")
+    if kind == "outputs" and any(gate.seeded for gate in gates):
+        raise ArtefactError("Outputs must not be compressed. Export the model again.")
 
 
 def _polynomials(layer: IntegerLayer, size: int, width: int) -> Words:

@@ -78,9 +78,7 @@ class _Reader:
         if n * size != n_words or n > _MAX_LENGTH:
             raise _malformed(f"a list of {n} structs in {n_words} words")
         self.words(segment, start + 1, n_words)
-        return [
-            _Struct(segment, start + 1 + i * size + n_data, n_pointers) for i in range(n)
-        ]
+        return [_Struct(segment, start + 1 + i * size + n_data, n_pointers) for i in range(n)]
 
     def blobs(self, parent: _Struct, index: int) -> Words:
         """Follow a pointer of a struct to a list of byte strings, and join them to words."""

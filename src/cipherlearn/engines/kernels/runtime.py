@@ -92,7 +92,7 @@ class KernelRuntime:
                 sizes.append(len(step.polynomials) * (key.k * key.polynomial_size + 1))
         self._block_rows = max(1, _VALUE_BYTES // (8 * max(sizes)))
 
-    def load_keys(self, evaluation_keys: bytes) -> EvaluationKeys:
+    def load_keys(self, evaluation_keys: bytes, n_threads: int | None = None) -> EvaluationKeys:
         """Make evaluation keys ready for use, from what Concrete serialized.
 
         Raises
@@ -100,7 +100,9 @@ class KernelRuntime:
         MessageError
             If they are damaged, or for other parameters.
         """
-        return prepare_keys(self.parameters, evaluation_keys, self._backend)
+        return prepare_keys(
+            self.parameters, evaluation_keys, self._backend, count_threads(n_threads)
+        )
 
     def read(self, values: Sequence[bytes]) -> list[Words]:
         """Read what a client encrypted, one value for each input, for :meth:`run`.
@@ -183,12 +185,10 @@ class KernelRuntime:
                 result[block] = words
         return results
 
-    def _run_block(
-        self, inputs: list[Words], keys: EvaluationKeys, n_threads: int
-    ) -> list[Words]:
+    def _run_block(self, inputs: list[Words], keys: EvaluationKeys, n_threads: int) -> list[Words]:
         # Values lie neuron by neuron, each with its rows.
         values = [
-            self._expand(words.swapaxes(0, 1), gate)
+            self._expand(words.swapaxes(0, 1), gate, n_threads)
             for words, gate in zip(inputs, self.parameters.inputs, strict=True)
         ]
         for step in self._steps:
@@ -198,13 +198,13 @@ class KernelRuntime:
                 values.append(self._look_up(step, values[step.reads], keys, n_threads))
         return [values[v].swapaxes(0, 1) for v in self._outputs]
 
-    def _expand(self, words: Words, gate: Gate) -> Words:
+    def _expand(self, words: Words, gate: Gate, n_threads: int) -> Words:
         """Give the ciphertexts of an input their masks."""
         if not gate.seeded:
             return np.ascontiguousarray(words)
         shape = words.shape[:2]
         seeded = np.ascontiguousarray(words).reshape(-1, gate.n_words)
-        return self._backend.expand(seeded, gate.dimension).reshape(*shape, -1)
+        return self._backend.expand(seeded, gate.dimension, n_threads).reshape(*shape, -1)
 
     def _look_up(
         self, step: LookupStep, value: Words, keys: EvaluationKeys, n_threads: int

@@ -26,7 +26,7 @@ _POINTER = ctypes.c_void_p
 class Seed(ctypes.Structure):
     """128 bits that masks are drawn from."""
 
-    _fields_ = [("little_endian_bytes", ctypes.c_uint8 * 16)]  # noqa: RUF012
+    _fields_ = [("little_endian_bytes", ctypes.c_uint8 * 16)]
 
 
 # Of each function, "concrete_cpu_" and this: what it returns, and what it takes.

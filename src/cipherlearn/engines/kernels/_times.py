@@ -10,7 +10,12 @@ import numpy as np
 
 from cipherlearn.engines.kernels._backend import CpuBackend
 from cipherlearn.engines.kernels._library import load_library
-from cipherlearn.engines.kernels._parameters import BootstrapKey, KeyswitchKey, Parameters
+from cipherlearn.engines.kernels._parameters import (
+    BootstrapKey,
+    Gate,
+    KeyswitchKey,
+    Parameters,
+)
 
 __all__ = ["KernelTimes", "time_kernels"]
 
@@ -76,15 +81,16 @@ def time_kernels(parameters: Parameters) -> KernelTimes:
         seconds = _seconds(lambda: backend.keyswitch(part, key, inputs, 1))
         return seconds * shape.n_in / part.n_in / n
 
+    def expand(gate: Gate) -> float:
+        inputs = words(1, gate.n_words)
+        return _seconds(lambda: backend.expand(inputs, gate.dimension, 1)) if gate.seeded else 0.0
+
     n_together = KernelTimes.n_together
     return KernelTimes(
         tuple(map(bootstrap, parameters.bootstrap_keys)),
         tuple(keyswitch(shape, 1) for shape in parameters.keyswitch_keys),
         tuple(keyswitch(shape, n_together) for shape in parameters.keyswitch_keys),
-        tuple(
-            _seconds(lambda: backend.expand(words(1, 3), gate.dimension, 1)) if gate.seeded else 0.0
-            for gate in parameters.inputs
-        ),
+        tuple(map(expand, parameters.inputs)),
     )
 
 

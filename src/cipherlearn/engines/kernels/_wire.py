@@ -6,6 +6,7 @@ is at https://capnproto.org/encoding.html, and the protocol in concrete-protocol
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ class _Reader:
             raise _malformed(f"{len(data)} bytes instead of {start + 8 * sum(sizes)}")
         words = np.frombuffer(data, dtype="<u8")
         edges = np.cumsum([start // 8, *sizes])
-        self._segments = [words[a:b] for a, b in zip(edges[:-1], edges[1:], strict=True)]
+        self._segments = [words[a:b] for a, b in itertools.pairwise(edges)]
 
     def words(self, segment: int, start: int, n: int) -> Words:
         """Return words of a segment that has them."""

@@ -107,7 +107,7 @@ def linear_program(weights, n_bits: int = 2):
     weights = np.atleast_2d(weights)
     n_outputs, n_inputs = weights.shape
     largest = np.full(n_inputs, 2**n_bits - 1)
-    return IntegerProgram(
+    return IntegerProgram.chain(
         rounding_quantizer(np.zeros(n_inputs), np.ones(n_inputs), n_bits),
         (IntegerLayer(weights, 0 * largest, largest),),
         OutputScaler(np.ones(n_outputs), np.zeros(n_outputs)),

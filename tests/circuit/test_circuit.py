@@ -32,7 +32,7 @@ def all_zero_program():
     hidden = IntegerLayer(np.zeros((2, 2), dtype=int), [0, 0], [3, 3], tables=[[1], [2]])
     last = IntegerLayer(np.zeros((2, 2), dtype=int), [1, 2], [1, 2])
     quantizer = rounding_quantizer([0.0, 0.0], [1.0, 1.0], 2)
-    return IntegerProgram(quantizer, (hidden, last), OutputScaler([1.0, 1.0], [0.25, -1.0]))
+    return IntegerProgram.chain(quantizer, (hidden, last), OutputScaler([1.0, 1.0], [0.25, -1.0]))
 
 
 # ---------------------------------------------------------------------- compile
@@ -247,7 +247,7 @@ def test_tables_longer_than_any_sum_needs_compile():
     hidden = IntegerLayer([[1, 0]], [0, 0], [3, 3], tables=[[0, 1, 2, 3, *[0] * 28]])
     last = IntegerLayer([[1]], [0], [3])
     quantizer = rounding_quantizer([0.0, 0.0], [1.0, 1.0], 2)
-    program = IntegerProgram(quantizer, (hidden, last), OutputScaler([1.0], [0.0]))
+    program = IntegerProgram.chain(quantizer, (hidden, last), OutputScaler([1.0], [0.0]))
     assert Circuit(program, [4, 4]).simulate(np.array([[2, 1], [3, 0]])).tolist() == [[2], [3]]
 
 

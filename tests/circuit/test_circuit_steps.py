@@ -70,7 +70,7 @@ def test_invalid_codes_are_refused(sum_of_four, codes, message, method):
 def test_a_code_beyond_its_own_thresholds_is_refused():
     quantizer = InputQuantizer(1, [0, 0], [[1.0, 2.0], [3.0, np.inf]])
     layer = IntegerLayer([[1, 1]], [0, 0], [2, 1])
-    circuit = Circuit(IntegerProgram(quantizer, (layer,), OutputScaler([1.0], [0.0])), [4])
+    circuit = Circuit(IntegerProgram.chain(quantizer, (layer,), OutputScaler([1.0], [0.0])), [4])
     assert circuit.execute(np.array([[2, 1]])).tolist() == [[3]]
     with pytest.raises(ValueError, match=r"or less for codes of fewer thresholds\. Got 0 to 2"):
         circuit.execute(np.array([[0, 2]]))

@@ -50,7 +50,7 @@ def peak_program(signs=(1, -1)):
     high = np.full(5, 3)
     last = IntegerLayer(np.repeat([signs], 5, axis=0).T, 0 * high, high)
     scaler = OutputScaler(np.ones(len(signs)), np.zeros(len(signs)))
-    return IntegerProgram(rounding_quantizer([0.0], [1.0], 2), (hidden, last), scaler)
+    return IntegerProgram.chain(rounding_quantizer([0.0], [1.0], 2), (hidden, last), scaler)
 
 
 def widths(circuit):
@@ -134,7 +134,7 @@ def test_every_tensor_is_compiled_with_the_bits_it_is_proven_to_need(data):
     hidden = IntegerLayer(first, [0, 0], [3, 3], tables)
     high = [r.high for r in hidden.table_ranges]
     last = IntegerLayer([second], [r.low for r in hidden.table_ranges], high)
-    program = IntegerProgram(
+    program = IntegerProgram.chain(
         rounding_quantizer([0.0, 0.0], [1.0, 1.0], 2), (hidden, last), OutputScaler([1.0], [0.0])
     )
     circuit = Circuit(program, [8, 8])

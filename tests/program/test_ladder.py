@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import json
 
 import numpy as np
 import pytest
 import torch
 from cases import far_and_near, needs_concrete_python, needs_engine, random_module
+from graphs import GRAPHS, every_code
 
-from cipherlearn import Circuit
+from cipherlearn import Circuit, IntegerProgram
 from cipherlearn.lowering._lower import lower
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._nodes import Lookup, Sum
 
 ACTIVATIONS = [
     torch.nn.ReLU,
@@ -107,3 +111,43 @@ def test_ciphertexts_give_the_clear_result(options, seed):
     clear = program.run(codes)
     np.testing.assert_array_equal(circuit.simulate(codes), clear)
     np.testing.assert_array_equal(circuit.execute(codes), clear)
+
+
+@needs_engine
+@pytest.mark.parametrize("name", GRAPHS)
+def test_ciphertexts_give_the_clear_result_of_graphs(name):
+    program = GRAPHS[name]()
+    circuit = Circuit(program, [16] * len(program.layers), batch_size=2)
+    codes = every_code(program, 11, seed=3)
+    clear = program.run(codes)
+    np.testing.assert_array_equal(circuit.simulate(codes), clear)
+    np.testing.assert_array_equal(circuit.execute(codes), clear)
+
+
+@needs_concrete_python("its parameters can be read")
+def test_a_wide_path_leaves_the_parameters_of_bootstraps_alone():
+    program = GRAPHS["a wide path beside"]()
+    narrow = IntegerProgram(
+        program.quantizer,
+        program.inputs[:1],
+        [Sum((0,), program.nodes[0].weights), Lookup(1, *_table(program)), _output(program)],
+        (3,),
+        OutputScaler([1.0, 0.5], [0.0, 1.0]),
+    )
+    keysets = [
+        json.loads(Circuit(p, [16] * len(p.layers)).files()["specs.json"])["keyset"]
+        for p in (program, narrow)
+    ]
+    for kind in ("lweBootstrapKeys", "lweKeyswitchKeys"):
+        beside, alone = ([key["params"] for key in keyset[kind]] for keyset in keysets)
+        assert beside == alone
+        assert alone
+
+
+def _table(program):
+    (node,) = program.lookups
+    return node.tables, node.low
+
+
+def _output(program):
+    return Sum((2,), program.nodes[2].weights)

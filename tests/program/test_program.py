@@ -38,7 +38,7 @@ def small_program():
     )
     last = IntegerLayer([[1, 1], [-2, 0]], [0, 0], [3, 3])
     quantizer = rounding_quantizer([0.0, 10.0], [1.0, 0.5], 2)
-    return IntegerProgram(quantizer, (hidden, last), OutputScaler([0.5, 1.0], [0.0, 1.0]))
+    return IntegerProgram.chain(quantizer, (hidden, last), OutputScaler([0.5, 1.0], [0.0, 1.0]))
 
 
 @st.composite
@@ -177,6 +177,23 @@ def test_tables_are_looked_up_whatever_their_shape(layer_and_inputs, largest, ba
     np.testing.assert_array_equal(layer(inputs), layer.tables[np.arange(n_neurons), index])
 
 
+@pytest.mark.parametrize("n_bits", [7, 15, 31])
+def test_a_sum_as_large_as_its_integers_hold_reaches_no_further_step(n_bits):
+    """A neuron whose table steps once, beside one whose table steps twice."""
+    largest = 2**n_bits - 1
+    low, high = np.array([0, 0]), np.array([largest, 3])
+    if n_bits > 7:
+        low = high - 3
+    layer = IntegerLayer([[1, 0], [0, 1]], low, high)
+    size = int((layer.high - layer.low).max()) + 1
+    tables = np.zeros((2, size), dtype=int)
+    tables[0, -1] = 1
+    tables[1, 1:], tables[1, 2:] = 1, 2
+    layer = dataclasses.replace(layer, tables=tables)
+    codes = np.array([[largest, low[1]], [largest - 1, low[1] + 3]])
+    assert layer(codes).tolist() == [[1, 0], [0, 2]]
+
+
 @pytest.mark.parametrize(
     ("weights", "high"),
     [
@@ -263,6 +280,11 @@ def arrays_of(program):
     yield "offset", program.scaler.offset
     yield "gain", program.scaler.gain
     yield "bias", program.scaler.bias
+    yield from (("inputs", columns) for columns in program.inputs)
+    for node in program.nodes:
+        for name in ("weights", "constant", "tables", "low"):
+            if hasattr(node, name):
+                yield name, getattr(node, name)
     for layer in program.layers:
         for name in ("weights", "input_low", "input_high", "low", "high"):
             yield name, getattr(layer, name)
@@ -273,7 +295,8 @@ def arrays_of(program):
 def test_fields_cannot_be_assigned():
     program = small_program()
     for value, field in [
-        (program, "layers"),
+        (program, "nodes"),
+        (program.nodes[0], "weights"),
         (program.layers[0], "weights"),
         (program.quantizer, "thresholds"),
         (program.scaler, "gain"),
@@ -301,9 +324,9 @@ def test_later_changes_of_the_arguments_do_not_reach_the_program():
     assert layer.high.tolist() == [9]
 
 
-def test_layers_given_as_a_list_become_a_tuple():
+def test_nodes_given_as_a_list_become_a_tuple():
     program = small_program()
-    assert type(dataclasses.replace(program, layers=list(program.layers)).layers) is tuple
+    assert type(dataclasses.replace(program, nodes=list(program.nodes)).nodes) is tuple
 
 
 def test_a_pickled_program_gives_the_same_results():
@@ -339,7 +362,8 @@ def hidden_layer(low=(0, 0), high=(3, 3), tables=((0, 1, 2, 3),)):
         (lambda: InputQuantizer(1, [0], [[2.0, 1.0]]), "ascend in each row"),
         (lambda: InputQuantizer(1, [0], [[np.nan]]), "numbers above -inf"),
         (lambda: InputQuantizer(1, [0], [[-np.inf]]), "numbers above -inf"),
-        (lambda: OutputScaler([1.0, 2.0], [0.0]), "one bias and one offset per gain"),
+        (lambda: OutputScaler([1.0, 2.0], [0.0] * 3), "Got 2 gains, 2 offsets and 3 biases"),
+        (lambda: OutputScaler([1.0], [0.0], [0, 0]), "Got 1 gains, 2 offsets and 1 biases"),
     ],
 )
 def test_an_invalid_part_is_refused(build, message):
@@ -352,8 +376,8 @@ def test_an_invalid_part_is_refused(build, message):
     [
         ([hidden_layer()], "the last has none"),
         ([linear_layer([1, 1]), linear_layer([1])], "Every layer but the last needs tables"),
-        ([hidden_layer(), linear_layer([1, 1])], "as many inputs as the one before it gives"),
-        ([linear_layer([[1, 1], [0, 1]])], "one gain per output"),
+        ([hidden_layer(), linear_layer([1, 1])], "one input range per column"),
+        ([linear_layer([[1, 1], [0, 1]])], "one gain for each integer"),
         ([linear_layer([1, 1], high=2)], r"assumes inputs in \[0, 2\] but may receive \[0, 3\]"),
         ([linear_layer([1, 1], low=1)], r"assumes inputs in \[1, 3\] but may receive \[0, 3\]"),
         (
@@ -365,4 +389,4 @@ def test_an_invalid_part_is_refused(build, message):
 def test_layers_that_do_not_fit_together_are_refused(layers, message):
     quantizer = rounding_quantizer([0.0, 0.0], [1.0, 1.0], 2)
     with pytest.raises(ValueError, match=message):
-        IntegerProgram(quantizer, tuple(layers), OutputScaler([1.0], [0.0]))
+        IntegerProgram.chain(quantizer, tuple(layers), OutputScaler([1.0], [0.0]))

@@ -34,7 +34,7 @@ def rounded_program(weights, lsbs, n_levels=4, seed=0):
     high = np.full(n_neurons, n_levels - 1)
     last = IntegerLayer(np.ones((1, n_neurons), dtype=int), 0 * high, high)
     quantizer = InputQuantizer(n_inputs, np.arange(n_inputs), np.full((n_inputs, 1), 0.5))
-    return IntegerProgram(quantizer, (hidden, last), OutputScaler([1.0], [0.0]))
+    return IntegerProgram.chain(quantizer, (hidden, last), OutputScaler([1.0], [0.0]))
 
 
 def extremes(program):

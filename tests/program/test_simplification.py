@@ -40,7 +40,7 @@ def programs(draw):
     layers.append(IntegerLayer(weights, low, high))
     quantizer = rounding_quantizer(np.zeros(3), np.ones(3), 2)
     scaler = OutputScaler(rng.normal(size=2), rng.normal(size=2), rng.integers(-5, 5, 2))
-    return IntegerProgram(quantizer, tuple(layers), scaler)
+    return IntegerProgram.chain(quantizer, tuple(layers), scaler)
 
 
 @given(programs())
@@ -70,13 +70,13 @@ def test_unread_and_constant_neurons_and_unread_codes_are_removed():
     )
     last = IntegerLayer([[1, -3, 0]], [0, 2, 0], [3, 2, 3])
     quantizer = rounding_quantizer(np.zeros(3), np.ones(3), 2)
-    program = IntegerProgram(quantizer, (hidden, last), OutputScaler([0.5], [1.0]))
+    program = IntegerProgram.chain(quantizer, (hidden, last), OutputScaler([0.5], [1.0]))
     smaller = simplify(program)
     assert smaller.n_bootstraps == 1
     assert smaller.quantizer.feature.tolist() == [0]
     assert smaller.layers[0].weights.tolist() == [[1]]
     assert smaller.layers[1].weights.tolist() == [[1]]
-    assert smaller.scaler.offset.tolist() == [-6]
+    assert smaller.layers[1].constant.tolist() == [-6]
     np.testing.assert_array_equal(smaller(EVERY_CODE), program(EVERY_CODE))
 
 

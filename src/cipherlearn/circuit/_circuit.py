@@ -18,6 +18,7 @@ from cipherlearn._words import count, power
 from cipherlearn.circuit._joblib import Evaluation, evaluate_batches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
 from cipherlearn.engines._options import CompileOptions
+from cipherlearn.program._passes import unsigned
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
@@ -177,7 +178,7 @@ class Circuit:
     @cached_property
     def flip_rate(self) -> float:
         """Share of 1000 random rows whose simulated result differs from the clear one."""
-        removes_bits = any(layer.lsbs_to_remove for layer in self.program.layers)
+        removes_bits = any(node.lsbs_to_remove for node in self.program.lookups)
         if self.rounding == "exact" or not removes_bits:
             return 0.0
         options = self.options
@@ -224,8 +225,10 @@ class Circuit:
                 self._keys = object()
                 self._evaluation = None
 
-    def encrypt(self, codes: IntArray) -> Any:
+    def encrypt(self, codes: IntArray) -> Sequence[Any]:
         """Encrypt the codes of at most ``batch_size`` rows, of shape (n_rows, n_codes).
+
+        There is one ciphertext for each of the program's inputs.
 
         Raises
         ------
@@ -239,18 +242,30 @@ class Circuit:
                 f"Got {len(codes)}. compile(batch_size=...) chooses how many."
             )
         self.keygen()
-        return self._compiled().encrypt(self._padded(codes))
+        return self._compiled().encrypt(self._inputs(codes))
 
-    def _padded(self, codes: IntArray) -> IntArray:
-        return np.pad(codes, ((0, self.batch_size - len(codes)), (0, 0)))
+    def _inputs(self, codes: IntArray) -> list[IntArray]:
+        """Give the codes of each input, padded to a whole batch."""
+        return self.program.split(np.pad(codes, ((0, self.batch_size - len(codes)), (0, 0))))
 
-    def run(self, ciphertext: Any) -> Any:
+    def run(self, ciphertexts: Sequence[Any]) -> Sequence[Any]:
         """Evaluate the network on an encrypted batch."""
-        return self._compiled().run(ciphertext)
+        return self._compiled().run(ciphertexts)
 
-    def decrypt(self, ciphertext: Any) -> IntArray:
-        """Decrypt a result to its accumulators, of shape (batch_size, n_outputs)."""
-        return self._compiled().decrypt(ciphertext)
+    def decrypt(self, results: Sequence[Any]) -> IntArray:
+        """Decrypt a result to its accumulators, of shape (batch_size, n_sums)."""
+        return self._signed(self._compiled().decrypt(results))
+
+    def _signed(self, sums: IntArray) -> IntArray:
+        """Give the program's accumulators for the sums of the circuit, which start at 0."""
+        return sums + self._shift
+
+    @cached_property
+    def _shift(self) -> IntArray:
+        moved, own = unsigned(self.program).scaler.offset, self.program.scaler.offset
+        assert moved is not None
+        assert own is not None
+        return moved - own
 
     def execute(
         self, codes: IntArray, verbose: bool | int = False, n_jobs: int | None = None
@@ -283,7 +298,9 @@ class Circuit:
         """Run the circuit's noise model, without encryption, on every row of codes."""
         codes = self.program.check_codes(codes)
         simulate = self._compiled().simulate
-        return self._map_batches(lambda batch: simulate(self._padded(batch)), codes, title, verbose)
+        return self._map_batches(
+            lambda batch: self._signed(simulate(self._inputs(batch))), codes, title, verbose
+        )
 
     def _run_by_workers(
         self, codes: IntArray, n_jobs: int | None
@@ -296,7 +313,7 @@ class Circuit:
         # joblib asks for ciphertexts in threads of its own.
         lock = threading.Lock()
 
-        def encrypt(number: int) -> bytes:
+        def encrypt(number: int) -> list[bytes]:
             with lock:
                 return compiled.serialize(self.encrypt(self._batch(codes, number)))
 
@@ -315,7 +332,7 @@ class Circuit:
         """Bytes of a serialized batch: encrypted codes, and encrypted result."""
         inputs = self.encrypt(np.zeros((1, self.program.n_codes), dtype=np.int64))
         serialize = self._compiled().serialize
-        return len(serialize(inputs)), len(serialize(self.run(inputs)))
+        return sum(map(len, serialize(inputs))), sum(map(len, serialize(self.run(inputs))))
 
     def files(self) -> dict[str, bytes]:
         """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""
@@ -337,7 +354,7 @@ class Circuit:
         verbose: bool | int,
     ) -> IntArray:
         """Put results of batches, which are padded, in the order of their numbers."""
-        accumulators = np.empty((len(codes), self.program.n_outputs), dtype=np.int64)
+        accumulators = np.empty((len(codes), self.program.n_sums), dtype=np.int64)
         with progress_bar(len(codes), title, "row", verbose) as progress:
             for number, result in results:
                 rows = self._batch(accumulators, number)

@@ -20,6 +20,7 @@ from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["CostEstimate", "Precision", "bare_program", "estimate_cost", "known_cost"]
@@ -173,7 +174,7 @@ def estimate_cost(
     calibration = _calibrations[key]
     layer_seconds = tuple(
         batch_size * len(layer.weights) * seconds
-        for layer, seconds in zip(program.layers, calibration.neuron_seconds, strict=False)
+        for layer, seconds in zip(program.hidden_layers, calibration.neuron_seconds, strict=True)
     )
     seconds = calibration.fixed_seconds + sum(layer_seconds)
     return CostEstimate(
@@ -274,25 +275,42 @@ def bare_program(
     n_codes, n_outputs : int
         Codes of a row, and outputs.
     """
-    quantizer = InputQuantizer(n_codes, np.arange(n_codes), np.full((n_codes, 1), 0.5))
-    layers, n_inputs, largest = [], n_codes, 1
-    for precision, n_neurons in zip(precisions, [*counts, n_outputs], strict=True):
-        row = _row(precision, n_inputs, largest)
-        weights = np.tile(row, (n_neurons, 1))
-        low, high = np.zeros(n_inputs, dtype=np.int64), np.full(n_inputs, largest)
-        # A range wider than proven takes up what the weights leave of the width.
-        high[0] = max(largest, precision.width - int(row[1:].sum()) * largest)
-        if precision.largest == 0:
-            layers.append(IntegerLayer(weights, low, high))
+    sizes = [n_codes, *counts]
+    rows = [
+        _row(precision, n_inputs, largest)
+        for precision, n_inputs, largest in zip(
+            precisions, sizes, [1, *(p.largest for p in precisions)], strict=False
+        )
+    ]
+    # A first input of larger codes takes up what the weights of the others leave of the width.
+    wide = [
+        max(largest, precision.width - int(row[1:].sum()) * largest)
+        for precision, row, largest in zip(
+            precisions, rows, [1, *(p.largest for p in precisions)], strict=False
+        )
+    ]
+    thresholds = np.full((n_codes, wide[0]), np.inf)
+    thresholds[:, 0], thresholds[0] = 0.5, np.arange(wide[0]) + 0.5
+    nodes: list[Sum | Lookup] = []
+    for i, (precision, row) in enumerate(zip(precisions, rows, strict=True)):
+        n_neurons = [*counts, n_outputs][i]
+        nodes.append(Sum((len(nodes),), np.tile(row, (n_neurons, 1))))
+        if i == len(counts):
             break
         cells = np.arange(precision.width + 1) + (1 << precision.lsbs_to_remove >> 1)
         table = (cells >> precision.lsbs_to_remove) % (precision.largest + 1)
         tables = np.tile(table, (n_neurons, 1))
-        layers.append(IntegerLayer(weights, low, high, tables, precision.lsbs_to_remove))
-        n_inputs, largest = n_neurons, precision.largest
+        tables[0, table == precision.largest] = wide[i + 1]
+        low = np.zeros(n_neurons, dtype=np.int64)
+        nodes.append(Lookup(len(nodes), tables, low, precision.lsbs_to_remove))
     ones = np.ones(n_outputs, dtype=np.float32)
-    scaler = OutputScaler(ones, 0 * ones)
-    return IntegerProgram(quantizer, tuple(layers), scaler)
+    return IntegerProgram(
+        InputQuantizer(n_codes, np.arange(n_codes), thresholds),
+        (np.arange(n_codes),),
+        tuple(nodes),
+        (len(nodes),),
+        OutputScaler(ones, 0 * ones),
+    )
 
 
 def _row(precision: Precision, n_inputs: int, largest: int) -> np.ndarray:

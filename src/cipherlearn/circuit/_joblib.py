@@ -64,8 +64,11 @@ class Evaluation:
 
 
 def evaluate_batches(
-    encrypt: Callable[[int], bytes], n_batches: int, evaluation: Evaluation, n_jobs: int | None
-) -> Iterator[tuple[int, bytes]]:
+    encrypt: Callable[[int], list[bytes]],
+    n_batches: int,
+    evaluation: Evaluation,
+    n_jobs: int | None,
+) -> Iterator[tuple[int, list[bytes]]]:
     """Evaluate encrypted batches, and give each result with its number, as they come.
 
     A worker that dies takes its batches along. They are encrypted again for another.
@@ -73,7 +76,7 @@ def evaluate_batches(
     Parameters
     ----------
     encrypt : callable
-        Gives the serialized ciphertext of a batch by its number. Called from several threads.
+        Gives the serialized ciphertexts of a batch by its number. Called from several threads.
     n_batches : int
     evaluation : Evaluation
     n_jobs : int or None
@@ -81,7 +84,7 @@ def evaluate_batches(
 
     Yields
     ------
-    tuple of int and bytes
+    tuple of int and list of bytes
 
     Raises
     ------
@@ -137,7 +140,7 @@ class _Tasks:
 
     def __init__(
         self,
-        encrypt: Callable[[int], bytes],
+        encrypt: Callable[[int], list[bytes]],
         numbers: list[int],
         evaluation_id: str,
         data: NDArray[np.uint8] | None,
@@ -172,8 +175,8 @@ class _Evaluator:
         )
         self._keys = self._runtime.load_keys(evaluation_keys)
 
-    def run(self, ciphertext: bytes) -> bytes:
-        return self._runtime.run(ciphertext, self._keys)
+    def run(self, ciphertexts: list[bytes]) -> list[bytes]:
+        return self._runtime.run(ciphertexts, self._keys)
 
 
 _kept: OrderedDict[str, _Evaluator] = OrderedDict()
@@ -181,8 +184,8 @@ _lock = threading.Lock()
 
 
 def _evaluate(
-    number: int, ciphertext: bytes, evaluation_id: str, data: NDArray[np.uint8] | None
-) -> tuple[int, bytes | Exception | None]:
+    number: int, ciphertexts: list[bytes], evaluation_id: str, data: NDArray[np.uint8] | None
+) -> tuple[int, list[bytes] | Exception | None]:
     """Evaluate one batch. None says that the circuit and keys are needed."""
     # A circuit takes the threads of this process, so that its calls need none of their own.
     with _lock:
@@ -195,6 +198,6 @@ def _evaluate(
             _kept.move_to_end(evaluation_id)
             while len(_kept) > _MAX_KEPT:
                 _kept.popitem(last=False)
-            return number, _kept[evaluation_id].run(ciphertext)
+            return number, _kept[evaluation_id].run(ciphertexts)
         except Exception as error:
             return number, error

@@ -99,7 +99,7 @@ class FHEClient:
     @property
     def n_outputs(self) -> int:
         """Number of outputs of the network."""
-        return len(self._model.scaler.gain)
+        return len(self._model.scaler.bias)
 
     @property
     def description(self) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class ClientKeys:
 
     def evaluation_keys(self) -> bytes:
         """Give the keys that a server needs, as a message. They hold no secret."""
-        payload = self._model.frames["evaluation_keys"].strip(self.runtime.evaluation_keys())
+        payload = self._model.frames["evaluation_keys"].strip([self.runtime.evaluation_keys()])
         message = Message(Kind.EVALUATION_KEYS, self._model.keyset_id, self._nonce, payload)
         return message.to_bytes()
 

@@ -34,7 +34,8 @@ class Exchange:
         self._frames = model.frames
         self._model_id = model_id
         self._batch_size: int = model.description["batch_size"]
-        self._n_outputs = len(model.scaler.gain)
+        self._inputs = model.inputs
+        self._n_sums = len(model.scaler.gain)
 
     def encrypt(self, codes: NDArray[np.int64]) -> Iterator[Message]:
         """Encrypt each batch when it is asked for. The last is padded."""
@@ -42,7 +43,8 @@ class Exchange:
         for start in range(0, len(codes), self._batch_size):
             batch = codes[start : start + self._batch_size]
             batch = np.pad(batch, ((0, self._batch_size - len(batch)), (0, 0)))
-            payload = self._frames["ciphertext"].strip(self.keys.runtime.encrypt(batch))
+            inputs = [batch[:, columns] for columns in self._inputs]
+            payload = self._frames["ciphertext"].strip(self.keys.runtime.encrypt(inputs))
             yield Message(Kind.CIPHERTEXT, scope, self.keys.id, payload)
 
     def decrypt(self, results: Sequence[bytes], n_rows: int) -> NDArray[np.int64]:
@@ -54,7 +56,7 @@ class Exchange:
                 f"{n_rows} rows need {n_batches} results. Got {len(results)} of them."
             )
         sums = [self._decrypt(result)[1] for result in results]
-        return np.concatenate([np.empty((0, self._n_outputs), dtype=np.int64), *sums])[:n_rows]
+        return np.concatenate([np.empty((0, self._n_sums), dtype=np.int64), *sums])[:n_rows]
 
     def evaluate(
         self, codes: NDArray[np.int64], transport: Transport, verbose: bool | int = False
@@ -67,7 +69,7 @@ class Exchange:
                 sent.append(message.digest)
                 yield message.to_bytes()
 
-        sums = np.empty((len(codes), self._n_outputs), dtype=np.int64)
+        sums = np.empty((len(codes), self._n_sums), dtype=np.int64)
         n_batches = self._n_batches(len(codes))
         n_answers = 0
         with progress_bar(len(codes), "Rows", "row", verbose) as progress:

@@ -30,8 +30,8 @@ from cipherlearn.engines.concrete_python.client import ClientRuntime
 from cipherlearn.engines.concrete_python.server import compile_library, compiled_runtime
 from cipherlearn.estimators._base import EncryptedPredictionNet, NotCompiledError
 from cipherlearn.estimators._classifier import NeuralNetClassifier
-from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._file import save_program
+from cipherlearn.program._passes import unsigned
 
 __all__ = ["export"]
 
@@ -159,6 +159,7 @@ def _client_model(
         "estimator": "classifier" if is_classifier else "regressor",
         "n_features": int(first.n_features_in_),
         "n_network_features": program.n_features,
+        "n_inputs": len(program.inputs),
         "feature_names": None if names is None else list(names),
         "classes": _describe_classes(estimator.classes_) if is_classifier else None,
         "probabilities": estimator._probability_rule() if is_classifier else None,
@@ -167,14 +168,19 @@ def _client_model(
         "circuit_sha256": hashlib.sha256(files["circuit.mlir"]).hexdigest(),
         "frames": {name: frame.to_json() for name, frame in frames.items()},
     }
-    scaler, last = program.scaler, program.layers[-1]
-    assert scaler.offset is not None
+    # What is decrypted are the sums of the circuit's form.
+    form = unsigned(program)
     return ClientModel(
         description,
-        read_specs(files["specs.json"], program.n_codes, program.n_outputs, circuit.batch_size),
-        program.quantizer,
-        # Decrypted sums start at 0.
-        OutputScaler(scaler.gain, scaler.bias, scaler.offset + last.low),
+        read_specs(
+            files["specs.json"],
+            [len(columns) for columns in form.inputs],
+            [len(layer.weights) for layer in form.output_layers],
+            circuit.batch_size,
+        ),
+        form.quantizer,
+        form.inputs,
+        form.scaler,
         None if is_classifier else estimator.target_mean_,
         None if is_classifier else estimator.target_scale_,
         preprocessing,
@@ -216,9 +222,9 @@ def _frames(circuit: Circuit, files: dict[str, bytes]) -> dict[str, Frame]:
     for _ in range(2):
         client.generate_keys()
         codes = circuit.program.quantizer.random_codes(circuit.batch_size, rng)
-        keys, ciphertext = client.evaluation_keys(), client.encrypt(codes)
-        result = server.run(ciphertext, server.load_keys(keys))
-        samples.append({"evaluation_keys": keys, "ciphertext": ciphertext, "result": result})
+        keys, ciphertexts = client.evaluation_keys(), client.encrypt(circuit.program.split(codes))
+        results = server.run(ciphertexts, server.load_keys(keys))
+        samples.append({"evaluation_keys": [keys], "ciphertext": ciphertexts, "result": results})
     first, second = samples
     return {name: Frame.between(first[name], second[name]) for name in first}
 

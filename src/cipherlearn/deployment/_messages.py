@@ -8,7 +8,9 @@ numbers travel, and whoever receives them puts them back into the structure it k
 from __future__ import annotations
 
 import hashlib
+import itertools
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -128,100 +130,105 @@ def _check_start(magic: bytes, version: int, name: str) -> None:
 
 @dataclass(frozen=True)
 class Frame:
-    """The structure that every serialized value of one type has in common.
+    """The structure that serialized values of one type have in common.
 
     Parameters
     ----------
-    n_bytes : int
-        Length of a serialized value.
+    sizes : tuple of int
+        Length of each serialized value: the keys, or a ciphertext for each input or output.
     fixed : tuple of (int, bytes)
-        Position and content of what never changes, in ascending order. The rest is payload.
+        Position, in all values one after the other, and content of what never changes, in
+        ascending order. The rest is payload.
 
     Examples
     --------
     >>> from cipherlearn.deployment._messages import Frame
-    >>> frame = Frame.between(b"struct  12345678end.....", b"struct  abcdefghend.....")
-    >>> frame.strip(b"struct  87654321end.....")
+    >>> frame = Frame.between([b"struct  12345678end....."], [b"struct  abcdefghend....."])
+    >>> frame.strip([b"struct  87654321end....."])
     b'87654321'
     >>> frame.fill(b"somebody")
-    b'struct  somebodyend.....'
+    [b'struct  somebodyend.....']
     """
 
-    n_bytes: int
+    sizes: tuple[int, ...]
     fixed: tuple[tuple[int, bytes], ...]
 
     @classmethod
-    def between(cls, first: bytes, second: bytes) -> Frame:
-        """Find the common structure of two values that were encrypted apart.
+    def between(cls, first: Sequence[bytes], second: Sequence[bytes]) -> Frame:
+        """Find the common structure of values that were encrypted apart.
 
         Payload is random, so that a word of 8 bytes that both share is structure, up to a chance
         of 2**-64.
         """
-        if len(first) != len(second) or len(first) % _WORD.itemsize:
+        sizes = tuple(map(len, first))
+        if sizes != tuple(map(len, second)) or any(size % _WORD.itemsize for size in sizes):
             raise ArtefactError(
                 "Values of one type must have one length, in words of 8 bytes. "
-                f"Got {len(first)} and {len(second)} bytes."
+                f"Got {sizes} and {tuple(map(len, second))} bytes."
             )
-        same = np.frombuffer(first, _WORD) == np.frombuffer(second, _WORD)
+        joined = b"".join(first)
+        same = np.frombuffer(joined, _WORD) == np.frombuffer(b"".join(second), _WORD)
         edges = np.flatnonzero(np.diff(same, prepend=False, append=False)) * _WORD.itemsize
         starts, ends = edges[::2].tolist(), edges[1::2].tolist()
         runs = zip(starts, ends, strict=True)
-        return cls(len(first), tuple((start, first[start:end]) for start, end in runs))
+        return cls(sizes, tuple((start, joined[start:end]) for start, end in runs))
 
     @property
     def n_payload(self) -> int:
         """Length of the payload, in bytes."""
-        return self.n_bytes - sum(len(content) for _, content in self.fixed)
+        return sum(self.sizes) - sum(len(content) for _, content in self.fixed)
 
-    def strip(self, value: bytes) -> bytes:
-        """Take the payload out of a value."""
-        if len(value) != self.n_bytes or any(
-            value[start : start + len(content)] != content for start, content in self.fixed
+    def strip(self, values: Sequence[bytes]) -> bytes:
+        """Take the payload out of values."""
+        joined = b"".join(values)
+        if tuple(map(len, values)) != self.sizes or any(
+            joined[start : start + len(content)] != content for start, content in self.fixed
         ):
             raise MessageError(
                 "The engine gave a value of another structure than when the model was exported. "
                 "Export the model again with the installed versions."
             )
-        return b"".join(value[start:end] for start, end in self._payload_runs())
+        return b"".join(joined[start:end] for start, end in self._payload_runs())
 
-    def fill(self, payload: bytes) -> bytes:
-        """Put a payload back into the structure."""
+    def fill(self, payload: bytes) -> list[bytes]:
+        """Put a payload back into the structure of the values."""
         if len(payload) != self.n_payload:
             raise MessageError(
                 f"A payload of this model must have {self.n_payload} bytes. Got {len(payload)}. "
                 "It was made for another model, or cut on its way."
             )
-        value = bytearray(self.n_bytes)
+        joined = bytearray(sum(self.sizes))
         for start, content in self.fixed:
-            value[start : start + len(content)] = content
+            joined[start : start + len(content)] = content
         position = 0
         for start, end in self._payload_runs():
-            value[start:end] = payload[position : position + end - start]
+            joined[start:end] = payload[position : position + end - start]
             position += end - start
-        return bytes(value)
+        ends = list(itertools.accumulate(self.sizes))
+        return [bytes(joined[end - size : end]) for end, size in zip(ends, self.sizes, strict=True)]
 
     def _payload_runs(self) -> list[tuple[int, int]]:
         starts = [0, *(start + len(content) for start, content in self.fixed)]
-        ends = [*(start for start, _ in self.fixed), self.n_bytes]
+        ends = [*(start for start, _ in self.fixed), sum(self.sizes)]
         return [(start, end) for start, end in zip(starts, ends, strict=True) if start < end]
 
     def to_json(self) -> dict[str, Any]:
         """Describe the frame for an artefact."""
         fixed = [[start, content.hex()] for start, content in self.fixed]
-        return {"n_bytes": self.n_bytes, "fixed": fixed}
+        return {"sizes": list(self.sizes), "fixed": fixed}
 
     @classmethod
     def from_json(cls, value: Any) -> Frame:
         """Read what :meth:`to_json` wrote, or raise ArtefactError."""
         try:
             fixed = tuple((int(start), bytes.fromhex(content)) for start, content in value["fixed"])
-            frame = cls(int(value["n_bytes"]), fixed)
+            frame = cls(tuple(map(int, value["sizes"])), fixed)
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtefactError(f"A frame needs n_bytes and fixed. {error}.") from error
+            raise ArtefactError(f"A frame needs sizes and fixed. {error}.") from error
         edges = [0]
         for start, content in fixed:
             edges += [start, start + len(content)]
-        edges.append(frame.n_bytes)
-        if edges != sorted(edges):
-            raise ArtefactError("The fixed parts of a frame must ascend, within its length.")
+        edges.append(sum(frame.sizes))
+        if edges != sorted(edges) or min(frame.sizes, default=0) < 1:
+            raise ArtefactError("The fixed parts of a frame must ascend, within its lengths.")
         return frame

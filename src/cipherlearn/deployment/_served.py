@@ -82,4 +82,5 @@ class ServedModel:
                 f"{message.scope.hex()} instead of {self._keyset_id.hex()}. Make keys with the "
                 "model's client.zip."
             )
-        return self.frames["evaluation_keys"].fill(message.payload)
+        (keys,) = self.frames["evaluation_keys"].fill(message.payload)
+        return keys

@@ -130,11 +130,11 @@ class FHEServer:
             If its client's evaluation keys are not here.
         """
         message = self._served.read_ciphertext(ciphertext)
-        value = self._served.frames["ciphertext"].fill(message.payload)
+        ciphertexts = self._served.frames["ciphertext"].fill(message.payload)
         keys = self._keys(message.key)
         with self._run_lock:
-            result = self._runtime.run(value, keys)
-        payload = self._served.frames["result"].strip(result)
+            results = self._runtime.run(ciphertexts, keys)
+        payload = self._served.frames["result"].strip(results)
         return Message(
             Kind.RESULT, message.scope, message.key, payload, answers=message.digest
         ).to_bytes()

@@ -5,6 +5,7 @@ No other file imports an FHE library. :func:`load_engine` finds the one that is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any, Protocol
@@ -31,33 +32,37 @@ class Engine(Protocol):
 
 
 class EngineCircuit(Protocol):
-    """What every engine's circuit can do, with a batch of rows at a time."""
+    """What every engine's circuit can do, with a batch of rows at a time.
+
+    It computes the program's unsigned form. Ciphertexts come one for each input, results one for
+    each output.
+    """
 
     engine: str
 
     def generate_keys(self) -> None:
         """Make fresh secret and evaluation keys."""
 
-    def encrypt(self, codes: IntArray) -> Any:
-        """Encrypt codes of shape (batch_size, n_codes)."""
+    def encrypt(self, inputs: Sequence[IntArray]) -> Sequence[Any]:
+        """Encrypt the codes of each input, of shape (batch_size, n_integers)."""
 
-    def run(self, ciphertext: Any) -> Any:
-        """Evaluate the network on a ciphertext with the evaluation keys."""
+    def run(self, ciphertexts: Sequence[Any]) -> Sequence[Any]:
+        """Evaluate the program on ciphertexts, with the evaluation keys."""
 
-    def decrypt(self, ciphertext: Any) -> IntArray:
-        """Decrypt to the accumulators, of shape (batch_size, n_outputs)."""
+    def decrypt(self, results: Sequence[Any]) -> IntArray:
+        """Decrypt to the outputs' sums, which start at 0, of shape (batch_size, n_sums)."""
 
-    def simulate(self, codes: IntArray) -> IntArray:
+    def simulate(self, inputs: Sequence[IntArray]) -> IntArray:
         """Run the circuit's noise model on clear codes."""
 
     def evaluation_keys(self) -> bytes:
         """Serialize the evaluation keys, which hold no secret."""
 
-    def serialize(self, ciphertext: Any) -> bytes:
-        """Serialize a ciphertext."""
+    def serialize(self, ciphertexts: Sequence[Any]) -> list[bytes]:
+        """Serialize ciphertexts."""
 
-    def deserialize(self, result: bytes) -> Any:
-        """Read an encrypted result."""
+    def deserialize(self, results: Sequence[bytes]) -> Sequence[Any]:
+        """Read encrypted results."""
 
     def files(self) -> dict[str, bytes]:
         """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""

@@ -5,9 +5,12 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 import weakref
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,8 @@ from cipherlearn.engines import compilation_error
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._nodes import Lookup, Sum
+from cipherlearn.program._passes import components, unrounded, unsigned
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
@@ -62,6 +67,37 @@ def compile_program(program: IntegerProgram, options: CompileOptions) -> Concret
     if not hasattr(tag_context, "stack"):
         # Concrete initializes this thread-local in the importing thread only.
         tag_context.stack = []
+    # Parts with no value in common get widths of their own.
+    parts = [_compile_part(*part, options) for part in components(_form(program))]
+    return ConcreteNumpyCircuit(parts, options.batch_size * program.n_bootstraps)
+
+
+def _form(program: IntegerProgram) -> IntegerProgram:
+    return unsigned(unrounded(program))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A circuit, and which inputs and outputs of the program are its own."""
+
+    circuit: cnp.Circuit
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    output_sizes: tuple[int, ...]
+
+    def split(self, sums: Any) -> dict[int, IntArray]:
+        """Give the sums of each output."""
+        ends = np.cumsum(self.output_sizes)[:-1]
+        parts = np.split(np.asarray(sums, dtype=np.int64), ends, axis=1)
+        return dict(zip(self.outputs, parts, strict=True))
+
+
+def _compile_part(
+    program: IntegerProgram,
+    inputs: tuple[int, ...],
+    outputs: tuple[int, ...],
+    options: CompileOptions,
+) -> _Part:
     n_bits = _common_width(program)
     configuration = cnp.Configuration(
         **options.error_probability,
@@ -70,68 +106,81 @@ def compile_program(program: IntegerProgram, options: CompileOptions) -> Concret
         # The default writes the model's weights into the working directory.
         dump_artifacts_on_unexpected_failures=False,
     )
-    compiler = cnp.Compiler(_evaluator(program, n_bits), {"codes": "encrypted"})
-    sample = np.zeros((options.batch_size, program.n_codes), dtype=np.int64)
+    evaluate = _evaluator(program, n_bits)
+    encrypted = dict.fromkeys(inspect.signature(evaluate).parameters, "encrypted")
+    sample = tuple(
+        np.zeros((options.batch_size, len(columns)), dtype=np.int64) for columns in program.inputs
+    )
     try:
         with compilation():
-            circuit = compiler.compile([sample], configuration)
+            circuit = cnp.Compiler(evaluate, encrypted).compile([sample], configuration)
             _declare_widths(circuit.graph, n_bits)
             circuit.enable_fhe()
     except RuntimeError as error:
         raise compilation_error(program, options, error) from error
-    compiled = ConcreteNumpyCircuit(
-        circuit, program.layers[-1].low, options.batch_size * program.n_bootstraps
-    )
     _check_widths(circuit.mlir, n_bits)
-    return compiled
+    sizes = tuple(len(layer.weights) for layer in program.output_layers)
+    return _Part(circuit, inputs, outputs, sizes)
 
 
 def table_bits(program: IntegerProgram) -> tuple[int, ...]:
     """Bits that the tables of each hidden layer see: those of the widest tensor."""
-    return (_common_width(program),) * (len(program.layers) - 1)
+    parts = [part for part, _, _ in components(_form(program))]
+    return tuple(_common_width(part) for part in parts for _ in part.hidden_layers)
 
 
 class ConcreteNumpyCircuit:
-    """A compiled circuit and, once generated, its keys."""
+    """Compiled circuits and, once generated, their keys."""
 
     engine = "concrete-numpy"
 
-    def __init__(self, circuit: cnp.Circuit, output_low: IntArray, n_bootstraps: int) -> None:
-        self._circuit = circuit
-        self._output_low = output_low
+    def __init__(self, parts: Sequence[_Part], n_bootstraps: int) -> None:
+        self._parts = parts
         self._n_bootstraps = n_bootstraps
-        # Its folder would otherwise be removed with a warning.
-        weakref.finalize(self, circuit.cleanup)
+        for part in parts:
+            # Its folder would otherwise be removed with a warning.
+            weakref.finalize(self, part.circuit.cleanup)
 
     def generate_keys(self) -> None:
         """Make fresh secret and evaluation keys."""
-        self._circuit.keygen(force=True)
+        for part in self._parts:
+            part.circuit.keygen(force=True)
 
-    def encrypt(self, codes: IntArray) -> Any:
-        """Encrypt codes of shape (batch_size, n_codes)."""
-        return self._circuit.encrypt(codes)
+    def encrypt(self, inputs: Sequence[IntArray]) -> list[Any]:
+        """Encrypt the codes of each input, of shape (batch_size, n_integers)."""
+        return [part.circuit.encrypt(*(inputs[i] for i in part.inputs)) for part in self._parts]
 
-    def run(self, ciphertext: Any) -> Any:
-        """Evaluate the network on a ciphertext."""
-        return self._circuit.run(ciphertext)
+    def run(self, ciphertexts: Sequence[Any]) -> list[Any]:
+        """Evaluate each circuit on its ciphertexts."""
+        return [p.circuit.run(c) for p, c in zip(self._parts, ciphertexts, strict=True)]
 
-    def decrypt(self, ciphertext: Any) -> IntArray:
-        """Decrypt to the accumulators."""
-        return np.asarray(self._circuit.decrypt(ciphertext), dtype=np.int64) + self._output_low
+    def decrypt(self, results: Sequence[Any]) -> IntArray:
+        """Decrypt to the outputs' sums, which start at 0, side by side."""
+        return self._side_by_side(
+            p.circuit.decrypt(r) for p, r in zip(self._parts, results, strict=True)
+        )
 
-    def simulate(self, codes: IntArray) -> IntArray:
-        """Run the circuit's noise model on clear codes."""
-        return np.asarray(self._circuit.simulate(codes), dtype=np.int64) + self._output_low
+    def simulate(self, inputs: Sequence[IntArray]) -> IntArray:
+        """Run the circuits' noise model on clear codes."""
+        return self._side_by_side(
+            part.circuit.simulate(*(inputs[i] for i in part.inputs)) for part in self._parts
+        )
+
+    def _side_by_side(self, values: Iterable[Any]) -> IntArray:
+        sums: dict[int, IntArray] = {}
+        for part, value in zip(self._parts, values, strict=True):
+            sums.update(part.split(value))
+        return np.concatenate([sums[i] for i in range(len(sums))], axis=1)
 
     def evaluation_keys(self) -> bytes:
         """Serialize the evaluation keys, which hold no secret."""
-        return self._circuit.client.evaluation_keys.serialize()
+        return b"".join(p.circuit.client.evaluation_keys.serialize() for p in self._parts)
 
-    def serialize(self, ciphertext: Any) -> bytes:
-        """Serialize a ciphertext."""
-        return ciphertext.serialize()
+    def serialize(self, ciphertexts: Sequence[Any]) -> list[bytes]:
+        """Serialize ciphertexts."""
+        return [ciphertext.serialize() for ciphertext in ciphertexts]
 
-    def deserialize(self, result: bytes) -> Any:
+    def deserialize(self, results: Sequence[bytes]) -> Sequence[Any]:
         """Raise UnsupportedByEngineError: nothing comes back from elsewhere with this engine."""
         raise UnsupportedByEngineError(_ONLY_HERE)
 
@@ -147,43 +196,61 @@ class ConcreteNumpyCircuit:
     @property
     def key_bytes(self) -> int:
         """Bytes of the evaluation keys in memory, known before there are any."""
-        return self._circuit.size_of_bootstrap_keys + self._circuit.size_of_keyswitch_keys
+        return sum(
+            part.circuit.size_of_bootstrap_keys + part.circuit.size_of_keyswitch_keys
+            for part in self._parts
+        )
 
     @property
     def p_error(self) -> float:
         """Error probability of one bootstrap."""
-        return float(self._circuit.p_error)
+        return max(float(part.circuit.p_error) for part in self._parts)
 
 
-def _evaluator(program: IntegerProgram, n_bits: int):
-    """Write the program's layers in the compiler's tracing language."""
-    *hidden, last = program.layers
-    tables = [_lookup_table(layer, n_bits) for layer in hidden]
+def _evaluator(program: IntegerProgram, n_bits: int) -> Callable[..., Any]:
+    """Write an unsigned program's nodes in the compiler's tracing language."""
+    tables = {
+        node.reads: _lookup_table(program.layer_of(node.reads), n_bits) for node in program.lookups
+    }
 
-    def evaluate(codes):
-        for layer, table in zip(hidden, tables, strict=True):
-            codes = table[codes @ layer.weights.T - layer.low]
-        return codes @ last.weights.T - last.low
+    def evaluate(**inputs: Any) -> Any:
+        values = list(inputs.values())
+        for node in program.nodes:
+            if isinstance(node, Lookup):
+                values.append(tables[node.reads][values[node.reads]])
+                continue
+            assert node.constant is not None
+            widths = [values[v].shape[1] for v in node.reads]
+            parts = np.split(node.weights, np.cumsum(widths)[:-1], axis=1)
+            read = (values[v] @ part.T for v, part in zip(node.reads, parts, strict=True))
+            first, *others = read
+            values.append(sum(others, first) - -node.constant)
+        outputs = tuple(values[v] for v in program.outputs)
+        # A circuit of this compiler has one output.
+        return np.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
 
+    # The compiler asks for the names of the arguments, and calls by name.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = [inspect.Parameter(f"input_{i}", kind) for i in range(len(program.inputs))]
+    evaluate.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
     return evaluate
 
 
 def _lookup_table(layer: IntegerLayer, n_bits: int) -> cnp.LookupTable:
     """One table per neuron, of an entry for every integer of ``n_bits``."""
-    assert layer.tables is not None
     # No input leads past the last reachable entry, only a simulated error.
-    reached = np.minimum(np.arange(2**n_bits), (layer.high - layer.low)[:, None])
-    rows = np.take_along_axis(layer.tables, reached, axis=1)
+    rows = layer.cell_tables
+    rows = np.pad(rows, ((0, 0), (0, 2**n_bits - rows.shape[1])), mode="edge")
     return cnp.LookupTable(np.array([cnp.LookupTable(row.tolist()) for row in rows]))
 
 
 def _common_width(program: IntegerProgram) -> int:
     """Bits that hold every tensor, for every possible input."""
-    widths = [_n_bits(int(program.quantizer.largest.max()))]
-    for layer in program.layers:
-        widths += [layer.n_accum_bits, _constant_width(layer.weights), _constant_width(layer.low)]
-        if layer.tables is not None:
-            widths.append(_n_bits(max(r.high for r in layer.table_ranges)))
+    widths = [_n_bits(int(high.max())) for _, high in program.ranges]
+    for node in program.nodes:
+        if isinstance(node, Sum):
+            assert node.constant is not None
+            widths += [_constant_width(node.weights), _constant_width(-node.constant)]
     return max(widths)
 
 

@@ -156,13 +156,12 @@ def _stages(network: FittedNetwork, circuit: Circuit | None) -> list[Stage]:
         Stage("client", "Quantize", f"{count(program.n_features, 'feature')} → {codes}"),
         Stage("client", "Encrypt", count(program.n_codes, "integer")),
     ]
-    *hidden, (output, last, n_outputs) = zip(
-        program.layer_names, program.layers, network.module_.n_neurons, strict=True
-    )
-    for name, layer, n_trained in hidden:
-        stages += _hidden_stages(name.capitalize(), layer, n_trained, _rounding(circuit))
-    stages.append(_sums(output.capitalize(), last, n_outputs))
-    stages.append(Stage("client", "Decrypt", count(program.n_outputs, "integer")))
+    layers = zip(program.layer_names, program.layers, network.module_.n_neurons, strict=True)
+    for name, layer, n_trained in layers:
+        stages.append(_sums(name.capitalize(), layer, n_trained))
+        if layer.tables is not None:
+            stages += _lookup_stages(name.capitalize(), layer, _rounding(circuit))
+    stages.append(Stage("client", "Decrypt", count(program.n_sums, "integer")))
     if hasattr(network, "classes_"):
         decide = f"scale, softmax or argmax of {program.n_outputs} classes"
         stages.append(Stage("client", "Decide", decide))
@@ -176,10 +175,8 @@ def _rounding(circuit: Circuit | None) -> str:
     return "exact" if circuit is None else circuit.rounding
 
 
-def _hidden_stages(name: str, layer: IntegerLayer, n_trained: int, rounding: str) -> list[Stage]:
-    assert layer.tables is not None
-    n_neurons = len(layer.weights)
-    stages = [_sums(name, layer, n_trained)]
+def _lookup_stages(name: str, layer: IntegerLayer, rounding: str) -> list[Stage]:
+    n_neurons, stages = len(layer.weights), []
     if layer.lsbs_to_remove:
         # Exact rounding takes away a bit at a time, with a bootstrap of 1 bit for each.
         extra = layer.n_rounding_bootstraps if rounding == "exact" else 0
@@ -190,10 +187,9 @@ def _hidden_stages(name: str, layer: IntegerLayer, n_trained: int, rounding: str
         )
         details = f"{layer.n_accum_bits} → {layer.n_table_bits} bits, {how}"
         stages.append(Stage("server", f"{name}: rounding", details, extra))
-    highest = max(r.high for r in layer.table_ranges)
     details = (
         f"{count(n_neurons, 'bootstrap')} of {count(layer.n_table_bits, 'bit')} → "
-        f"{count(n_neurons, 'code')} of {count(max(1, highest.bit_length()), 'bit')}"
+        f"{count(n_neurons, 'code')} of {count(layer.output_bits, 'bit')}"
     )
     stages.append(Stage("server", f"{name}: table lookups", details, n_neurons))
     return stages

@@ -107,11 +107,8 @@ class IntegerLevelsDisplay:
         if X is not None:
             codes = program.quantize(network_inputs(estimator, X))
             code_levels = np.arange(network.module_.encoder.max_code + 1)
-            counts = []
-            for layer in program.layers:
-                counts.append(_counts(codes, code_levels))
-                codes = layer(codes)
-            code_counts = np.stack(counts)
+            read = (inputs for _, inputs, _ in program.trace(codes.T))
+            code_counts = np.stack([_counts(inputs, code_levels) for inputs in read])
         display = cls(
             layer_names=program.layer_names,
             weight_levels=weight_levels,

@@ -173,8 +173,10 @@ def make_report(
     if X is not None:
         observed = [max(1, width.bit_length()) for width in observed_widths(program, X)]
     layers = []
+    of_lookups = iter(zip(cost.table_bits, cost.layer_seconds, strict=True))
     for i, layer in enumerate(program.layers):
         is_hidden = layer.tables is not None
+        table_bits, seconds = next(of_lookups) if is_hidden else (None, 0.0)
         layers.append(
             LayerReport(
                 name=program.layer_names[i],
@@ -185,9 +187,9 @@ def make_report(
                 allowed_bits=accum_bits[i],
                 proven_bits=layer.n_accum_bits,
                 observed_bits=observed[i],
-                table_bits=cost.table_bits[i] if is_hidden else None,
+                table_bits=table_bits,
                 n_bootstraps=len(layer.weights) if is_hidden else 0,
-                latency_share=cost.layer_seconds[i] / cost.seconds if is_hidden else 0.0,
+                latency_share=seconds / cost.seconds,
             )
         )
     return Report(tuple(layers), cost, flip_rate, scores)
@@ -199,9 +201,8 @@ def observed_widths(program: IntegerProgram, X: FloatArray) -> list[int]:
     lowest = [np.full(len(layer.weights), np.inf) for layer in program.layers]
     highest = [-low for low in lowest]
     for _, codes in program.quantizer.blocks(X):
-        for layer, low, high in zip(program.layers, lowest, highest, strict=True):
-            sums = layer.weights @ codes
+        traced = zip(program.trace(codes), lowest, highest, strict=True)
+        for (_, _, sums), low, high in traced:
             np.minimum(low, sums.min(axis=1), out=low)
             np.maximum(high, sums.max(axis=1), out=high)
-            codes = layer.apply(codes)
     return [int((high - low).max()) for low, high in zip(lowest, highest, strict=True)]

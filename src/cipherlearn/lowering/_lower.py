@@ -80,7 +80,7 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
 
     last = module.linears[-1]
     scaler = OutputScaler(gain=last.log_gain.exp().numpy(), bias=last.bias.numpy())
-    return simplify(IntegerProgram(quantizer, tuple(layers), scaler))
+    return simplify(IntegerProgram.chain(quantizer, layers, scaler))
 
 
 def _tabulate(module: SparseQuantNeuralNetImpl, i: int, layer: IntegerLayer) -> np.ndarray:

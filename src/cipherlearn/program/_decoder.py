@@ -18,23 +18,35 @@ _TOO_LARGE_TERM = 2**62
 
 @dataclass(frozen=True, eq=False)
 class OutputScaler(Immutable):
-    """Affine map from the last accumulators to real outputs, on the client.
+    """Affine map from decrypted accumulators to real outputs, on the client.
 
-    Computed in float32, as the torch module computes it.
+    A program may have several outputs, as many accumulators each as there are real outputs. They
+    are scaled and added up. Computed in float32, as the torch module computes it.
 
     Parameters
     ----------
-    gain, bias : ndarray of shape (n_outputs,), float32
-        ``output = (accumulator + offset) * gain + bias``.
-    offset : ndarray of shape (n_outputs,), int64, or None
-        What neurons that always give the same code would have added. None is 0.
+    gain : ndarray of shape (n_sums,), float32
+        Unit of each accumulator, for all outputs side by side.
+    bias : ndarray of shape (n_outputs,), float32
+        ``output = sum((accumulator + offset) * gain) + bias``, of one accumulator of each output.
+    offset : ndarray of shape (n_sums,), int64, or None
+        Added to each accumulator. None is 0.
 
     Raises
     ------
     ValueError
-        If an offset, or an accumulator that is scaled, has a magnitude of 2**62 or more.
+        If an offset, or an accumulator that is scaled, has a magnitude of 2**62 or more, or there
+        is not one bias for every real output.
     OverflowError
         If an output is beyond float32.
+
+    Examples
+    --------
+    >>> from cipherlearn.program._decoder import OutputScaler
+    >>> OutputScaler([0.5], [1.0])([[3], [4]]).tolist()
+    [[2.5], [3.0]]
+    >>> OutputScaler([0.5, 10.0], [1.0])([[3, 1], [4, 2]]).tolist()  # of two outputs
+    [[12.5], [23.0]]
     """
 
     gain: NDArray[np.float32]
@@ -50,8 +62,12 @@ class OutputScaler(Immutable):
         assert self.offset is not None
         if not (np.isfinite(self.gain).all() and np.isfinite(self.bias).all()):
             raise ValueError("Output gains and biases must be finite.")
-        if not self.gain.shape == self.bias.shape == self.offset.shape:
-            raise ValueError("The output scaler needs one bias and one offset per gain.")
+        n_sums, n_outputs = len(self.gain), len(self.bias)
+        if len(self.offset) != n_sums or not n_outputs or not n_sums or n_sums % n_outputs:
+            raise ValueError(
+                "The output scaler needs one offset per gain, and one bias for each gain of an "
+                f"output. Got {n_sums} gains, {len(self.offset)} offsets and {n_outputs} biases."
+            )
         _check_terms("Offsets", self.offset)
 
     def __call__(self, accumulators: IntArray) -> NDArray[np.float32]:
@@ -61,7 +77,9 @@ class OutputScaler(Immutable):
         sums = accumulators.astype(np.int64, copy=False) + self.offset
         try:
             with np.errstate(over="raise"):
-                return sums.astype(np.float32) * self.gain + self.bias
+                scaled = sums.astype(np.float32) * self.gain
+                first, *others = np.split(scaled, len(self.gain) // len(self.bias), axis=1)
+                return sum(others, first) + self.bias
         except FloatingPointError as error:
             raise OverflowError(
                 f"Outputs must fit float32. Sums of {sums.min()} to {sums.max()} with gains of up "

@@ -9,25 +9,26 @@ from __future__ import annotations
 import json
 import os
 import zipfile
+from collections.abc import Callable
 from typing import IO, Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ProgramFormatError
 from cipherlearn._members import array_bytes, array_from, read_members, refusing_damage
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
-from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._former_files import build_chain
+from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
 
 FORMAT_NAME = "cipherlearn-program"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
-# Thresholds of the rule of version 1, at most, for all codes together.
-_MAX_THRESHOLDS = 1 << 24
+# Of each kind of node.
+_ARRAYS: dict[type, tuple[str, ...]] = {Sum: ("weights", "constant"), Lookup: ("tables", "low")}
 
 File = str | os.PathLike[str] | IO[bytes]
 
@@ -56,8 +57,9 @@ def save_program(program: IntegerProgram, file: File) -> None:
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
         "n_features": program.n_features,
-        "n_layers": len(program.layers),
-        "lsbs_to_remove": [layer.lsbs_to_remove for layer in program.layers],
+        "n_inputs": len(program.inputs),
+        "nodes": [_describe(node) for node in program.nodes],
+        "outputs": list(program.outputs),
     }
     arrays: dict[str, Any] = {
         "input_feature": program.quantizer.feature,
@@ -66,12 +68,11 @@ def save_program(program: IntegerProgram, file: File) -> None:
         "output_bias": program.scaler.bias,
         "output_offset": program.scaler.offset,
     }
-    for i, layer in enumerate(program.layers):
-        arrays[f"layer_{i}_weights"] = layer.weights
-        arrays[f"layer_{i}_input_low"] = layer.input_low
-        arrays[f"layer_{i}_input_high"] = layer.input_high
-        if layer.tables is not None:
-            arrays[f"layer_{i}_tables"] = layer.tables
+    for i, columns in enumerate(program.inputs):
+        arrays[f"input_{i}_codes"] = columns
+    for i, node in enumerate(program.nodes):
+        for name in _ARRAYS[type(node)]:
+            arrays[f"node_{i}_{name}"] = getattr(node, name)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("program.json", json.dumps(header, indent=2))
         for name, array in arrays.items():
@@ -122,69 +123,32 @@ def _check_header(header: Any) -> None:
         )
 
 
+def _describe(node: Sum | Lookup) -> dict[str, Any]:
+    if isinstance(node, Sum):
+        return {"kind": "sum", "reads": list(node.reads)}
+    return {"kind": "lookup", "reads": node.reads, "lsbs_to_remove": node.lsbs_to_remove}
+
+
 def _build(header: dict[str, Any], members: dict[str, bytes]) -> IntegerProgram:
     def array(name: str) -> NDArray:
         return array_from(members[f"{name}.npy"])
 
-    n_layers = int(header["n_layers"])
-    lsbs_to_remove = header["lsbs_to_remove"] if header["version"] >= 3 else [0] * n_layers
-    layers = [
-        IntegerLayer(
-            weights=array(f"layer_{i}_weights"),
-            input_low=array(f"layer_{i}_input_low"),
-            input_high=array(f"layer_{i}_input_high"),
-            tables=array(f"layer_{i}_tables") if i < n_layers - 1 else None,
-            lsbs_to_remove=int(lsbs_to_remove[i]),
-        )
-        for i in range(n_layers)
-    ]
-    if header["version"] == 1:
-        quantizer = _affine_quantizer(
-            array("input_offset"), array("input_step"), int(header["input_bits"])
-        )
-        offset = None
-    else:
-        offset = array("output_offset")
-        quantizer = InputQuantizer(
-            int(header["n_features"]), array("input_feature"), array("input_thresholds")
-        )
+    if header["version"] < 4:
+        return build_chain(header, array)
     return IntegerProgram(
-        quantizer=quantizer,
-        layers=tuple(layers),
-        scaler=OutputScaler(array("output_gain"), array("output_bias"), offset),
+        InputQuantizer(
+            int(header["n_features"]), array("input_feature"), array("input_thresholds")
+        ),
+        tuple(array(f"input_{i}_codes") for i in range(header["n_inputs"])),
+        tuple(_node(i, node, array) for i, node in enumerate(header["nodes"])),
+        tuple(header["outputs"]),
+        OutputScaler(array("output_gain"), array("output_bias"), array("output_offset")),
     )
 
 
-def _affine_quantizer(offset: NDArray, step: NDArray, n_bits: int) -> InputQuantizer:
-    """Give the rule of version 1, ``rint(clip((x - offset) / step))``, as thresholds.
-
-    A threshold is the smallest float that the rule, which never decreases, maps to its code.
-    """
-    if not 1 <= n_bits <= 16 or len(offset) << n_bits > _MAX_THRESHOLDS:
-        raise ValueError("An affine rule has 1 to 16 bits, and not more codes than a row has")
-    if not (step > 0).all() or not np.isfinite([offset, step]).all():
-        raise ValueError("An affine rule needs finite offsets and positive steps")
-    codes = np.arange(1, 2**n_bits)
-    largest = float(np.finfo(np.float64).max)
-    # Floats are ordered as the integers of their bits are, so 64 halvings find any of them.
-    low = np.full((len(offset), len(codes)), _ordered(-largest))
-    high = np.full_like(low, _ordered(largest))
-    for _ in range(64):
-        middle = low // 2 + high // 2 + (low % 2 + high % 2) // 2
-        with np.errstate(over="ignore"):
-            units = (_float_at(middle) - offset[:, None]) / step[:, None]
-        reached = np.rint(units) >= codes
-        high = np.where(reached, middle, high)
-        low = np.where(reached, low, middle)
-    thresholds = _float_at(high)
-    return InputQuantizer(len(offset), np.arange(len(offset)), thresholds)
-
-
-def _ordered(x: float) -> int:
-    bits = int(np.float64(abs(x)).view(np.int64))
-    return bits if x >= 0 else -bits
-
-
-def _float_at(ordered: NDArray) -> NDArray:
-    magnitude = np.abs(ordered).view(np.float64)
-    return np.where(ordered >= 0, magnitude, -magnitude)
+def _node(i: int, node: dict[str, Any], array: Callable[[str], NDArray]) -> Sum | Lookup:
+    kind = {"sum": Sum, "lookup": Lookup}[node["kind"]]
+    arrays = {name: array(f"node_{i}_{name}") for name in _ARRAYS[kind]}
+    if kind is Sum:
+        return Sum(tuple(node["reads"]), **arrays)
+    return Lookup(node["reads"], lsbs_to_remove=int(node["lsbs_to_remove"]), **arrays)

@@ -1,4 +1,4 @@
-"""Integer codes to integer codes: what a server computes, one layer at a time."""
+"""A sum with the ranges that are proven for it, and its lookup: a layer, as people see it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ _MAX_STEPS = 8
 
 @dataclass(frozen=True, eq=False)
 class IntegerLayer(Immutable):
-    """Integer matrix product, followed by one lookup table per neuron.
+    """A sum over inputs of proven ranges, and the lookup table of each neuron if it has one.
+
+    Programs are made of nodes; these are what they say of each sum, and compute with.
 
     Parameters
     ----------
@@ -31,10 +33,12 @@ class IntegerLayer(Immutable):
         Proven range of every input code.
     tables : ndarray of shape (n_neurons, table_size), int64, or None
         ``tables[j, a - low[j]]`` is the code of neuron ``j`` at accumulator ``a``.
-        None for the last layer, whose accumulators are the result.
+        None if no lookup follows.
     lsbs_to_remove : int, default=0
         Least significant bits that tables do not see: accumulators with the same
         :meth:`cell` share an entry.
+    constant : ndarray of shape (n_neurons,), int64, or None
+        Added to every accumulator. None is 0.
     """
 
     weights: IntArray
@@ -42,11 +46,15 @@ class IntegerLayer(Immutable):
     input_high: IntArray
     tables: IntArray | None = None
     lsbs_to_remove: int = 0
+    constant: IntArray | None = None
 
     def __post_init__(self) -> None:
         freeze(self, "weights", np.int64, 2)
         freeze(self, "input_low", np.int64, 1)
         freeze(self, "input_high", np.int64, 1)
+        if self.constant is None:
+            object.__setattr__(self, "constant", np.zeros(len(self.weights), dtype=np.int64))
+        freeze(self, "constant", np.int64, 1)
         if not self.input_low.shape == self.input_high.shape == (self.weights.shape[1],):
             raise ValueError("A layer needs one input range per column of its weights.")
         if (self.input_low > self.input_high).any():
@@ -82,6 +90,18 @@ class IntegerLayer(Immutable):
                     "make equal."
                 )
 
+    def check_inputs(self, low: IntArray, high: IntArray) -> None:
+        """Raise ValueError unless the ranges of the inputs hold these, which are proven."""
+        for assumed_low, assumed_high, proven_low, proven_high in zip(
+            self.input_low.tolist(), self.input_high.tolist(), low.tolist(), high.tolist(),
+            strict=True,
+        ):  # fmt: skip
+            if proven_low < assumed_low or proven_high > assumed_high:
+                raise ValueError(
+                    f"A layer assumes inputs in [{assumed_low}, {assumed_high}] but may receive "
+                    f"[{proven_low}, {proven_high}]."
+                )
+
     def cell(self, accumulators: IntArray) -> IntArray:
         """Round accumulators to multiples of ``2**lsbs_to_remove``, in that unit."""
         half = (1 << self.lsbs_to_remove) >> 1
@@ -107,7 +127,9 @@ class IntegerLayer(Immutable):
         largest = np.maximum(
             np.abs(self.input_low.astype(float)), np.abs(self.input_high.astype(float))
         )
-        return float((np.abs(self.weights.astype(float)) @ largest).max())
+        assert self.constant is not None
+        constant = np.abs(self.constant.astype(float))
+        return float((np.abs(self.weights.astype(float)) @ largest + constant).max())
 
     @cached_property
     def low(self) -> IntArray:
@@ -122,6 +144,8 @@ class IntegerLayer(Immutable):
     def _extreme_sum(self, for_positive: IntArray, for_negative: IntArray) -> IntArray:
         extreme = np.maximum(self.weights, 0) @ for_positive
         extreme += np.minimum(self.weights, 0) @ for_negative
+        assert self.constant is not None
+        extreme += self.constant
         extreme.setflags(write=False)
         return extreme
 
@@ -137,6 +161,23 @@ class IntegerLayer(Immutable):
     def n_accum_bits(self) -> int:
         """Bits that hold every accumulator of the layer."""
         return max(r.n_bits for r in self.accumulators)
+
+    @property
+    def cell_tables(self) -> IntArray:
+        """Entry of each neuron (row) for every rounded accumulator, from the smallest on.
+
+        There are ``2**n_table_bits``. Those that no input reaches repeat the last one that is.
+        """
+        assert self.tables is not None
+        cells = self.cell(self.low)[:, None] + np.arange(2**self.n_table_bits)
+        # The first and last multiples may lie just beyond reach.
+        reached = (cells << self.lsbs_to_remove).clip(self.low[:, None], self.high[:, None])
+        return np.take_along_axis(self.tables, reached - self.low[:, None], axis=1)
+
+    @property
+    def output_bits(self) -> int:
+        """Bits that hold every code that the tables give."""
+        return max(1, *(r.high.bit_length() for r in self.table_ranges))
 
     @property
     def table_ranges(self) -> list[IntegerRange]:
@@ -158,26 +199,33 @@ class IntegerLayer(Immutable):
         )
 
     def __call__(self, codes: IntArray) -> IntArray:
-        return self.apply(np.asarray(codes).T).astype(np.int64).T
+        sums = self.sums(np.asarray(codes).T)
+        return (sums if self.tables is None else self.look_up(sums)).astype(np.int64).T
 
-    def apply(self, codes: IntArray) -> IntArray:
-        """Compute on transposed codes, with a row per input."""
-        accumulators: IntArray = self._sparse_weights @ codes.astype(self.sum_dtype, copy=False)
-        if self.tables is None:
-            return accumulators
+    def sums(self, codes: IntArray) -> IntArray:
+        """Compute accumulators of transposed codes, with a row per input."""
+        sums: IntArray = self._sparse_weights @ codes.astype(self.sum_dtype, copy=False)
+        assert self.constant is not None
+        if self.constant.any():
+            sums += self.constant[:, None].astype(self.sum_dtype)
+        return sums
+
+    def look_up(self, sums: IntArray) -> IntArray:
+        """Compute codes of accumulators, both with a row per neuron."""
+        assert self.tables is not None
         if self._steps is None:
-            index = accumulators.astype(np.intp)
+            index = sums.astype(np.intp)
             index += (np.arange(len(self.weights)) * self.tables.shape[1] - self.low)[:, None]
             return self.tables.ravel().take(index)
         first, rises, falls = self._steps
-        outputs = first + count_reached(accumulators, rises)
-        outputs -= count_reached(accumulators, falls)
+        outputs = first + count_reached(sums, rises)
+        outputs -= count_reached(sums, falls)
         return outputs
 
     @cached_property
     def sum_dtype(self) -> np.dtype:
-        """Narrowest integers that hold every partial sum of the layer, and the next."""
-        return np.min_scalar_type(-int(self._reach()) - 1)
+        """Narrowest integers that hold every partial sum of the layer, and the one beyond."""
+        return np.min_scalar_type(-int(self._reach()) - 2)
 
     @cached_property
     def _sparse_weights(self) -> csr_array:

@@ -1,17 +1,18 @@
-"""Passes over a program that keep its function: one program in, a smaller one out."""
+"""Passes over a program: one program in, one of the same function out."""
 
 from __future__ import annotations
 
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
-from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._program import IntegerProgram
 
-__all__ = ["simplify"]
+__all__ = ["components", "simplify", "unrounded", "unsigned"]
 
 
 def simplify(program: IntegerProgram) -> IntegerProgram:
@@ -39,43 +40,168 @@ def simplify(program: IntegerProgram) -> IntegerProgram:
     >>> simplify(clf.program_).n_bootstraps == clf.program_.n_bootstraps  # fit did it
     True
     """
-    layers, scaler = list(program.layers), program.scaler
-    for i in reversed(range(len(layers) - 1)):
-        layer, reader = layers[i], layers[i + 1]
-        codes = np.array([(r.low, r.high) for r in layer.table_ranges])
-        # The reader must know of it too, or its smallest sum would not move along.
-        constant = (codes[:, 0] == codes[:, 1]) & (reader.input_low == reader.input_high)
-        if reader.lsbs_to_remove:
-            # Without it the sums would move, but the multiples that they are rounded to would not.
-            constant &= codes[:, 0] == 0
-        kept = _at_least_one(reader.weights.any(axis=0) & ~constant)
-        if reader.tables is None:
-            # A table is read relative to the smallest sum, which moves along. An output is not.
-            moved = reader.weights[:, ~kept] @ codes[~kept, 0]
-            scaler = OutputScaler(scaler.gain, scaler.bias, scaler.offset + moved)
-        assert layer.tables is not None
-        layers[i] = dataclasses.replace(
-            layer, weights=layer.weights[kept], tables=layer.tables[kept]
-        )
-        layers[i + 1] = _without_inputs(reader, kept)
-    kept = _at_least_one(layers[0].weights.any(axis=0))
-    quantizer = program.quantizer
-    layers[0] = _without_inputs(layers[0], kept)
+    kept = _needed(program)
+    inputs = tuple(columns[kept[v]] for v, columns in enumerate(program.inputs))
+    codes = _at_least_one(np.isin(np.arange(program.n_codes), np.concatenate(inputs)))
     quantizer = InputQuantizer(
-        quantizer.n_features, quantizer.feature[kept], quantizer.thresholds[kept]
+        program.n_features, program.quantizer.feature[codes], program.quantizer.thresholds[codes]
     )
-    return IntegerProgram(quantizer, tuple(layers), scaler)
+    renumbered = np.cumsum(codes) - 1
+    nodes: list[Sum | Lookup] = []
+    for value, node in enumerate(program.nodes, len(inputs)):
+        rows = kept[value]
+        if isinstance(node, Lookup):
+            tables, low = node.tables[rows], node.low[rows]
+            nodes.append(dataclasses.replace(node, tables=tables, low=low))
+        else:
+            columns = np.concatenate([kept[v] for v in node.reads])
+            weights = node.weights[rows]
+            # Those that are dropped add what they always are.
+            always = np.concatenate([program.ranges[v][0] for v in node.reads])
+            assert node.constant is not None
+            constant = node.constant[rows] + weights[:, ~columns] @ always[~columns]
+            nodes.append(Sum(node.reads, weights[:, columns], constant))
+    inputs = tuple(renumbered[columns] for columns in inputs)
+    return IntegerProgram(quantizer, inputs, tuple(nodes), program.outputs, program.scaler)
 
 
-def _without_inputs(layer: IntegerLayer, kept: np.ndarray) -> IntegerLayer:
-    return dataclasses.replace(
-        layer,
-        weights=layer.weights[:, kept],
-        input_low=layer.input_low[kept],
-        input_high=layer.input_high[kept],
-    )
+def _needed(program: IntegerProgram) -> list[NDArray]:
+    """Mark the integers of each value that must stay: those that vary and are read."""
+    n_inputs = len(program.inputs)
+    ranges = program.ranges
+    needed = [np.zeros(len(low), dtype=bool) for low, _ in ranges]
+    for value in program.outputs:
+        needed[value][:] = True
+
+    def need(value: int, integers: NDArray) -> None:
+        low, high = ranges[value]
+        needed[value] |= integers & (low != high)
+
+    lookups: dict[int, int] = {}
+    for value in reversed(range(len(ranges))):
+        needed[value] = _at_least_one(needed[value])
+        if value < n_inputs:
+            continue
+        node = program.nodes[value - n_inputs]
+        if isinstance(node, Lookup):
+            need(node.reads, needed[value])
+            lookups[node.reads] = value
+            continue
+        if value in lookups:
+            # It has a table for every neuron, of those that another sum reads too.
+            needed[lookups[value]] = needed[value]
+        read = node.weights[needed[value]].any(axis=0)
+        parts = np.split(read, np.cumsum([len(needed[v]) for v in node.reads])[:-1])
+        for v, part in zip(node.reads, parts, strict=True):
+            need(v, part)
+    return needed
 
 
-def _at_least_one(kept: np.ndarray) -> np.ndarray:
-    """Keep a first element where none is needed: a layer cannot be empty."""
+def _at_least_one(kept: NDArray) -> NDArray:
+    """Keep a first element where none is needed: a value cannot be empty."""
     return kept if kept.any() else np.arange(len(kept)) == 0
+
+
+def unsigned(program: IntegerProgram) -> IntegerProgram:
+    """Move every sum, by its constant, to start at 0: the form that circuits compute.
+
+    Where a lookup removes bits, a sum is moved by a multiple of ``2**lsbs_to_remove``, so that the
+    smallest rounds to 0.
+
+    Parameters
+    ----------
+    program : IntegerProgram
+
+    Returns
+    -------
+    IntegerProgram
+        It gives the same outputs for every row, since its scaler knows how its outputs were moved.
+
+    Examples
+    --------
+    >>> from cipherlearn import NeuralNetClassifier
+    >>> from cipherlearn.program._passes import unsigned
+    >>> clf = NeuralNetClassifier(max_epochs=5).fit([[0.0], [1.0], [2.0]], [0, 0, 1])
+    >>> moved = unsigned(clf.program_)
+    >>> [layer.low.tolist() for layer in moved.output_layers]
+    [[0, 0]]
+    >>> bool((moved([[0.5]]) == clf.program_([[0.5]])).all())
+    True
+    """
+    nodes: list[Sum | Lookup] = []
+    shifts = [np.zeros(len(columns), dtype=np.int64) for columns in program.inputs]
+    layers = iter(program.layers)
+    for node in program.nodes:
+        if isinstance(node, Lookup):
+            nodes.append(dataclasses.replace(node, low=node.low - shifts[node.reads]))
+            shifts.append(np.zeros(node.n_neurons, dtype=np.int64))
+            continue
+        layer = next(layers)
+        shifts.append(layer.cell(layer.low) << layer.lsbs_to_remove)
+        assert node.constant is not None
+        moved = node.weights @ np.concatenate([shifts[v] for v in node.reads])
+        nodes.append(dataclasses.replace(node, constant=node.constant + moved - shifts[-1]))
+    scaler = program.scaler
+    assert scaler.offset is not None
+    offset = scaler.offset + np.concatenate([shifts[v] for v in program.outputs])
+    return dataclasses.replace(
+        program, nodes=tuple(nodes), scaler=dataclasses.replace(scaler, offset=offset)
+    )
+
+
+def components(
+    program: IntegerProgram,
+) -> list[tuple[IntegerProgram, tuple[int, ...], tuple[int, ...]]]:
+    """Split a program into those of its parts that share no value.
+
+    Parameters
+    ----------
+    program : IntegerProgram
+
+    Returns
+    -------
+    list of (IntegerProgram, tuple of int, tuple of int)
+        Each part, which gives its sums as they are, with the positions of its inputs and outputs
+        among those of the program.
+    """
+    n_inputs = len(program.inputs)
+    part = list(range(n_inputs + len(program.nodes)))
+    for value, node in enumerate(program.nodes, n_inputs):
+        for read in (node.reads,) if isinstance(node, Lookup) else node.reads:
+            joined = {part[read], part[value]}
+            part = [min(joined) if p in joined else p for p in part]
+    return [_part(program, [p == number for p in part]) for number in sorted(set(part))]
+
+
+def _part(
+    program: IntegerProgram, is_in: list[bool]
+) -> tuple[IntegerProgram, tuple[int, ...], tuple[int, ...]]:
+    n_inputs = len(program.inputs)
+    number = (np.cumsum(is_in) - 1).tolist()
+    nodes: list[Sum | Lookup] = []
+    for node, is_here in zip(program.nodes, is_in[n_inputs:], strict=True):
+        if is_here and isinstance(node, Lookup):
+            nodes.append(dataclasses.replace(node, reads=number[node.reads]))
+        elif is_here and isinstance(node, Sum):
+            nodes.append(dataclasses.replace(node, reads=tuple(number[v] for v in node.reads)))
+    inputs = tuple(i for i in range(n_inputs) if is_in[i])
+    outputs = tuple(i for i, value in enumerate(program.outputs) if is_in[value])
+    values = [program.outputs[i] for i in outputs]
+    n_sums = sum(len(program.layer_of(value).weights) for value in values)
+    part = IntegerProgram(
+        program.quantizer,
+        tuple(program.inputs[i] for i in inputs),
+        tuple(nodes),
+        tuple(number[value] for value in values),
+        OutputScaler(np.ones(n_sums, np.float32), np.zeros(n_sums, np.float32)),
+    )
+    return part, inputs, outputs
+
+
+def unrounded(program: IntegerProgram) -> IntegerProgram:
+    """Have every table see whole sums. It gives the same codes for each, in more bits."""
+    nodes = (
+        dataclasses.replace(node, lsbs_to_remove=0) if isinstance(node, Lookup) else node
+        for node in program.nodes
+    )
+    return dataclasses.replace(program, nodes=tuple(nodes))

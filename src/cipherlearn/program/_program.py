@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,26 +15,43 @@ from cipherlearn._words import bootstraps, count, of_trained
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import BLOCK_ROWS, InputQuantizer
 from cipherlearn.program._layer import IntegerLayer
-from cipherlearn.program._values import Immutable, IntArray, IntegerRange
+from cipherlearn.program._nodes import Lookup, Sum
+from cipherlearn.program._proof import Proof, prove
+from cipherlearn.program._values import Immutable, IntArray, frozen
 
 __all__ = ["IntegerProgram"]
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerProgram(Immutable):
-    """A network as the encrypted circuit computes it.
+    """A network as the encrypted circuit computes it: a graph of sums and lookups.
+
+    Its values are numbered: the inputs first, then one for each node. When it is made, the range
+    of every sum is proven for every possible input.
 
     Parameters
     ----------
     quantizer : InputQuantizer
         Client side: features to codes.
-    layers : tuple of IntegerLayer
-        Server side. All but the last have tables.
+    inputs : tuple of ndarray of shape (n_integers,), int64
+        The codes that each encrypted input holds, as columns of what the quantizer gives. Each
+        input is encrypted with an encoding of its own.
+    nodes : tuple of Sum and Lookup
+        Server side. Each reads values before it.
+    outputs : tuple of int
+        Numbers of the sums that are decrypted.
     scaler : OutputScaler
-        Client side: accumulators to real outputs.
+        Client side: the outputs' accumulators, side by side, to real outputs.
+
+    Raises
+    ------
+    ValueError
+        If nodes do not fit together, or a sum may leave its table or what integers hold.
 
     Examples
     --------
+    A network reads values as codes, and computes with these:
+
     >>> import numpy as np
     >>> from cipherlearn import NeuralNetClassifier
     >>> X = np.array([[0.0], [1.0], [2.0], [3.0]])
@@ -41,41 +59,121 @@ class IntegerProgram(Immutable):
     >>> codes = clf.program_.quantize(X)
     >>> codes.min(), codes.max()
     (0, 3)
+
+    A skip connection, of a program that computes ``max(a - b, 0) + 2 * a``:
+
+    >>> from cipherlearn import IntegerProgram
+    >>> from cipherlearn.program._decoder import OutputScaler
+    >>> from cipherlearn.program._nodes import Lookup, Sum
+    >>> quantizer = type(clf.program_.quantizer)(2, [0, 1], [[1.0, 2.0, 3.0]] * 2)
+    >>> difference = Sum((0,), [[1, -1]])
+    >>> positive = Lookup(1, [[0, 0, 0, 0, 1, 2, 3]], [-3])
+    >>> both = Sum((2, 0), [[1, 2, 0]])
+    >>> nodes = difference, positive, both
+    >>> program = IntegerProgram(quantizer, ([0, 1],), nodes, (3,), OutputScaler([1.0], [0.0]))
+    >>> program([[3.0, 1.0]])
+    array([[8.]], dtype=float32)
     """
 
     quantizer: InputQuantizer
-    layers: tuple[IntegerLayer, ...]
+    inputs: tuple[IntArray, ...]
+    nodes: tuple[Sum | Lookup, ...]
+    outputs: tuple[int, ...]
     scaler: OutputScaler
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
-        *hidden, last = self.layers
-        if last.tables is not None or any(layer.tables is None for layer in hidden):
-            raise ValueError("Every layer but the last needs tables, and the last has none.")
-        widths = [self.n_codes, *(len(layer.weights) for layer in self.layers)]
-        if [layer.weights.shape[1] for layer in self.layers] != widths[:-1]:
-            raise ValueError("Each layer must take as many inputs as the one before it gives.")
-        if len(self.scaler.gain) != widths[-1]:
-            raise ValueError("The output scaler needs one gain per output.")
-        self._check_ranges()
+        for name in ("inputs", "nodes", "outputs"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        self._freeze_inputs()
+        # Proves the ranges.
+        sums = self._layer_of
+        if not self.outputs or any(type(v) is not int or v not in sums for v in self.outputs):
+            raise ValueError(f"The outputs of a program must be sums. Got {self.outputs!r}.")
+        read = set(self.outputs).union(
+            *((n.reads,) if isinstance(n, Lookup) else n.reads for n in self.nodes)
+        )
+        unread = sorted(set(range(len(self.ranges))) - read)
+        if unread:
+            raise ValueError(f"Every value must be read or be an output. These are not: {unread}.")
+        n_sums = sum(len(sums[value].weights) for value in self.outputs)
+        if len(self.scaler.gain) != n_sums:
+            raise ValueError(
+                "The output scaler needs one gain for each integer of the outputs. "
+                f"Got {len(self.scaler.gain)} for {n_sums}."
+            )
 
-    def _check_ranges(self) -> None:
-        """Check that every range a layer assumes of its inputs is proven by what gives them."""
-        given = [IntegerRange(0, largest) for largest in self.quantizer.largest.tolist()]
-        for layer in self.layers:
-            assumed = zip(layer.input_low.tolist(), layer.input_high.tolist(), strict=True)
-            for (low, high), proven in zip(assumed, given, strict=True):
-                if proven.low < low or proven.high > high:
-                    raise ValueError(
-                        f"A layer assumes inputs in [{low}, {high}] but may receive "
-                        f"[{proven.low}, {proven.high}]."
-                    )
+    def _freeze_inputs(self) -> None:
+        inputs = tuple(frozen("inputs", columns, np.int64, 1) for columns in self.inputs)
+        if not inputs or any(
+            len(columns) == 0 or columns.min() < 0 or columns.max() >= self.n_codes
+            for columns in inputs
+        ):
+            raise ValueError(
+                "A program needs at least one input, and each input at least one of the codes 0 "
+                f"to {self.n_codes - 1}. Got {[columns.tolist() for columns in inputs]}."
+            )
+        object.__setattr__(self, "inputs", inputs)
+
+    @classmethod
+    def chain(
+        cls, quantizer: InputQuantizer, layers: Iterable[IntegerLayer], scaler: OutputScaler
+    ) -> IntegerProgram:
+        """Make the program whose layers read one another, from first to last.
+
+        Parameters
+        ----------
+        quantizer : InputQuantizer
+        layers : sequence of IntegerLayer
+            All but the last have tables.
+        scaler : OutputScaler
+
+        Raises
+        ------
+        ValueError
+            If layers do not fit together, or assume narrower ranges of their inputs than are
+            proven.
+        """
+        layers = list(layers)
+        if layers[-1].tables is not None or any(layer.tables is None for layer in layers[:-1]):
+            raise ValueError("Every layer but the last needs tables, and the last has none.")
+        nodes: list[Sum | Lookup] = []
+        for layer in layers:
+            nodes.append(Sum((len(nodes),), layer.weights, layer.constant))
             if layer.tables is not None:
-                given = layer.table_ranges
+                nodes.append(Lookup(len(nodes), layer.tables, layer.low, layer.lsbs_to_remove))
+        inputs = (np.arange(len(quantizer.feature)),)
+        program = cls(quantizer, inputs, tuple(nodes), (len(nodes),), scaler)
+        for layer, proven in zip(layers, program.layers, strict=True):
+            layer.check_inputs(proven.input_low, proven.input_high)
+        return program
+
+    @cached_property
+    def layers(self) -> tuple[IntegerLayer, ...]:
+        """Every sum with its proven ranges, in order, and with the lookup that reads it."""
+        return tuple(self._layer_of.values())
+
+    @property
+    def ranges(self) -> tuple[tuple[IntArray, IntArray], ...]:
+        """Smallest and largest integers of each value, proven for every possible input."""
+        return self._proof.ranges
+
+    def layer_of(self, value: int) -> IntegerLayer:
+        """Give the layer of a sum, by the number of its value."""
+        return self._layer_of[value]
+
+    @property
+    def _layer_of(self) -> dict[int, IntegerLayer]:
+        """The layer of each sum, by the number of its value."""
+        return self._proof.layers
+
+    @cached_property
+    def _proof(self) -> Proof:
+        largest = self.quantizer.largest
+        return prove([largest[columns] for columns in self.inputs], self.nodes)
 
     def __repr__(self) -> str:
         codes = f"{count(self.n_codes, 'code')} of {count(self.quantizer.n_bits, 'bit')}"
-        hidden = " + ".join(str(len(layer.weights)) for layer in self.layers[:-1]) or "no"
+        hidden = " + ".join(str(node.n_neurons) for node in self.lookups) or "no"
         return (
             f"<IntegerProgram: {count(self.n_features, 'feature')} in {codes}, "
             f"{hidden} hidden neuron{'' if hidden == '1' else 's'}, "
@@ -123,13 +221,33 @@ class IntegerProgram(Immutable):
 
     @property
     def n_outputs(self) -> int:
-        """Number of outputs."""
-        return len(self.layers[-1].weights)
+        """Number of real outputs of a row."""
+        return len(self.scaler.bias)
+
+    @property
+    def n_sums(self) -> int:
+        """Number of integers that a row is decrypted to: those of all outputs."""
+        return len(self.scaler.gain)
+
+    @property
+    def lookups(self) -> list[Lookup]:
+        """Nodes that take bootstraps, in order."""
+        return [node for node in self.nodes if isinstance(node, Lookup)]
+
+    @property
+    def hidden_layers(self) -> list[IntegerLayer]:
+        """Layers with tables, in order."""
+        return [layer for layer in self.layers if layer.tables is not None]
+
+    @property
+    def output_layers(self) -> list[IntegerLayer]:
+        """Layer of each output."""
+        return [self._layer_of[value] for value in self.outputs]
 
     @property
     def n_bootstraps(self) -> int:
         """Table lookups on ciphertexts per row: one per hidden neuron."""
-        return sum(len(layer.weights) for layer in self.layers[:-1])
+        return sum(node.n_neurons for node in self.lookups)
 
     @property
     def n_rounding_bootstraps(self) -> int:
@@ -139,32 +257,83 @@ class IntegerProgram(Immutable):
     def bootstraps(self, rounding: str = "exact") -> str:
         """Say how many bootstraps a row takes, and of how many bits."""
         n_rounding = self.n_rounding_bootstraps if rounding == "exact" else 0
-        bits = [layer.n_table_bits for layer in self.layers[:-1]]
+        bits = [layer.n_table_bits for layer in self.hidden_layers]
         return bootstraps(self.n_bootstraps, bits, n_rounding)
 
-    @property
+    @cached_property
     def layer_names(self) -> list[str]:
-        """What layers are called in reports and pictures: "hidden 1" and so on, and "output"."""
-        return [*(f"hidden {i}" for i in range(1, len(self.layers))), "output"]
+        """Name each layer for reports and pictures: "hidden 1" and so on, and "output"."""
+        n_outputs, n_hidden, n_others, names = len(self.outputs), 0, 0, []
+        for value, layer in self._layer_of.items():
+            if layer.tables is not None:
+                n_hidden += 1
+                names.append(f"hidden {n_hidden}")
+            elif value in self.outputs:
+                number = f" {self.outputs.index(value) + 1}" if n_outputs > 1 else ""
+                names.append(f"output{number}")
+            else:
+                n_others += 1
+                names.append(f"sum {n_others}")
+        return names
 
     def quantize(self, X: Any) -> IntArray:
         """Turn features, an array or sparse, into integer codes of shape (n_samples, n_codes)."""
         return self.quantizer(X)
 
+    def split(self, codes: IntArray) -> list[IntArray]:
+        """Give the codes of each encrypted input, of shape (n_rows, n_integers)."""
+        return [codes[:, columns] for columns in self.inputs]
+
     def run(self, codes: IntArray) -> IntArray:
-        """Compute the last layer's accumulators, of shape (n_samples, n_outputs)."""
+        """Compute the outputs' accumulators side by side, of shape (n_samples, n_sums)."""
         codes = self.check_codes(codes)
-        result = np.empty((len(codes), self.n_outputs), dtype=np.int64)
+        result = np.empty((len(codes), self.n_sums), dtype=np.int64)
         for start in range(0, len(codes), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
             result[block] = self._accumulate(codes[block].T)
         return result
 
+    def trace(self, codes: NDArray) -> Iterator[tuple[IntegerLayer, NDArray, NDArray]]:
+        """Compute every sum, in order, on the way to the outputs.
+
+        Parameters
+        ----------
+        codes : ndarray of shape (n_codes, n_rows)
+            Transposed, as :meth:`InputQuantizer.blocks` gives them.
+
+        Yields
+        ------
+        layer : IntegerLayer
+        inputs : ndarray of shape (n_inputs, n_rows)
+            What it reads.
+        sums : ndarray of shape (n_neurons, n_rows)
+            Its accumulators, before the lookup.
+        """
+        yield from self._steps(self._values(codes))
+
+    def _values(self, codes: NDArray) -> list[NDArray]:
+        every = np.arange(len(codes))
+        return [codes if np.array_equal(c, every) else codes[c] for c in self.inputs]
+
+    def _steps(self, values: list[NDArray]) -> Iterator[tuple[IntegerLayer, NDArray, NDArray]]:
+        """Append the value of every node, and give each layer with what it read and summed."""
+        for node in self.nodes:
+            if isinstance(node, Lookup):
+                values.append(self._layer_of[node.reads].look_up(values[node.reads]))
+                continue
+            read = [values[v] for v in node.reads]
+            inputs = read[0] if len(read) == 1 else np.concatenate(read)
+            layer = self._layer_of[len(values)]
+            values.append(layer.sums(inputs))
+            yield layer, inputs, values[-1]
+
     def _accumulate(self, codes: NDArray) -> NDArray:
-        """Compute accumulators of shape (n_rows, n_outputs) from transposed codes."""
-        for layer in self.layers:
-            codes = layer.apply(codes)
-        return codes.T
+        """Compute accumulators of shape (n_rows, n_sums) from transposed codes."""
+        values = self._values(codes)
+        for _ in self._steps(values):
+            pass
+        read = [values[v] for v in self.outputs]
+        return (read[0] if len(read) == 1 else np.concatenate(read)).T
 
     def check_codes(self, codes: IntArray) -> IntArray:
         """Return codes as an array, or raise ValueError unless the quantizer could make them."""
@@ -190,6 +359,13 @@ class IntegerProgram(Immutable):
         """Quantize, run and dequantize, a block of rows at a time."""
         X = self.quantizer.check(X)
         outputs = np.empty((X.shape[0], self.n_outputs), dtype=np.float32)
-        for block, codes in self.quantizer.blocks(X, self.layers[0].sum_dtype):
+        for block, codes in self.quantizer.blocks(X, self._code_dtype):
             outputs[block] = self.dequantize(self._accumulate(codes))
         return outputs
+
+    @cached_property
+    def _code_dtype(self) -> np.dtype:
+        """Integers that hold every code, and that the first sum needs no copy of."""
+        return np.result_type(
+            self.layers[0].sum_dtype, np.min_scalar_type(-int(self.quantizer.largest.max()) - 1)
+        )

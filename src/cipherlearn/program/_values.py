@@ -7,7 +7,15 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FloatArray", "Immutable", "IntArray", "IntegerRange", "count_reached", "freeze"]
+__all__ = [
+    "FloatArray",
+    "Immutable",
+    "IntArray",
+    "IntegerRange",
+    "count_reached",
+    "freeze",
+    "frozen",
+]
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]
@@ -46,7 +54,12 @@ class Immutable:
 
 def freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:
     """Replace an array field by an immutable copy of the right type and rank."""
-    given = np.asarray(getattr(instance, name))
+    object.__setattr__(instance, name, frozen(name, getattr(instance, name), dtype, n_dimensions))
+
+
+def frozen(name: str, value: object, dtype: type, n_dimensions: int) -> NDArray:
+    """Copy an array of the right type and rank to one that cannot be written."""
+    given = np.asarray(value)
     if np.issubdtype(dtype, np.integer) and given.dtype.kind not in "iu":
         raise ValueError(f"{name} must hold integers. Got {given.dtype}.")
     array: NDArray = np.array(given, dtype=dtype)
@@ -55,7 +68,7 @@ def freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:
     if array.ndim != n_dimensions:
         raise ValueError(f"{name} must have {n_dimensions} dimension(s). Got {array.ndim}.")
     array.setflags(write=False)
-    object.__setattr__(instance, name, array)
+    return array
 
 
 def count_reached(values: NDArray, thresholds: NDArray) -> NDArray:

@@ -21,7 +21,7 @@ from cipherlearn._members import array_from, read_members
 __all__ = ["Archive", "json_bytes", "refusing_damage", "write_file"]
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
 
 # Zip files store a time. A fixed one makes equal artefacts equal files.
 _TIME = (1980, 1, 1, 0, 0, 0)
@@ -121,7 +121,8 @@ def _check_manifest(manifest: Any, kind: str) -> None:
     if manifest.get("version") != VERSION:
         raise ArtefactError(
             f"This cipherlearn reads version {VERSION} of {_format(kind)}. Got version "
-            f"{manifest.get('version')!r:.100}. Use the cipherlearn that wrote it."
+            f"{manifest.get('version')!r:.100}. Export the model again, with this version: "
+            "cipherlearn.deployment.export(model, directory), or `cipherlearn export`."
         )
 
 

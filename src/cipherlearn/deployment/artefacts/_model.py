@@ -35,6 +35,8 @@ class ClientModel:
     specs : bytes
         Cryptographic parameters and shapes, as JSON for the engine.
     quantizer : InputQuantizer
+    inputs : tuple of ndarray
+        Codes that each ciphertext holds, by their number.
     scaler : OutputScaler
         From the sums as they are decrypted.
     target_mean, target_scale : ndarray of shape (n_outputs,) or None
@@ -46,6 +48,7 @@ class ClientModel:
     description: dict[str, Any]
     specs: bytes
     quantizer: InputQuantizer
+    inputs: tuple[NDArray[np.int64], ...]
     scaler: OutputScaler
     target_mean: NDArray[np.float64] | None = None
     target_scale: NDArray[np.float64] | None = None
@@ -94,6 +97,8 @@ class ClientModel:
             "output_bias.npy": array_bytes(self.scaler.bias),
             "output_offset.npy": array_bytes(self.scaler.offset),
         }
+        for i, columns in enumerate(self.inputs):
+            members[f"input_{i}_codes.npy"] = array_bytes(columns)
         if self.target_mean is not None and self.target_scale is not None:
             members["target_mean.npy"] = array_bytes(self.target_mean)
             members["target_scale.npy"] = array_bytes(self.target_scale)
@@ -118,13 +123,18 @@ class ClientModel:
                 archive.array("output_bias.npy"),
                 archive.array("output_offset.npy"),
             )
-            n_codes, n_outputs = len(quantizer.feature), len(scaler.gain)
+            n_codes, n_outputs = len(quantizer.feature), len(scaler.bias)
+            inputs = tuple(
+                archive.array(f"input_{i}_codes.npy") for i in range(description["n_inputs"])
+            )
+            for columns in inputs:
+                _check_columns(columns, n_codes)
+            widths = [*map(len, inputs)], [n_outputs] * (len(scaler.gain) // n_outputs)
             model = cls(
                 description,
-                read_specs(
-                    archive.members["specs.json"], n_codes, n_outputs, description["batch_size"]
-                ),
+                read_specs(archive.members["specs.json"], *widths, description["batch_size"]),
                 quantizer,
+                inputs,
                 scaler,
                 archive.array("target_mean.npy", (n_outputs,)) if is_regressor else None,
                 archive.array("target_scale.npy", (n_outputs,)) if is_regressor else None,
@@ -137,6 +147,18 @@ class ClientModel:
         return model
 
 
+def _check_columns(columns: NDArray, n_codes: int) -> None:
+    if columns.dtype != np.int64 or columns.ndim != 1 or not len(columns):
+        raise ArtefactError(
+            "Each input must name the codes that it holds, as a vector of int64. "
+            f"Got {columns.dtype} of shape {columns.shape}."
+        )
+    if columns.min() < 0 or columns.max() >= n_codes:
+        raise ArtefactError(
+            f"Inputs must hold codes 0 to {n_codes - 1}. Got {columns.min()} to {columns.max()}."
+        )
+
+
 # Fields of client.json, and the types that each may have.
 _FIELDS: dict[str, tuple[type, ...]] = {
     "cipherlearn": (str,),
@@ -144,6 +166,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "estimator": (str,),
     "n_features": (int,),
     "n_network_features": (int,),
+    "n_inputs": (int,),
     "feature_names": (list, type(None)),
     "classes": (dict, type(None)),
     "probabilities": (str, type(None)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from cipherlearn._exceptions import ArtefactError
@@ -28,7 +29,9 @@ _TOLERANCE = 1e-6
 _NATIVE: dict[str, Any] = {"modulus": {"native": {}}}
 
 
-def read_specs(raw: bytes, n_codes: int, n_outputs: int, batch_size: int) -> bytes:
+def read_specs(
+    raw: bytes, input_sizes: Sequence[int], output_sizes: Sequence[int], batch_size: int
+) -> bytes:
     """Return specs as the engine may have them, or raise ArtefactError.
 
     Only what is understood here reaches the engine: the specs are written anew from fields that
@@ -39,14 +42,20 @@ def read_specs(raw: bytes, n_codes: int, n_outputs: int, batch_size: int) -> byt
         given = json.loads(raw)
         dimensions = [_dimension(key) for key in given["keyset"]["lweSecretKeys"]]
         (circuit,) = given["circuits"]
-        (codes,), (sums,) = circuit["inputs"], circuit["outputs"]
+
+        def gates(side: str, sizes: Sequence[int]) -> list[dict[str, Any]]:
+            return [
+                _gate(gate, [batch_size, size], dimensions)
+                for gate, size in zip(circuit[side], sizes, strict=True)
+            ]
+
         rewritten = {
             "keyset": _keyset(given["keyset"], dimensions),
             "circuits": [
                 {
                     "name": _string(circuit["name"]),
-                    "inputs": [_gate(codes, [batch_size, n_codes], dimensions)],
-                    "outputs": [_gate(sums, [batch_size, n_outputs], dimensions)],
+                    "inputs": gates("inputs", input_sizes),
+                    "outputs": gates("outputs", output_sizes),
                 }
             ],
         }

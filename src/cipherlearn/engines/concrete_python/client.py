@@ -6,6 +6,7 @@ It uses the compiled bindings alone. Concrete's tracing front end imports torch.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,16 +48,19 @@ class ClientRuntime:
         """Serialize the evaluation keys, which hold no secret."""
         return self._keyset.get_server_keys().serialize()
 
-    def encrypt(self, codes: NDArray[np.int64]) -> bytes:
-        """Encrypt codes of shape (batch_size, n_codes)."""
+    def encrypt(self, inputs: Sequence[NDArray[np.int64]]) -> list[bytes]:
+        """Encrypt the codes of each input, of shape (batch_size, n_integers)."""
+        circuit = self._circuit()
         # Concrete reads arrays row by row, whatever their strides say.
-        value = compiler.Value(np.ascontiguousarray(codes, dtype=np.int64))
-        return self._circuit().prepare_input(value, 0).serialize()
+        values = (compiler.Value(np.ascontiguousarray(codes, dtype=np.int64)) for codes in inputs)
+        return [circuit.prepare_input(value, i).serialize() for i, value in enumerate(values)]
 
-    def decrypt(self, result: bytes) -> NDArray[np.int64]:
-        """Decrypt a result of shape (batch_size, n_outputs)."""
-        value = compiler.TransportValue.deserialize(result)
-        return np.asarray(self._circuit().process_output(value, 0).to_py_val(), dtype=np.int64)
+    def decrypt(self, results: Sequence[bytes]) -> NDArray[np.int64]:
+        """Decrypt the results of all outputs, side by side, of shape (batch_size, n_sums)."""
+        circuit = self._circuit()
+        values = map(compiler.TransportValue.deserialize, results)
+        clear = (circuit.process_output(value, i).to_py_val() for i, value in enumerate(values))
+        return np.concatenate([np.asarray(sums, dtype=np.int64) for sums in clear], axis=1)
 
     def _circuit(self) -> Any:
         program = compiler.ClientProgram.create_encrypted(self._info, self._keyset)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,8 @@ from concrete.fhe.extensions.tag import tag_context
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._nodes import Lookup, Sum
+from cipherlearn.program._passes import unsigned
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
@@ -52,19 +57,24 @@ def compile_program(program: IntegerProgram, options: CompileOptions) -> Concret
         # The default writes the model's weights into the working directory.
         dump_artifacts_on_unexpected_failures=False,
     )
-    evaluate = _evaluator(program, fhe.Exactness(options.rounding))
-    corners = [np.repeat(corner, options.batch_size, axis=0) for corner in _corners(program)]
+    form = unsigned(program)
+    evaluate = _evaluator(form, fhe.Exactness(options.rounding))
+    corners = [
+        tuple(np.repeat(codes[None], options.batch_size, axis=0) for codes in corner)
+        for corner in _corners(form)
+    ]
+    encrypted = dict.fromkeys(inspect.signature(evaluate).parameters, "encrypted")
     try:
         with compilation():
-            circuit = fhe.Compiler(evaluate, {"codes": "encrypted"}).compile(corners, configuration)
+            circuit = fhe.Compiler(evaluate, encrypted).compile(corners, configuration)
     except RuntimeError as error:
         raise compilation_error(program, options, error) from error
-    return ConcretePythonCircuit(circuit, program.layers[-1].low)
+    return ConcretePythonCircuit(circuit)
 
 
 def table_bits(program: IntegerProgram) -> tuple[int, ...]:
     """Bits that the tables of each hidden layer see: those that rounding keeps."""
-    return tuple(layer.n_table_bits for layer in program.layers[:-1])
+    return tuple(layer.n_table_bits for layer in program.hidden_layers)
 
 
 class ConcretePythonCircuit:
@@ -72,44 +82,42 @@ class ConcretePythonCircuit:
 
     engine = "concrete-python"
 
-    def __init__(self, circuit: fhe.Circuit, output_low: IntArray) -> None:
+    def __init__(self, circuit: fhe.Circuit) -> None:
         self._circuit = circuit
-        self._output_low = output_low
 
     def generate_keys(self) -> None:
         """Make fresh secret and evaluation keys."""
         self._circuit.keygen(force=True)
 
-    def encrypt(self, codes: IntArray) -> Any:
-        """Encrypt codes of shape (batch_size, n_codes)."""
-        return self._circuit.encrypt(_by_rows(codes))
+    def encrypt(self, inputs: Sequence[IntArray]) -> tuple[Any, ...]:
+        """Encrypt the codes of each input, of shape (batch_size, n_integers)."""
+        return _as_tuple(self._circuit.encrypt(*map(_by_rows, inputs)))
 
-    def run(self, ciphertext: Any) -> Any:
-        """Evaluate the network on a ciphertext."""
-        result = self._circuit.run(ciphertext)
+    def run(self, ciphertexts: Sequence[Any]) -> tuple[Any, ...]:
+        """Evaluate the program on ciphertexts of its inputs."""
+        results = self._circuit.run(*ciphertexts)
         keep_broken_pipes_errors()
-        return result
+        return _as_tuple(results)
 
-    def decrypt(self, ciphertext: Any) -> IntArray:
-        """Decrypt to the accumulators."""
-        return np.asarray(self._circuit.decrypt(ciphertext), dtype=np.int64) + self._output_low
+    def decrypt(self, results: Sequence[Any]) -> IntArray:
+        """Decrypt the outputs to their sums, which start at 0, side by side."""
+        return _side_by_side(self._circuit.decrypt(*results))
 
-    def simulate(self, codes: IntArray) -> IntArray:
+    def simulate(self, inputs: Sequence[IntArray]) -> IntArray:
         """Run the circuit's noise model on clear codes."""
-        simulated = self._circuit.simulate(_by_rows(codes))
-        return np.asarray(simulated, dtype=np.int64) + self._output_low
+        return _side_by_side(self._circuit.simulate(*map(_by_rows, inputs)))
 
     def evaluation_keys(self) -> bytes:
         """Serialize the evaluation keys, which hold no secret."""
         return self._circuit.client.evaluation_keys.serialize()
 
-    def serialize(self, ciphertext: Any) -> bytes:
-        """Serialize a ciphertext."""
-        return ciphertext.serialize()
+    def serialize(self, ciphertexts: Sequence[Any]) -> list[bytes]:
+        """Serialize ciphertexts."""
+        return [ciphertext.serialize() for ciphertext in ciphertexts]
 
-    def deserialize(self, result: bytes) -> Any:
-        """Read an encrypted result."""
-        return fhe.Value.deserialize(result)
+    def deserialize(self, results: Sequence[bytes]) -> tuple[Any, ...]:
+        """Read encrypted results."""
+        return tuple(map(fhe.Value.deserialize, results))
 
     def files(self) -> dict[str, bytes]:
         """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""
@@ -138,56 +146,74 @@ def _by_rows(codes: IntArray) -> IntArray:
     return np.ascontiguousarray(codes)
 
 
-def _evaluator(program: IntegerProgram, exactness: fhe.Exactness):
-    """Write the program's layers in Concrete's tracing language."""
-    *hidden, last = program.layers
-    tables = [_lookup_table(layer) for layer in hidden]
+def _as_tuple(values: Any) -> tuple[Any, ...]:
+    """Concrete gives a single value bare."""
+    return values if isinstance(values, tuple) else (values,)
 
-    def evaluate(codes):
-        for layer, table in zip(hidden, tables, strict=True):
-            sums = _accumulate(layer, codes)
-            if layer.lsbs_to_remove:
+
+def _side_by_side(values: Any) -> IntArray:
+    return np.concatenate([np.asarray(v, dtype=np.int64) for v in _as_tuple(values)], axis=1)
+
+
+def _evaluator(program: IntegerProgram, exactness: fhe.Exactness) -> Callable[..., Any]:
+    """Write an unsigned program's nodes in Concrete's tracing language."""
+    tables = {node.reads: _lookup_table(program.layer_of(node.reads)) for node in program.lookups}
+
+    def evaluate(**inputs: Any) -> Any:
+        values = list(inputs.values())
+        for node in program.nodes:
+            if isinstance(node, Sum):
+                values.append(_accumulate(node, program.layer_of(len(values)), values))
+                continue
+            layer, sums = program.layer_of(node.reads), values[node.reads]
+            if node.lsbs_to_remove:
                 sums = fhe.round_bit_pattern(
-                    sums, layer.lsbs_to_remove, overflow_protection=False, exactness=exactness
+                    sums, node.lsbs_to_remove, overflow_protection=False, exactness=exactness
                 )
-            codes = fhe.hint(table[sums], bit_width=_n_bits(int(layer.tables.max())))
-        return _accumulate(last, codes)
+            values.append(fhe.hint(tables[node.reads][sums], bit_width=layer.output_bits))
+        outputs = tuple(values[v] for v in program.outputs)
+        return outputs if len(outputs) > 1 else outputs[0]
 
+    # Concrete asks for the names of the arguments, and calls by name.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = [inspect.Parameter(f"input_{i}", kind) for i in range(len(program.inputs))]
+    evaluate.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
     return evaluate
 
 
-def _accumulate(layer: IntegerLayer, codes):
-    """Sum, moved by a clear constant to round to 0 at least, with its proven width declared."""
-    origin = layer.cell(layer.low) << layer.lsbs_to_remove
+def _accumulate(node: Sum, layer: IntegerLayer, values: Sequence[Any]) -> Any:
+    """Sum, with the proven width declared."""
+    assert node.constant is not None
+    widths = [values[v].shape[1] for v in node.reads]
+    parts = np.split(node.weights, np.cumsum(widths)[:-1], axis=1)
+    first, *others = (values[v] @ part.T for v, part in zip(node.reads, parts, strict=True))
     return fhe.hint(
-        codes @ layer.weights.T - origin, bit_width=layer.n_table_bits + layer.lsbs_to_remove
+        sum(others, first) - -node.constant, bit_width=layer.n_table_bits + layer.lsbs_to_remove
     )
 
 
 def _lookup_table(layer: IntegerLayer) -> fhe.LookupTable:
     """One table per neuron, of a common power of two of entries."""
-    assert layer.tables is not None
-    origin, lsbs = layer.cell(layer.low), layer.lsbs_to_remove
-    rounded = (origin[:, None] + np.arange(2**layer.n_table_bits)) << lsbs
-    # The first and last multiples may lie just beyond reach. Others there are for no input.
-    reached = rounded.clip(layer.low[:, None], layer.high[:, None])
-    rows = np.take_along_axis(layer.tables, reached - layer.low[:, None], axis=1)
-    rows = np.repeat(rows, 2**lsbs, axis=1)
+    rows = np.repeat(layer.cell_tables, 2**layer.lsbs_to_remove, axis=1)
     return fhe.LookupTable(np.array([fhe.LookupTable(row.tolist()) for row in rows]))
 
 
-def _corners(program: IntegerProgram) -> list[IntArray]:
-    """List inputs that drive each first-layer accumulator to both ends of its range.
+def _corners(program: IntegerProgram) -> list[list[IntArray]]:
+    """List inputs that drive each sum of them to both ends of its range.
 
-    The compiler measures ranges on them. Deeper layers have theirs from the hints.
+    The compiler measures ranges on them. Deeper sums have theirs from the hints.
     """
-    first = program.layers[0]
-    ends = [first.input_low, first.input_high]
-    for weights in first.weights:
-        ends.append(np.where(weights > 0, first.input_high, first.input_low))
-        ends.append(np.where(weights < 0, first.input_high, first.input_low))
-    return [corner[None, :] for corner in ends]
-
-
-def _n_bits(largest: int) -> int:
-    return max(1, largest.bit_length())
+    ends = program.ranges[: len(program.inputs)]
+    corners = [[low for low, _ in ends], [high for _, high in ends]]
+    for node in program.nodes:
+        if isinstance(node, Lookup) or max(node.reads) >= len(ends):
+            continue
+        widths = [len(ends[v][0]) for v in node.reads]
+        parts = np.split(node.weights, np.cumsum(widths)[:-1], axis=1)
+        for sign, row in itertools.product((1, -1), range(node.n_neurons)):
+            corner = list(corners[0])
+            for v, part in zip(node.reads, parts, strict=True):
+                low, high = ends[v]
+                corner[v] = np.where(sign * part[row] > 0, high, low)
+            corners.append(corner)
+    return corners

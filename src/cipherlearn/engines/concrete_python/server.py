@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,14 +80,14 @@ class ServerRuntime:
         """Read evaluation keys, for :meth:`run`."""
         return compiler.ServerKeyset.deserialize(evaluation_keys)
 
-    def run(self, ciphertext: bytes, keys: Any) -> bytes:
-        """Evaluate the circuit on a ciphertext."""
-        value = compiler.TransportValue.deserialize(ciphertext)
+    def run(self, ciphertexts: Sequence[bytes], keys: Any) -> list[bytes]:
+        """Evaluate the circuit on a ciphertext of each input, to one of each output."""
+        values = [compiler.TransportValue.deserialize(ciphertext) for ciphertext in ciphertexts]
         # A server circuit holds the arguments of its call, so that threads must not share one.
         program = compiler.ServerProgram(self._library, False)
-        (result,) = program.get_server_circuit(self._function).call([value], keys)
+        results = program.get_server_circuit(self._function).call(values, keys)
         keep_broken_pipes_errors()
-        return result.serialize()
+        return [result.serialize() for result in results]
 
 
 def compiled_runtime(compile_into: Callable[[Path], object]) -> ServerRuntime:

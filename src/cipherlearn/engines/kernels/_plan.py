@@ -13,7 +13,7 @@ from cipherlearn._exceptions import ArtefactError, UnsupportedByEngineError
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
 from cipherlearn.engines.kernels._wire import Words
 from cipherlearn.program._layer import IntegerLayer
-from cipherlearn.program._nodes import Lookup, Sum
+from cipherlearn.program._nodes import Lookup
 from cipherlearn.program._passes import unsigned
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
@@ -66,6 +66,9 @@ class LookupStep:
         Positions of the keys among the parameters' own.
     polynomials : ndarray of shape (n_neurons, polynomial_size), uint64
         Tables, encoded.
+    convert : int or None
+        Position of the keyswitch key, if any, that takes results to the key of those that they
+        are added to.
     """
 
     reads: int
@@ -74,6 +77,7 @@ class LookupStep:
     keyswitch: int
     bootstrap: int
     polynomials: Words
+    convert: int | None
 
 
 def unsupported(program: IntegerProgram, rounding: str) -> str | None:
@@ -121,92 +125,132 @@ def make_plan(
 
 
 class _Planner:
-    """What is known of each value, by its number, on the way to a plan."""
+    """What is known of each value, by its number, on the way to a plan.
+
+    The compiler makes a bootstrap key for each bit-width of tables. Values that sums connect, a
+    group, have one encoding and are under one key.
+    """
 
     def __init__(
         self, form: IntegerProgram, parameters: Parameters, code_bits: Sequence[int] | None
     ) -> None:
         self._form, self._parameters = form, parameters
+        self._switches = [(key.source, key.target) for key in parameters.keyswitch_keys]
+        sizes = [len(layer.weights) for layer in form.output_layers]
         _check_gates("inputs", parameters.inputs, [len(columns) for columns in form.inputs])
-        _check_gates(
-            "outputs", parameters.outputs, [len(layer.weights) for layer in form.output_layers]
-        )
+        _check_gates("outputs", parameters.outputs, sizes)
+        self._gates = list(zip(range(len(form.inputs)), parameters.inputs, strict=True))
+        self._gates += zip(form.outputs, parameters.outputs, strict=True)
+        self._lookups = {
+            value: node
+            for value, node in enumerate(form.nodes, len(form.inputs))
+            if isinstance(node, Lookup)
+        }
+        self._groups = self._connect()
         self._widths = self._choose_widths(code_bits)
-        self._keys = [gate.key for gate in parameters.inputs]
-        # The bootstrap keys that tables of so many bits have, in the order of their first use.
-        self._of_bits: dict[int, int] = {}
+        self._bootstraps = self._choose_bootstraps()
+        self._keys = self._choose_keys()
 
     def steps(self) -> list[SumStep | LookupStep]:
         """Make a step for each node."""
         steps: list[SumStep | LookupStep] = []
-        for node in self._form.nodes:
-            value = len(self._keys)
-            if isinstance(node, Sum):
-                keys = {self._keys[v] for v in node.reads}
-                if len(keys) > 1:
-                    raise _unknown_keys("a sum reads values under different keys")
-                self._keys.extend(keys)
-                assert node.constant is not None
-                constant = node.constant.astype(np.uint64) << np.uint64(63 - self._widths[value])
-                steps.append(SumStep(node.reads, node.weights, constant))
-            else:
-                steps.append(self._look_up(node, value))
-        if len(self._of_bits) != len(self._parameters.bootstrap_keys):
-            raise _unknown_keys(f"tables of {len(self._of_bits)} bit-widths")
-        for value, gate in zip(self._form.outputs, self._parameters.outputs, strict=True):
-            if self._keys[value] != gate.key:
-                raise _unknown_keys("an output is under another key than it is decrypted with")
+        for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
+            if isinstance(node, Lookup):
+                steps.append(self._look_up(value, node))
+                continue
+            assert node.constant is not None
+            width = np.uint64(63 - self._widths[self._groups[value]])
+            constant = node.constant.astype(np.uint64) << width
+            steps.append(SumStep(node.reads, node.weights, constant))
         return steps
 
-    def _look_up(self, node: Lookup, value: int) -> LookupStep:
-        layer, width = self._form.layer_of(node.reads), self._widths[node.reads]
-        n_bits, removed = layer.n_table_bits, node.lsbs_to_remove
-        position = self._of_bits.setdefault(n_bits, len(self._of_bits))
-        if position >= len(self._parameters.bootstrap_keys):
-            raise _unknown_keys(f"tables of at least {position + 1} bit-widths")
-        bootstrap = self._parameters.bootstrap_keys[position]
-        wanted = self._keys[node.reads], bootstrap.source
-        switches = [(key.source, key.target) for key in self._parameters.keyswitch_keys]
-        if switches.count(wanted) != 1:
-            raise _unknown_keys(f"{switches.count(wanted)} keyswitch keys for a lookup")
-        self._keys.append(bootstrap.target)
-        polynomials = _polynomials(layer, bootstrap.polynomial_size, self._widths[value])
-        # Sums that lie between two entries are drawn to the nearer one, and to the upper one of
-        # two: by half a unit of what is removed, less the unit of Concrete's widest encoding.
-        offset = 2 ** (62 - n_bits - removed) - 2 if removed else 0
-        shift = width - n_bits - removed
-        return LookupStep(node.reads, shift, offset, switches.index(wanted), position, polynomials)
+    def _look_up(self, value: int, node: Lookup) -> LookupStep:
+        layer, removed = self._form.layer_of(node.reads), node.lsbs_to_remove
+        bootstrap = self._parameters.bootstrap_keys[self._bootstraps[value]]
+        read, given = self._groups[node.reads], self._groups[value]
+        to_convert = bootstrap.target, self._keys[given]
+        return LookupStep(
+            reads=node.reads,
+            shift=self._widths[read] - layer.n_table_bits - removed,
+            # Sums half-way between two entries belong to the upper one, to which the bits that
+            # are removed draw others too: less so by the unit of Concrete's widest encoding.
+            offset=2 ** (62 - layer.n_table_bits - removed) - 2 if removed else 0,
+            keyswitch=self._switch(self._keys[read], bootstrap.source),
+            bootstrap=self._bootstraps[value],
+            polynomials=_polynomials(layer, bootstrap.polynomial_size, self._widths[given]),
+            convert=None if len(set(to_convert)) == 1 else self._switch(*to_convert),
+        )
 
-    def _choose_widths(self, code_bits: Sequence[int] | None) -> list[int]:
-        """Bits of each value's encoding. Values that a sum connects have the same."""
-        form, gates = self._form, self._parameters
-        connected = list(range(len(form.inputs) + len(form.nodes)))
-        needed, given = [1] * len(connected), dict(enumerate(gates.inputs))
-        given |= dict(zip(form.outputs, gates.outputs, strict=True))
-        widths = {value: gate.width for value, gate in given.items()}
-        lookups = iter(code_bits if code_bits is not None else [])
-        for value, node in enumerate(form.nodes, len(form.inputs)):
+    def _connect(self) -> list[int]:
+        """Name the group of each value by its first one."""
+        groups = list(range(len(self._form.inputs) + len(self._form.nodes)))
+        for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
             if isinstance(node, Lookup):
-                n_bits = form.layer_of(node.reads).n_table_bits + node.lsbs_to_remove
-                needed[node.reads] = max(needed[node.reads], n_bits)
-                if code_bits is not None:
-                    widths[value] = next(lookups)
                 continue
             for read in node.reads:
-                joined = {connected[read], connected[value]}
-                connected = [min(joined) if c in joined else c for c in connected]
-        result = []
-        for component in connected:
-            members = [v for v, c in enumerate(connected) if c == component]
-            least = max(needed[v] for v in members)
-            chosen = {widths[v] for v in members if v in widths} or {least}
-            if len(chosen) > 1 or min(chosen) < least or max(chosen) > 62:
+                joined = {groups[read], groups[value]}
+                groups = [min(joined) if g in joined else g for g in groups]
+        return groups
+
+    def _choose_widths(self, code_bits: Sequence[int] | None) -> dict[int, int]:
+        """Bits of each group's encoding."""
+        needed, given = dict.fromkeys(self._groups, 1), {g: set() for g in self._groups}
+        for value, gate in self._gates:
+            given[self._groups[value]].add(gate.width)
+        for node in self._lookups.values():
+            n_bits = self._form.layer_of(node.reads).n_table_bits + node.lsbs_to_remove
+            group = self._groups[node.reads]
+            needed[group] = max(needed[group], n_bits)
+        if code_bits is not None:
+            for value, width in zip(self._lookups, code_bits, strict=True):
+                given[self._groups[value]].add(width)
+        for group, widths in given.items():
+            least = needed[group]
+            if len(widths) > 1 or (widths and not least <= min(widths) <= 62):
                 raise ArtefactError(
-                    f"Values that a sum connects must have one width, of at least {least} and at "
-                    f"most 62 bits. Got {sorted(chosen)} bits. Export the model again."
+                    f"Values that a sum connects must have one width, of {least} to 62 bits. "
+                    f"Got {sorted(widths)}. Export the model again."
                 )
-            result.append(chosen.pop())
-        return result
+        return {g: widths.pop() if widths else needed[g] for g, widths in given.items()}
+
+    def _choose_bootstraps(self) -> dict[int, int]:
+        """Positions of the lookups' keys, which are in the order of their first use."""
+        by_bits: dict[int, int] = {}
+        chosen = {
+            value: by_bits.setdefault(self._form.layer_of(node.reads).n_table_bits, len(by_bits))
+            for value, node in self._lookups.items()
+        }
+        n_keys = len(self._parameters.bootstrap_keys)
+        if len(by_bits) != n_keys:
+            raise _unknown_keys(f"{n_keys} keys for tables of {sorted(by_bits)} bits")
+        return chosen
+
+    def _choose_keys(self) -> dict[int, int]:
+        """Ids of the secret keys of each group: where all that lookups give can be taken."""
+        sources: dict[int, set[int]] = {group: set() for group in self._groups}
+        for value, position in self._bootstraps.items():
+            key = self._parameters.bootstrap_keys[position]
+            sources[self._groups[value]].add(key.target)
+        given: dict[int, set[int]] = {group: set() for group in self._groups}
+        for value, gate in self._gates:
+            given[self._groups[value]].add(gate.key)
+        chosen = {}
+        for group, found in sources.items():
+            possible = [
+                key
+                for key in given[group] or found
+                if all(source == key or (source, key) in self._switches for source in found)
+            ]
+            if len(possible) != 1 or len(given[group]) > 1:
+                raise _unknown_keys(f"{len(possible)} for values that a sum connects")
+            chosen[group] = possible[0]
+        return chosen
+
+    def _switch(self, source: int, target: int) -> int:
+        """Position of the keyswitch key between two secret keys."""
+        if self._switches.count((source, target)) != 1:
+            raise _unknown_keys(f"{self._switches.count((source, target))} for a keyswitch")
+        return self._switches.index((source, target))
 
 
 def _check_gates(kind: str, gates: Sequence[Gate], sizes: Sequence[int]) -> None:
@@ -237,7 +281,6 @@ def _polynomials(layer: IntegerLayer, size: int, width: int) -> Words:
 
 def _unknown_keys(what: str) -> UnsupportedByEngineError:
     return UnsupportedByEngineError(
-        "The kernels evaluate circuits that have a bootstrap key for each bit-width of tables, and "
-        f"one keyswitch key between two keys. This one has others: {what}. "
-        "Use the compiled circuit."
+        "The kernels evaluate circuits with one bootstrap key for each bit-width of tables, and one "
+        f"key to switch between two. Got others: {what}. Use the compiled circuit."
     )

@@ -214,21 +214,22 @@ class KernelRuntime:
         if step.shift or step.offset:
             words = words << np.uint64(step.shift)
             words[:, -1] += np.uint64(step.offset)
-        switched = self._backend.keyswitch(
-            self.parameters.keyswitch_keys[step.keyswitch],
-            keys.keyswitch[step.keyswitch],
-            words,
-            n_threads,
-        )
-        looked_up = self._backend.bootstrap(
+        words = self._switch(step.keyswitch, words, keys, n_threads)
+        words = self._backend.bootstrap(
             self.parameters.bootstrap_keys[step.bootstrap],
             keys.bootstrap[step.bootstrap],
-            switched,
+            words,
             step.polynomials,
             n_rows,
             n_threads,
         )
-        return looked_up.reshape(n_neurons, n_rows, -1)
+        if step.convert is not None:
+            words = self._switch(step.convert, words, keys, n_threads)
+        return words.reshape(n_neurons, n_rows, -1)
+
+    def _switch(self, key: int, words: Words, keys: EvaluationKeys, n_threads: int) -> Words:
+        shape = self.parameters.keyswitch_keys[key]
+        return self._backend.keyswitch(shape, keys.keyswitch[key], words, n_threads)
 
 
 def _add_up(step: SumStep, values: list[Words]) -> Words:

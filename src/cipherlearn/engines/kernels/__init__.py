@@ -10,9 +10,8 @@ from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_thre
 from cipherlearn.engines.kernels._keys import EvaluationKeys, KeyCache
 from cipherlearn.engines.kernels._library import why_unavailable
 from cipherlearn.engines.kernels._parameters import Parameters
-from cipherlearn.engines.kernels._plan import unsupported
 from cipherlearn.engines.kernels._times import KernelTimes, time_kernels
-from cipherlearn.engines.kernels.runtime import KernelRuntime
+from cipherlearn.engines.kernels.runtime import KernelRuntime, unsupported
 
 __all__ = [
     "Backend",

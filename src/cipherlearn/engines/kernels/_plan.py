@@ -21,7 +21,11 @@ from cipherlearn.program._values import IntArray
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["LookupStep", "SumStep", "make_plan", "unsupported"]
+__all__ = ["Extraction", "LookupStep", "SumStep", "make_plan"]
+
+
+# Stands for the bits of the table that extracts one: it has keys of its own.
+_EXTRACTED = 0
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,25 @@ class SumStep:
 
 
 @dataclass(frozen=True)
+class Extraction:
+    """The removal of a sum's last bits, each by a keyswitch and a bootstrap of its own.
+
+    Parameters
+    ----------
+    n_bits, n_removed : int
+        Bits of the sum, and those of them that are removed.
+    keyswitch, bootstrap, convert : int
+        As for :class:`LookupStep`.
+    """
+
+    n_bits: int
+    n_removed: int
+    keyswitch: int
+    bootstrap: int
+    convert: int | None
+
+
+@dataclass(frozen=True)
 class LookupStep:
     """A keyswitch and a bootstrap of every ciphertext.
 
@@ -62,6 +85,8 @@ class LookupStep:
         Bits that ciphertexts are moved to the left before.
     offset : int
         Added to bodies then.
+    extraction : Extraction or None
+        Follows, if bits are removed exactly.
     keyswitch, bootstrap : int
         Positions of the keys among the parameters' own.
     polynomials : ndarray of shape (n_neurons, polynomial_size), uint64
@@ -74,34 +99,18 @@ class LookupStep:
     reads: int
     shift: int
     offset: int
+    extraction: Extraction | None
     keyswitch: int
     bootstrap: int
     polynomials: Words
     convert: int | None
 
 
-def unsupported(program: IntegerProgram, rounding: str) -> str | None:
-    """Say why the kernels cannot evaluate a program, or return None if they can.
-
-    Parameters
-    ----------
-    program : IntegerProgram
-    rounding : {"exact", "approximate"}
-
-    Examples
-    --------
-    >>> from cipherlearn import NeuralNetClassifier
-    >>> from cipherlearn.engines.kernels import unsupported
-    >>> clf = NeuralNetClassifier(max_epochs=5).fit([[0.0], [1.0], [2.0]], [0, 0, 1])
-    >>> unsupported(clf.program_, "exact")
-    """
-    if rounding == "exact" and any(node.lsbs_to_remove for node in program.lookups):
-        return 'rounding="exact" removes bits by bootstraps of its own'
-    return None
-
-
 def make_plan(
-    program: IntegerProgram, parameters: Parameters, code_bits: Sequence[int] | None = None
+    program: IntegerProgram,
+    parameters: Parameters,
+    rounding: str,
+    code_bits: Sequence[int] | None = None,
 ) -> list[SumStep | LookupStep]:
     """Make the steps that evaluate a program, one for each of its nodes.
 
@@ -110,6 +119,8 @@ def make_plan(
     program : IntegerProgram
     parameters : Parameters
         Of its circuit.
+    rounding : {"exact", "approximate"}
+        How the circuit removes bits.
     code_bits : sequence of int, default=None
         Bits that the codes of each lookup are encoded with. None stands for as few as the next
         tables or the output need, which gives the least noise.
@@ -121,7 +132,7 @@ def make_plan(
     UnsupportedByEngineError
         If the circuit has keys that only the compiled circuit knows how to use.
     """
-    return _Planner(unsigned(program), parameters, code_bits).steps()
+    return _Planner(unsigned(program), parameters, rounding == "exact", code_bits).steps()
 
 
 class _Planner:
@@ -132,9 +143,13 @@ class _Planner:
     """
 
     def __init__(
-        self, form: IntegerProgram, parameters: Parameters, code_bits: Sequence[int] | None
+        self,
+        form: IntegerProgram,
+        parameters: Parameters,
+        is_exact: bool,
+        code_bits: Sequence[int] | None,
     ) -> None:
-        self._form, self._parameters = form, parameters
+        self._form, self._parameters, self._is_exact = form, parameters, is_exact
         self._switches = [(key.source, key.target) for key in parameters.keyswitch_keys]
         sizes = [len(layer.weights) for layer in form.output_layers]
         _check_gates("inputs", parameters.inputs, [len(columns) for columns in form.inputs])
@@ -166,20 +181,39 @@ class _Planner:
 
     def _look_up(self, value: int, node: Lookup) -> LookupStep:
         layer, removed = self._form.layer_of(node.reads), node.lsbs_to_remove
-        bootstrap = self._parameters.bootstrap_keys[self._bootstraps[value]]
+        n_bits = layer.n_table_bits + removed
         read, given = self._groups[node.reads], self._groups[value]
-        to_convert = bootstrap.target, self._keys[given]
-        return LookupStep(
-            reads=node.reads,
-            shift=self._widths[read] - layer.n_table_bits - removed,
+        position = self._bootstraps[layer.n_table_bits]
+        offset, extraction = 0, None
+        if removed and self._is_exact:
+            offset, bits = 2 ** (62 - layer.n_table_bits), self._bootstraps[_EXTRACTED]
+            extraction = Extraction(n_bits, removed, *self._apply(read, bits, read))
+        elif removed:
             # Sums half-way between two entries belong to the upper one, to which the bits that
             # are removed draw others too: less so by the unit of Concrete's widest encoding.
-            offset=2 ** (62 - layer.n_table_bits - removed) - 2 if removed else 0,
-            keyswitch=self._switch(self._keys[read], bootstrap.source),
-            bootstrap=self._bootstraps[value],
-            polynomials=_polynomials(layer, bootstrap.polynomial_size, self._widths[given]),
-            convert=None if len(set(to_convert)) == 1 else self._switch(*to_convert),
+            offset = 2 ** (62 - n_bits) - 2
+        keyswitch, _, convert = self._apply(read, position, given)
+        size = self._parameters.bootstrap_keys[position].polynomial_size
+        return LookupStep(
+            reads=node.reads,
+            shift=self._widths[read] - n_bits,
+            offset=offset,
+            extraction=extraction,
+            keyswitch=keyswitch,
+            bootstrap=position,
+            polynomials=_polynomials(layer, size, self._widths[given]),
+            convert=convert,
         )
+
+    def _apply(self, read: int, bootstrap: int, given: int) -> tuple[int, int, int | None]:
+        """Keys that take a group's ciphertexts through a bootstrap into another group.
+
+        Positions of the keyswitch key before, the bootstrap key, and the keyswitch key after.
+        """
+        key = self._parameters.bootstrap_keys[bootstrap]
+        is_there = key.target == self._keys[given]
+        convert = None if is_there else self._switch(key.target, self._keys[given])
+        return self._switch(self._keys[read], key.source), bootstrap, convert
 
     def _connect(self) -> list[int]:
         """Name the group of each value by its first one."""
@@ -214,23 +248,25 @@ class _Planner:
         return {g: widths.pop() if widths else needed[g] for g, widths in given.items()}
 
     def _choose_bootstraps(self) -> dict[int, int]:
-        """Positions of the lookups' keys, which are in the order of their first use."""
-        by_bits: dict[int, int] = {}
-        chosen = {
-            value: by_bits.setdefault(self._form.layer_of(node.reads).n_table_bits, len(by_bits))
-            for value, node in self._lookups.items()
-        }
+        """Positions of the keys for tables by their bits, in the order of their first use."""
+        chosen: dict[int, int] = {}
+        for node in self._lookups.values():
+            if node.lsbs_to_remove and self._is_exact:
+                chosen.setdefault(_EXTRACTED, len(chosen))
+            chosen.setdefault(self._form.layer_of(node.reads).n_table_bits, len(chosen))
         n_keys = len(self._parameters.bootstrap_keys)
-        if len(by_bits) != n_keys:
-            raise _unknown_keys(f"{n_keys} keys for tables of {sorted(by_bits)} bits")
+        if len(chosen) != n_keys:
+            raise _unknown_keys(f"{n_keys} keys for tables of {sorted(chosen)} bits")
         return chosen
 
     def _choose_keys(self) -> dict[int, int]:
-        """Ids of the secret keys of each group: where all that lookups give can be taken."""
+        """Ids of the secret keys of each group: where all that bootstraps give can be taken."""
         sources: dict[int, set[int]] = {group: set() for group in self._groups}
-        for value, position in self._bootstraps.items():
-            key = self._parameters.bootstrap_keys[position]
-            sources[self._groups[value]].add(key.target)
+        for value, node in self._lookups.items():
+            n_bits = self._form.layer_of(node.reads).n_table_bits
+            sources[self._groups[value]].add(self._target(n_bits))
+            if node.lsbs_to_remove and self._is_exact:
+                sources[self._groups[node.reads]].add(self._target(_EXTRACTED))
         given: dict[int, set[int]] = {group: set() for group in self._groups}
         for value, gate in self._gates:
             given[self._groups[value]].add(gate.key)
@@ -245,6 +281,10 @@ class _Planner:
                 raise _unknown_keys(f"{len(possible)} for values that a sum connects")
             chosen[group] = possible[0]
         return chosen
+
+    def _target(self, n_bits: int) -> int:
+        """Id of the secret key after a bootstrap with tables of so many bits."""
+        return self._parameters.bootstrap_keys[self._bootstraps[n_bits]].target
 
     def _switch(self, source: int, target: int) -> int:
         """Position of the keyswitch key between two secret keys."""
@@ -281,6 +321,6 @@ def _polynomials(layer: IntegerLayer, size: int, width: int) -> Words:
 
 def _unknown_keys(what: str) -> UnsupportedByEngineError:
     return UnsupportedByEngineError(
-        "The kernels evaluate circuits with one bootstrap key for each bit-width of tables, and one "
-        f"key to switch between two. Got others: {what}. Use the compiled circuit."
+        "The kernels evaluate circuits with one bootstrap key for each bit-width of tables, and "
+        f"one key to switch between two. Got others: {what}. Use the compiled circuit."
     )

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cipherlearn._exceptions import MessageError
+from cipherlearn._exceptions import MessageError, UnsupportedByEngineError
 from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_threads
 from cipherlearn.engines.kernels._keys import EvaluationKeys, prepare_keys
-from cipherlearn.engines.kernels._library import load_library
+from cipherlearn.engines.kernels._library import load_library, why_unavailable
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
-from cipherlearn.engines.kernels._plan import LookupStep, SumStep, make_plan
+from cipherlearn.engines.kernels._plan import Extraction, LookupStep, SumStep, make_plan
 from cipherlearn.engines.kernels._wire import Words, read_value, write_value
 from cipherlearn.program._program import IntegerProgram
 
-__all__ = ["KernelRuntime"]
+__all__ = ["KernelRuntime", "unsupported"]
 
 # Memory that a value's ciphertexts may take while rows are evaluated together.
 _VALUE_BYTES = 2**27
@@ -31,6 +31,8 @@ class KernelRuntime:
     program : IntegerProgram
     specs : bytes
         The cryptographic parameters of its circuit, which the client has too.
+    rounding : {"exact", "approximate"}, default="exact"
+        How its circuit removes bits that tables do not see.
     code_bits : sequence of int, default=None
         Bits that the codes of each lookup are encoded with. None stands for as few as needed,
         which gives less noise than the compiled circuit has and otherwise the same. With the
@@ -77,11 +79,12 @@ class KernelRuntime:
         self,
         program: IntegerProgram,
         specs: bytes,
+        rounding: str = "exact",
         code_bits: Sequence[int] | None = None,
         backend: Backend | None = None,
     ) -> None:
         self.parameters = Parameters.from_specs(specs)
-        self._steps = make_plan(program, self.parameters, code_bits)
+        self._steps = make_plan(program, self.parameters, rounding, code_bits)
         self._outputs = program.outputs
         self._backend = CpuBackend(load_library()) if backend is None else backend
         gates = (*self.parameters.inputs, *self.parameters.outputs)
@@ -214,18 +217,47 @@ class KernelRuntime:
         if step.shift or step.offset:
             words = words << np.uint64(step.shift)
             words[:, -1] += np.uint64(step.offset)
-        words = self._switch(step.keyswitch, words, keys, n_threads)
+        if step.extraction is not None:
+            words = self._remove_bits(step.extraction, words, keys, n_threads)
+        return self._apply(step, words, step.polynomials, keys, n_threads).reshape(
+            n_neurons, n_rows, -1
+        )
+
+    def _remove_bits(
+        self, step: Extraction, words: Words, keys: EvaluationKeys, n_threads: int
+    ) -> Words:
+        """Subtract the last bits one by one, as the compiler has it done."""
+        size = self.parameters.bootstrap_keys[step.bootstrap].polynomial_size
+        for i in range(step.n_removed):
+            # The bit goes to the top, where the table gives half of it, negated unless it is 1.
+            top = words << np.uint64(step.n_bits - i)
+            top[:, -1] += np.uint64(2**62)
+            half = 2 ** (62 - step.n_bits + i)
+            polynomial = np.full((1, size), 2**64 - half, dtype=np.uint64)
+            bit = self._apply(step, top, polynomial, keys, n_threads, half)
+            words = words - bit
+        return words
+
+    def _apply(
+        self,
+        step: LookupStep | Extraction,
+        words: Words,
+        polynomials: Words,
+        keys: EvaluationKeys,
+        n_threads: int,
+        offset: int = 0,
+    ) -> Words:
+        """Switch, bootstrap, add to bodies, and convert."""
         words = self._backend.bootstrap(
             self.parameters.bootstrap_keys[step.bootstrap],
             keys.bootstrap[step.bootstrap],
-            words,
-            step.polynomials,
-            n_rows,
+            self._switch(step.keyswitch, words, keys, n_threads),
+            polynomials,
+            len(words) // len(polynomials),
             n_threads,
         )
-        if step.convert is not None:
-            words = self._switch(step.convert, words, keys, n_threads)
-        return words.reshape(n_neurons, n_rows, -1)
+        words[:, -1] += np.uint64(offset)
+        return words if step.convert is None else self._switch(step.convert, words, keys, n_threads)
 
     def _switch(self, key: int, words: Words, keys: EvaluationKeys, n_threads: int) -> Words:
         shape = self.parameters.keyswitch_keys[key]
@@ -250,3 +282,24 @@ def _checked(words: Words, gate: Gate) -> Words:
             f"{gate.n_words}). Got {array.dtype} of shape {array.shape}."
         )
     return array
+
+
+def unsupported(program: IntegerProgram, specs: bytes, rounding: str = "exact") -> str | None:
+    """Say why the kernels cannot evaluate a program here, or return None if they can.
+
+    Parameters
+    ----------
+    program : IntegerProgram
+    specs : bytes
+    rounding : {"exact", "approximate"}, default="exact"
+
+    Raises
+    ------
+    ArtefactError
+        If the parameters are damaged, or not for the program.
+    """
+    try:
+        make_plan(program, Parameters.from_specs(specs), rounding)
+    except UnsupportedByEngineError as error:
+        return str(error)
+    return why_unavailable()

@@ -228,7 +228,8 @@ class _Planner:
 
     def _choose_widths(self, code_bits: Sequence[int] | None) -> dict[int, int]:
         """Bits of each group's encoding."""
-        needed, given = dict.fromkeys(self._groups, 1), {g: set() for g in self._groups}
+        needed = dict.fromkeys(self._groups, 1)
+        given: dict[int, set[int]] = {group: set() for group in self._groups}
         for value, gate in self._gates:
             given[self._groups[value]].add(gate.width)
         for node in self._lookups.values():

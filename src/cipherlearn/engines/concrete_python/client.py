@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cipherlearn.engines.concrete_python._bindings import compiler
+from cipherlearn.engines._bindings import compiler
 
 __all__ = ["ClientRuntime"]
 

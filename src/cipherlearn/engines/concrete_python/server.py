@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from cipherlearn._exceptions import CompilationError
+from cipherlearn.engines._bindings import compiler, keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines.concrete_python import ENGINE, engine_version
-from cipherlearn.engines.concrete_python._bindings import compiler, keep_broken_pipes_errors
 
 __all__ = ["OtherParametersError", "ServerRuntime", "compile_library", "compiled_runtime"]
 

@@ -1,0 +1,28 @@
+"""Evaluate programs on Concrete's own kernels: nothing is compiled, and keys stay ready.
+
+A compiled circuit copies and transforms the whole bootstrap key in every call. Here that is done
+once for a client. Encryption, decryption and the generation of keys remain Concrete's.
+"""
+
+from __future__ import annotations
+
+from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_threads
+from cipherlearn.engines.kernels._keys import EvaluationKeys, KeyCache
+from cipherlearn.engines.kernels._library import why_unavailable
+from cipherlearn.engines.kernels._parameters import Parameters
+from cipherlearn.engines.kernels._times import KernelTimes, time_kernels
+from cipherlearn.engines.kernels.runtime import KernelRuntime, unsupported
+
+__all__ = [
+    "Backend",
+    "CpuBackend",
+    "EvaluationKeys",
+    "KernelRuntime",
+    "KernelTimes",
+    "KeyCache",
+    "Parameters",
+    "count_threads",
+    "time_kernels",
+    "unsupported",
+    "why_unavailable",
+]

@@ -1,0 +1,242 @@
+"""The kernels behind one small interface, which other hardware could implement as well."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cipherlearn._checks import check_int
+from cipherlearn.engines.kernels._library import Library, Seed, pointer
+from cipherlearn.engines.kernels._parameters import BootstrapKey, KeyswitchKey
+from cipherlearn.engines.kernels._wire import Words
+
+__all__ = ["Backend", "CpuBackend", "count_threads", "in_threads"]
+
+# Part of a keyswitch key that stays in cache while one ciphertext after the other goes through.
+_BLOCK_BYTES = 2**21
+
+# Set by users and job schedulers for libraries that compute in threads. The first one counts.
+_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class Backend(Protocol):
+    """What evaluation needs of hardware. Keys may lie wherever it likes."""
+
+    def bootstrap_key(self, shape: BootstrapKey, sent: Words) -> Any:
+        """Make a bootstrap key ready, from the words that were sent."""
+
+    def keyswitch_key(self, shape: KeyswitchKey, sent: Words) -> Any:
+        """Make a keyswitch key ready, from the words that were sent."""
+
+    def expand(self, seeded: Words, dimension: int, n_threads: int) -> Words:
+        """Draw the masks of seeded ciphertexts (n, 3), for (n, dimension + 1)."""
+
+    def keyswitch(self, shape: KeyswitchKey, key: Any, inputs: Words, n_threads: int) -> Words:
+        """Switch ciphertexts (n, n_in + 1) to the other key, for (n, n_out + 1)."""
+
+    def bootstrap(
+        self,
+        shape: BootstrapKey,
+        key: Any,
+        inputs: Words,
+        polynomials: Words,
+        repeats: int,
+        n_threads: int,
+    ) -> Words:
+        """Look ciphertexts (n, n + 1) up in tables, each of which serves ``repeats`` in a row."""
+
+
+def count_threads(n_threads: int | None = None) -> int:
+    """Return a number of threads, or those that the process may use.
+
+    Parameters
+    ----------
+    n_threads : int or None, default=None
+        None stands for ``OMP_NUM_THREADS``, ``OPENBLAS_NUM_THREADS`` or ``MKL_NUM_THREADS``, or
+        else for the processor cores that the process may use.
+
+    Examples
+    --------
+    >>> from cipherlearn.engines.kernels import count_threads
+    >>> count_threads(3)
+    3
+    """
+    if n_threads is not None:
+        return check_int("n_threads", n_threads, 1)
+    for name in _VARIABLES:
+        first = os.environ.get(name, "").split(",")[0].strip()
+        if first.isdecimal() and int(first) > 0:
+            return int(first)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class CpuBackend:
+    """Concrete's kernels on processor cores."""
+
+    def __init__(self, library: Library) -> None:
+        self._library = library
+
+    def bootstrap_key(self, shape: BootstrapKey, sent: Words) -> NDArray[np.complex128]:
+        """Decompress a bootstrap key and transform it."""
+        library, full = self._library, sent
+        if shape.seeded:
+            full = np.empty(shape.n_words, dtype=np.uint64)
+            library.decompress_seeded_lwe_bootstrap_key_u64(
+                pointer(full),
+                pointer(sent) + 16,
+                *(shape.n, shape.polynomial_size, shape.k, shape.levels, shape.base_log),
+                _seed(sent),
+                0,
+            )
+        fourier = np.empty(shape.n_words // 2, dtype=np.complex128)
+        fft = library.fft(shape.polynomial_size)
+        scratch = library.scratch("bootstrap_key_convert_u64_to_fourier", fft)
+        library.bootstrap_key_convert_u64_to_fourier(
+            pointer(full),
+            pointer(fourier),
+            *(shape.levels, shape.base_log, shape.k, shape.polynomial_size, shape.n),
+            fft,
+            pointer(scratch),
+            len(scratch),
+        )
+        return fourier
+
+    def keyswitch_key(self, shape: KeyswitchKey, sent: Words) -> Words:
+        """Decompress a keyswitch key."""
+        if not shape.seeded:
+            return sent.copy()
+        full = np.empty(shape.n_words, dtype=np.uint64)
+        self._library.decompress_seeded_lwe_keyswitch_key_u64(
+            pointer(full),
+            pointer(sent) + 16,
+            *(shape.n_in, shape.n_out, shape.levels, shape.base_log),
+            _seed(sent),
+            0,
+        )
+        return full
+
+    def expand(self, seeded: Words, dimension: int, n_threads: int) -> Words:
+        """Draw the masks of seeded ciphertexts."""
+        full = np.empty((len(seeded), dimension + 1), dtype=np.uint64)
+        kernel = self._library.decompress_seeded_lwe_ciphertext_u64
+        at, bodies_at = pointer(full), pointer(seeded) + 16
+
+        def draw(_: int, i: int) -> None:
+            kernel(
+                at + i * full.strides[0],
+                bodies_at + i * seeded.strides[0],
+                dimension,
+                _seed(seeded[i]),
+            )
+
+        in_threads(n_threads, len(seeded), draw)
+        return full
+
+    def keyswitch(self, shape: KeyswitchKey, key: Words, inputs: Words, n_threads: int) -> Words:
+        """Switch ciphertexts to the other key, a block of it after the other.
+
+        A keyswitch is a sum over the words of the mask, so that blocks of them can be done apart.
+        The kernel copies the word behind a block into the result's body, from where it is taken.
+        """
+        kernel = self._library.keyswitch_lwe_ciphertext_u64
+        n, n_out, row_bytes = len(inputs), shape.n_out, shape.levels * (shape.n_out + 1) * 8
+        if n == 1 and n_threads == 1:
+            size = shape.n_in
+        else:
+            size = max(1, min(_BLOCK_BYTES // row_bytes, -(-shape.n_in // n_threads)))
+        starts = range(0, shape.n_in, size)
+        sums = np.zeros((min(n_threads, len(starts)), n, n_out + 1), dtype=np.uint64)
+        part = np.empty_like(sums)
+        key_at, in_at, out_bytes = pointer(key), pointer(inputs), (n_out + 1) * 8
+
+        def switch(worker: int, block: int) -> None:
+            start = starts[block]
+            words = min(size, shape.n_in - start)
+            source, target = in_at + start * 8, pointer(part[worker])
+            for _ in range(n):
+                kernel(
+                    target,
+                    source,
+                    key_at + start * row_bytes,
+                    *(shape.levels, shape.base_log, words, n_out),
+                )
+                source, target = source + inputs.strides[0], target + out_bytes
+            np.add(sums[worker], part[worker], out=sums[worker])
+
+        in_threads(len(sums), len(starts), switch)
+        result = sums[0] if len(sums) == 1 else sums.sum(axis=0, dtype=np.uint64)
+        result[:, n_out] -= inputs[:, size : shape.n_in : size].sum(axis=1, dtype=np.uint64)
+        return result
+
+    def bootstrap(
+        self,
+        shape: BootstrapKey,
+        key: NDArray[np.complex128],
+        inputs: Words,
+        polynomials: Words,
+        repeats: int,
+        n_threads: int,
+    ) -> Words:
+        """Look ciphertexts up in tables."""
+        library, kernel = self._library, self._library.bootstrap_lwe_ciphertext_u64
+        n, size, mask = len(inputs), shape.polynomial_size, shape.k * shape.polynomial_size
+        n_threads = min(n_threads, n)
+        fft = library.fft(size)
+        scratch = [
+            library.scratch("bootstrap_lwe_ciphertext_u64", shape.k, size, fft)
+            for _ in range(n_threads)
+        ]
+        accumulators = np.zeros((n_threads, mask + size), dtype=np.uint64)
+        result = np.empty((n, mask + 1), dtype=np.uint64)
+        out_at, in_at, key_at = pointer(result), pointer(inputs), pointer(key)
+        constants = (shape.levels, shape.base_log, shape.k, size, shape.n, fft)
+
+        def look_up(worker: int, i: int) -> None:
+            accumulators[worker, mask:] = polynomials[i // repeats]
+            kernel(
+                out_at + i * result.strides[0],
+                in_at + i * inputs.strides[0],
+                pointer(accumulators[worker]),
+                key_at,
+                *constants,
+                pointer(scratch[worker]),
+                len(scratch[worker]),
+            )
+
+        in_threads(n_threads, n, look_up)
+        return result
+
+
+def _seed(words: Words) -> Seed:
+    """Seed at the start of what is seeded."""
+    return Seed((ctypes.c_uint8 * 16).from_buffer_copy(words[:2].tobytes()))
+
+
+def in_threads(n_threads: int, n_tasks: int, task: Callable[[int, int], None]) -> None:
+    """Do tasks by number in threads, this one among them, as each gets free."""
+    tasks = iter(range(n_tasks))
+    errors: list[BaseException] = []
+
+    def work(worker: int) -> None:
+        try:
+            for i in tasks:
+                task(worker, i)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(1, min(n_threads, n_tasks))]
+    for thread in threads:
+        thread.start()
+    work(0)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,122 @@
+"""Evaluation keys, ready for use, and a cache of them."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+from cipherlearn._exceptions import MessageError
+from cipherlearn.engines.kernels._backend import Backend, in_threads
+from cipherlearn.engines.kernels._parameters import Parameters
+from cipherlearn.engines.kernels._wire import Words, read_keys
+
+__all__ = ["EvaluationKeys", "KeyCache", "prepare_keys"]
+
+
+@dataclass(frozen=True)
+class EvaluationKeys:
+    """A client's evaluation keys: decompressed, and bootstrap keys transformed.
+
+    Parameters
+    ----------
+    bootstrap, keyswitch : tuple
+        As the backend made them, in the order of the parameters.
+    n_bytes : int
+        Memory that they take.
+    """
+
+    bootstrap: tuple[Any, ...]
+    keyswitch: tuple[Any, ...]
+    n_bytes: int
+
+
+def prepare_keys(
+    parameters: Parameters, serialized: bytes, backend: Backend, n_threads: int
+) -> EvaluationKeys:
+    """Read evaluation keys that Concrete serialized, and make them ready.
+
+    Raises
+    ------
+    MessageError
+        If they are none, or not for these parameters.
+    """
+    bootstrap, keyswitch = read_keys(serialized)
+    _check("bootstrap", bootstrap, [shape.n_sent for shape in parameters.bootstrap_keys])
+    _check("keyswitch", keyswitch, [shape.n_sent for shape in parameters.keyswitch_keys])
+    keys: dict[int, Any] = {}
+
+    def prepare(_: int, i: int) -> None:
+        if i < len(bootstrap):
+            keys[i] = backend.bootstrap_key(parameters.bootstrap_keys[i], bootstrap[i])
+        else:
+            j = i - len(bootstrap)
+            keys[i] = backend.keyswitch_key(parameters.keyswitch_keys[j], keyswitch[j])
+
+    n_keys = len(bootstrap) + len(keyswitch)
+    in_threads(n_threads, n_keys, prepare)
+    ready = tuple(keys[i] for i in range(n_keys))
+    return EvaluationKeys(ready[: len(bootstrap)], ready[len(bootstrap) :], parameters.key_bytes)
+
+
+def _check(kind: str, keys: list[Words], expected: list[int]) -> None:
+    if list(map(len, keys)) != expected:
+        raise MessageError(
+            f"The {kind} keys of this model must have {expected} words. Got "
+            f"{list(map(len, keys))}. Make keys with the model's client.zip."
+        )
+
+
+class KeyCache:
+    """Keys in memory up to a number of bytes. Those least recently used are dropped.
+
+    May be used from several threads at once.
+
+    Parameters
+    ----------
+    max_bytes : int
+        The last keys that were put in are kept even if they alone take more.
+
+    Examples
+    --------
+    >>> from cipherlearn.engines.kernels import EvaluationKeys, KeyCache
+    >>> cache = KeyCache(max_bytes=100)
+    >>> for name in "abc":
+    ...     cache.put(name, EvaluationKeys((), (), n_bytes=50))
+    >>> cache.get("a") is None, cache.get("c").n_bytes, cache.n_bytes
+    (True, 50, 100)
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._keys: OrderedDict[Hashable, EvaluationKeys] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all keys."""
+        with self._lock:
+            return self._count()
+
+    def get(self, name: Hashable) -> EvaluationKeys | None:
+        """Return keys, now the most recently used ones, or None."""
+        with self._lock:
+            if name in self._keys:
+                self._keys.move_to_end(name)
+            return self._keys.get(name)
+
+    def put(self, name: Hashable, keys: EvaluationKeys) -> None:
+        """Keep keys, and drop others as needed."""
+        with self._lock:
+            self._keys[name] = keys
+            self._keys.move_to_end(name)
+            while len(self._keys) > 1 and self._count() > self._max_bytes:
+                self._keys.popitem(last=False)
+
+    def _count(self) -> int:
+        return sum(keys.n_bytes for keys in self._keys.values())

@@ -1,0 +1,244 @@
+"""The cryptographic parameters of a circuit: parsed, and checked before a kernel sees them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from cipherlearn._exceptions import ArtefactError
+
+__all__ = ["BootstrapKey", "Gate", "KeyswitchKey", "Parameters"]
+
+# Beyond all that the compiler ever chooses, and such that no product of them overflows.
+_MAX_DIMENSION = 2**17
+_MAX_POLYNOMIALS = 2**10
+_MIN_POLYNOMIAL_SIZE = 256
+_MAX_ROWS = 2**20
+
+
+@dataclass(frozen=True)
+class BootstrapKey:
+    """Shape of a bootstrap key.
+
+    Parameters
+    ----------
+    source, target : int
+        Ids of the secret keys that ciphertexts are under before and after.
+    n : int
+        Dimension before.
+    polynomial_size, k : int
+        Coefficients of a polynomial, and their number: ``k * polynomial_size`` is the dimension
+        after.
+    levels, base_log : int
+        Digits of the decomposition, and bits of a digit.
+    seeded : bool
+        Whether it is sent as a seed and the part that is not random.
+    """
+
+    source: int
+    target: int
+    n: int
+    polynomial_size: int
+    k: int
+    levels: int
+    base_log: int
+    seeded: bool
+
+    @property
+    def n_words(self) -> int:
+        """Words of the key in full, and of its Fourier transform too."""
+        return self.n * self.levels * (self.k + 1) ** 2 * self.polynomial_size
+
+    @property
+    def n_sent(self) -> int:
+        """Words that are sent."""
+        return self.n_words // (self.k + 1) + 2 if self.seeded else self.n_words
+
+
+@dataclass(frozen=True)
+class KeyswitchKey:
+    """Shape of a keyswitch key, in the terms of :class:`BootstrapKey`."""
+
+    source: int
+    target: int
+    n_in: int
+    n_out: int
+    levels: int
+    base_log: int
+    seeded: bool
+
+    @property
+    def n_words(self) -> int:
+        """Words of the key in full."""
+        return self.n_in * self.levels * (self.n_out + 1)
+
+    @property
+    def n_sent(self) -> int:
+        """Words that are sent."""
+        return self.n_in * self.levels + 2 if self.seeded else self.n_words
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Type of an encrypted input or output.
+
+    Parameters
+    ----------
+    batch_size, n_values : int
+        Rows of a message, and ciphertexts of a row.
+    key, dimension : int
+        The secret key's id and dimension.
+    width : int
+        Bits of a value: a message ``m`` is the word ``m << (63 - width)``.
+    is_signed, seeded : bool
+    variance : float
+    """
+
+    batch_size: int
+    n_values: int
+    key: int
+    dimension: int
+    width: int
+    is_signed: bool
+    seeded: bool
+    variance: float
+
+    @property
+    def n_words(self) -> int:
+        """Words of a ciphertext: a seed of two and the body; or the mask and the body."""
+        return 3 if self.seeded else self.dimension + 1
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """All of a circuit.
+
+    Examples
+    --------
+    >>> from cipherlearn.engines.kernels import Parameters
+    >>> Parameters.from_specs(b"{}")
+    Traceback (most recent call last):
+        ...
+    cipherlearn._exceptions.ArtefactError: ...
+    """
+
+    bootstrap_keys: tuple[BootstrapKey, ...]
+    keyswitch_keys: tuple[KeyswitchKey, ...]
+    inputs: tuple[Gate, ...]
+    outputs: tuple[Gate, ...]
+
+    @classmethod
+    def from_specs(cls, specs: bytes) -> Parameters:
+        """Parse the JSON that a circuit's ``files()`` name "specs.json".
+
+        Raises
+        ------
+        ArtefactError
+            If it is no such description, or one that the kernels cannot take.
+        """
+        try:
+            given = json.loads(specs)
+            keyset = given["keyset"]
+            dimensions = {key["id"]: _dimension(key["params"]) for key in keyset["lweSecretKeys"]}
+            (circuit,) = given["circuits"]
+            if keyset["packingKeyswitchKeys"]:
+                raise ValueError("packing keyswitch keys are not supported")
+            return cls(
+                tuple(_bootstrap_key(key, dimensions) for key in keyset["lweBootstrapKeys"]),
+                tuple(_keyswitch_key(key, dimensions) for key in keyset["lweKeyswitchKeys"]),
+                tuple(_gate(gate, dimensions) for gate in circuit["inputs"]),
+                tuple(_gate(gate, dimensions) for gate in circuit["outputs"]),
+            )
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            raise ArtefactError(
+                "Cryptographic parameters must describe one circuit that Concrete's kernels can "
+                f"evaluate. Got some that do not: {error!r:.300}. Export the model again."
+            ) from error
+
+    @property
+    def key_bytes(self) -> int:
+        """Bytes of a client's evaluation keys, ready for use."""
+        n_words = sum(key.n_words for key in self.bootstrap_keys)
+        return 8 * (n_words + sum(key.n_words for key in self.keyswitch_keys))
+
+
+def _bootstrap_key(key: dict[str, Any], dimensions: dict[int, int]) -> BootstrapKey:
+    params = _native(key["params"])
+    size = _integer(params, "polynomialSize", _MIN_POLYNOMIAL_SIZE, _MAX_DIMENSION)
+    if size & (size - 1):
+        raise ValueError(f"polynomialSize must be a power of two, got {size}")
+    k = _integer(params, "glweDimension", 1, _MAX_POLYNOMIALS)
+    n = _integer(params, "inputLweDimension", 1, _MAX_DIMENSION)
+    if (n, k * size) != (dimensions[key["inputId"]], dimensions[key["outputId"]]):
+        raise ValueError(f"dimensions {n} and {k} * {size} are not those of the secret keys")
+    decomposition = _decomposition(params)
+    return BootstrapKey(key["inputId"], key["outputId"], n, size, k, *decomposition, _seeded(key))
+
+
+def _keyswitch_key(key: dict[str, Any], dimensions: dict[int, int]) -> KeyswitchKey:
+    params = _native(key["params"])
+    n_in = _integer(params, "inputLweDimension", 1, _MAX_DIMENSION)
+    n_out = _integer(params, "outputLweDimension", 1, _MAX_DIMENSION)
+    if (n_in, n_out) != (dimensions[key["inputId"]], dimensions[key["outputId"]]):
+        raise ValueError(f"dimensions {n_in} and {n_out} are not those of the secret keys")
+    decomposition = _decomposition(params)
+    return KeyswitchKey(key["inputId"], key["outputId"], n_in, n_out, *decomposition, _seeded(key))
+
+
+def _gate(gate: dict[str, Any], dimensions: dict[int, int]) -> Gate:
+    ciphertext = gate["typeInfo"]["lweCiphertext"]
+    integer = ciphertext["encoding"]["integer"]
+    encryption = _native(ciphertext["encryption"])
+    if integer["mode"] != {"native": {}}:
+        raise ValueError(f"only the native encoding is supported, got {integer['mode']}")
+    batch_size, n_values = ciphertext["abstractShape"]["dimensions"]
+    shape = {"batch_size": batch_size, "n_values": n_values}
+    result = Gate(
+        _integer(shape, "batch_size", 1, _MAX_ROWS),
+        _integer(shape, "n_values", 1, _MAX_DIMENSION),
+        encryption["keyId"],
+        _integer(encryption, "lweDimension", 1, _MAX_DIMENSION),
+        _integer(integer, "width", 1, 62),
+        integer["isSigned"] is True,
+        _seeded(ciphertext),
+        float(encryption["variance"]),
+    )
+    if result.dimension != dimensions[result.key]:
+        raise ValueError(f"dimension {result.dimension} is not that of the secret key")
+    expected = [batch_size, n_values, result.n_words]
+    if ciphertext["concreteShape"]["dimensions"] != expected:
+        raise ValueError(f"ciphertexts must have the shape {expected}")
+    return result
+
+
+def _decomposition(params: dict[str, Any]) -> tuple[int, int]:
+    levels, base_log = _integer(params, "levelCount", 1, 63), _integer(params, "baseLog", 1, 63)
+    if levels * base_log > 63:
+        raise ValueError(f"{levels} levels of {base_log} bits are more than a word has")
+    return levels, base_log
+
+
+def _native(params: dict[str, Any]) -> dict[str, Any]:
+    if params["modulus"] != {"modulus": {"native": {}}}:
+        raise ValueError(f"the modulus must be 2**64, got {params['modulus']}")
+    if params.get("integerPrecision", 64) != 64 or params.get("keyType", "binary") != "binary":
+        raise ValueError("keys must be binary, in words of 64 bits")
+    return params
+
+
+def _seeded(value: dict[str, Any]) -> bool:
+    if value["compression"] not in ("seed", "none"):
+        raise ValueError(f"compression must be seed or none, got {value['compression']}")
+    return value["compression"] == "seed"
+
+
+def _dimension(params: dict[str, Any]) -> int:
+    return _integer(params, "lweDimension", 1, _MAX_DIMENSION)
+
+
+def _integer(values: dict[str, Any], name: str, low: int, high: int) -> int:
+    value = values[name]
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name} must be an integer from {low} to {high}, got {value!r:.100}")
+    return value

@@ -1,0 +1,327 @@
+"""From a program and its parameters to steps: which kernel, with which key and encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from cipherlearn._exceptions import ArtefactError, UnsupportedByEngineError
+from cipherlearn.engines.kernels._parameters import Gate, Parameters
+from cipherlearn.engines.kernels._wire import Words
+from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._nodes import Lookup
+from cipherlearn.program._passes import unsigned
+from cipherlearn.program._program import IntegerProgram
+from cipherlearn.program._values import IntArray
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+__all__ = ["Extraction", "LookupStep", "SumStep", "make_plan"]
+
+
+# Stands for the bits of the table that extracts one: it has keys of its own.
+_EXTRACTED = 0
+
+
+@dataclass(frozen=True)
+class SumStep:
+    """Integer matrix product of ciphertexts, plus a clear constant.
+
+    Parameters
+    ----------
+    reads : tuple of int
+        Values side by side.
+    weights : ndarray of shape (n_neurons, n_inputs), int64
+    constant : ndarray of shape (n_neurons,), uint64
+        Encoded.
+    """
+
+    reads: tuple[int, ...]
+    weights: IntArray
+    constant: Words
+
+    @cached_property
+    def sparse_weights(self) -> csr_array:
+        """Weights modulo 2**64."""
+        # A client never comes here, and imports faster without.
+        from scipy.sparse import csr_array
+
+        return csr_array(self.weights.astype(np.uint64))
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """The removal of a sum's last bits, each by a keyswitch and a bootstrap of its own.
+
+    Parameters
+    ----------
+    n_bits, n_removed : int
+        Bits of the sum, and those of them that are removed.
+    keyswitch, bootstrap, convert : int
+        As for :class:`LookupStep`.
+    """
+
+    n_bits: int
+    n_removed: int
+    keyswitch: int
+    bootstrap: int
+    convert: int | None
+
+
+@dataclass(frozen=True)
+class LookupStep:
+    """A keyswitch and a bootstrap of every ciphertext.
+
+    Parameters
+    ----------
+    reads : int
+        Its value.
+    shift : int
+        Bits that ciphertexts are moved to the left before.
+    offset : int
+        Added to bodies then.
+    extraction : Extraction or None
+        Follows, if bits are removed exactly.
+    keyswitch, bootstrap : int
+        Positions of the keys among the parameters' own.
+    polynomials : ndarray of shape (n_neurons, polynomial_size), uint64
+        Tables, encoded.
+    convert : int or None
+        Position of the keyswitch key, if any, that takes results to the key of those that they
+        are added to.
+    """
+
+    reads: int
+    shift: int
+    offset: int
+    extraction: Extraction | None
+    keyswitch: int
+    bootstrap: int
+    polynomials: Words
+    convert: int | None
+
+
+def make_plan(
+    program: IntegerProgram,
+    parameters: Parameters,
+    rounding: str,
+    code_bits: Sequence[int] | None = None,
+) -> list[SumStep | LookupStep]:
+    """Make the steps that evaluate a program, one for each of its nodes.
+
+    Parameters
+    ----------
+    program : IntegerProgram
+    parameters : Parameters
+        Of its circuit.
+    rounding : {"exact", "approximate"}
+        How the circuit removes bits.
+    code_bits : sequence of int, default=None
+        Bits that the codes of each lookup are encoded with. None stands for as few as the next
+        tables or the output need, which gives the least noise.
+
+    Raises
+    ------
+    ArtefactError
+        If the parameters are not for the program.
+    UnsupportedByEngineError
+        If the circuit has keys that only the compiled circuit knows how to use.
+    """
+    return _Planner(unsigned(program), parameters, rounding == "exact", code_bits).steps()
+
+
+class _Planner:
+    """What is known of each value, by its number, on the way to a plan.
+
+    The compiler makes a bootstrap key for each bit-width of tables. Values that sums connect, a
+    group, have one encoding and are under one key.
+    """
+
+    def __init__(
+        self,
+        form: IntegerProgram,
+        parameters: Parameters,
+        is_exact: bool,
+        code_bits: Sequence[int] | None,
+    ) -> None:
+        self._form, self._parameters, self._is_exact = form, parameters, is_exact
+        self._switches = [(key.source, key.target) for key in parameters.keyswitch_keys]
+        sizes = [len(layer.weights) for layer in form.output_layers]
+        _check_gates("inputs", parameters.inputs, [len(columns) for columns in form.inputs])
+        _check_gates("outputs", parameters.outputs, sizes)
+        self._gates = list(zip(range(len(form.inputs)), parameters.inputs, strict=True))
+        self._gates += zip(form.outputs, parameters.outputs, strict=True)
+        self._lookups = {
+            value: node
+            for value, node in enumerate(form.nodes, len(form.inputs))
+            if isinstance(node, Lookup)
+        }
+        self._groups = self._connect()
+        self._widths = self._choose_widths(code_bits)
+        self._bootstraps = self._choose_bootstraps()
+        self._keys = self._choose_keys()
+
+    def steps(self) -> list[SumStep | LookupStep]:
+        """Make a step for each node."""
+        steps: list[SumStep | LookupStep] = []
+        for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
+            if isinstance(node, Lookup):
+                steps.append(self._look_up(value, node))
+                continue
+            assert node.constant is not None
+            width = np.uint64(63 - self._widths[self._groups[value]])
+            constant = node.constant.astype(np.uint64) << width
+            steps.append(SumStep(node.reads, node.weights, constant))
+        return steps
+
+    def _look_up(self, value: int, node: Lookup) -> LookupStep:
+        layer, removed = self._form.layer_of(node.reads), node.lsbs_to_remove
+        n_bits = layer.n_table_bits + removed
+        read, given = self._groups[node.reads], self._groups[value]
+        position = self._bootstraps[layer.n_table_bits]
+        offset, extraction = 0, None
+        if removed and self._is_exact:
+            offset, bits = 2 ** (62 - layer.n_table_bits), self._bootstraps[_EXTRACTED]
+            extraction = Extraction(n_bits, removed, *self._apply(read, bits, read))
+        elif removed:
+            # Sums half-way between two entries belong to the upper one, to which the bits that
+            # are removed draw others too: less so by the unit of Concrete's widest encoding.
+            offset = 2 ** (62 - n_bits) - 2
+        keyswitch, _, convert = self._apply(read, position, given)
+        size = self._parameters.bootstrap_keys[position].polynomial_size
+        return LookupStep(
+            reads=node.reads,
+            shift=self._widths[read] - n_bits,
+            offset=offset,
+            extraction=extraction,
+            keyswitch=keyswitch,
+            bootstrap=position,
+            polynomials=_polynomials(layer, size, self._widths[given]),
+            convert=convert,
+        )
+
+    def _apply(self, read: int, bootstrap: int, given: int) -> tuple[int, int, int | None]:
+        """Keys that take a group's ciphertexts through a bootstrap into another group.
+
+        Positions of the keyswitch key before, the bootstrap key, and the keyswitch key after.
+        """
+        key = self._parameters.bootstrap_keys[bootstrap]
+        is_there = key.target == self._keys[given]
+        convert = None if is_there else self._switch(key.target, self._keys[given])
+        return self._switch(self._keys[read], key.source), bootstrap, convert
+
+    def _connect(self) -> list[int]:
+        """Name the group of each value by its first one."""
+        groups = list(range(len(self._form.inputs) + len(self._form.nodes)))
+        for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
+            if isinstance(node, Lookup):
+                continue
+            for read in node.reads:
+                joined = {groups[read], groups[value]}
+                groups = [min(joined) if g in joined else g for g in groups]
+        return groups
+
+    def _choose_widths(self, code_bits: Sequence[int] | None) -> dict[int, int]:
+        """Bits of each group's encoding."""
+        needed = dict.fromkeys(self._groups, 1)
+        given: dict[int, set[int]] = {group: set() for group in self._groups}
+        for value, gate in self._gates:
+            given[self._groups[value]].add(gate.width)
+        for node in self._lookups.values():
+            n_bits = self._form.layer_of(node.reads).n_table_bits + node.lsbs_to_remove
+            group = self._groups[node.reads]
+            needed[group] = max(needed[group], n_bits)
+        if code_bits is not None:
+            for value, width in zip(self._lookups, code_bits, strict=True):
+                given[self._groups[value]].add(width)
+        for group, widths in given.items():
+            least = needed[group]
+            if len(widths) > 1 or (widths and not least <= min(widths) <= 62):
+                raise ArtefactError(
+                    f"Values that a sum connects must have one width, of {least} to 62 bits. "
+                    f"Got {sorted(widths)}. Export the model again."
+                )
+        return {g: widths.pop() if widths else needed[g] for g, widths in given.items()}
+
+    def _choose_bootstraps(self) -> dict[int, int]:
+        """Positions of the keys for tables by their bits, in the order of their first use."""
+        chosen: dict[int, int] = {}
+        for node in self._lookups.values():
+            if node.lsbs_to_remove and self._is_exact:
+                chosen.setdefault(_EXTRACTED, len(chosen))
+            chosen.setdefault(self._form.layer_of(node.reads).n_table_bits, len(chosen))
+        n_keys = len(self._parameters.bootstrap_keys)
+        if len(chosen) != n_keys:
+            raise _unknown_keys(f"{n_keys} keys for tables of {sorted(chosen)} bits")
+        return chosen
+
+    def _choose_keys(self) -> dict[int, int]:
+        """Ids of the secret keys of each group: where all that bootstraps give can be taken."""
+        sources: dict[int, set[int]] = {group: set() for group in self._groups}
+        for value, node in self._lookups.items():
+            n_bits = self._form.layer_of(node.reads).n_table_bits
+            sources[self._groups[value]].add(self._target(n_bits))
+            if node.lsbs_to_remove and self._is_exact:
+                sources[self._groups[node.reads]].add(self._target(_EXTRACTED))
+        given: dict[int, set[int]] = {group: set() for group in self._groups}
+        for value, gate in self._gates:
+            given[self._groups[value]].add(gate.key)
+        chosen = {}
+        for group, found in sources.items():
+            possible = [
+                key
+                for key in given[group] or found
+                if all(source == key or (source, key) in self._switches for source in found)
+            ]
+            if len(possible) != 1 or len(given[group]) > 1:
+                raise _unknown_keys(f"{len(possible)} for values that a sum connects")
+            chosen[group] = possible[0]
+        return chosen
+
+    def _target(self, n_bits: int) -> int:
+        """Id of the secret key after a bootstrap with tables of so many bits."""
+        return self._parameters.bootstrap_keys[self._bootstraps[n_bits]].target
+
+    def _switch(self, source: int, target: int) -> int:
+        """Position of the keyswitch key between two secret keys."""
+        if self._switches.count((source, target)) != 1:
+            raise _unknown_keys(f"{self._switches.count((source, target))} for a keyswitch")
+        return self._switches.index((source, target))
+
+
+def _check_gates(kind: str, gates: Sequence[Gate], sizes: Sequence[int]) -> None:
+    if [gate.n_values for gate in gates] != list(sizes):
+        raise ArtefactError(
+            f"The {kind} of the program have {list(sizes)} values. The cryptographic parameters "
+            f"are for {[gate.n_values for gate in gates]}. Export the model again."
+        )
+    if len({gate.batch_size for gate in gates}) != 1:
+        raise ArtefactError(f"The {kind} must have one batch size. Export the model again.")
+    if kind == "outputs" and any(gate.seeded for gate in gates):
+        raise ArtefactError("Outputs must not be compressed. Export the model again.")
+
+
+def _polynomials(layer: IntegerLayer, size: int, width: int) -> Words:
+    """Encode each table as coefficients, entry 0 around the first."""
+    tables = layer.cell_tables.astype(np.uint64) << np.uint64(63 - width)
+    box = size // tables.shape[1]
+    if box < 2:
+        raise ArtefactError(
+            f"Tables of {tables.shape[1]} entries need polynomials of twice as many coefficients. "
+            f"Got {size}. Export the model again."
+        )
+    polynomials: Words = np.roll(np.repeat(tables, box, axis=1), -(box // 2), axis=1)
+    polynomials[:, -(box // 2) :] *= np.uint64(2**64 - 1)
+    return polynomials
+
+
+def _unknown_keys(what: str) -> UnsupportedByEngineError:
+    return UnsupportedByEngineError(
+        "The kernels evaluate circuits with one bootstrap key for each bit-width of tables, and "
+        f"one key to switch between two. Got others: {what}. Use the compiled circuit."
+    )

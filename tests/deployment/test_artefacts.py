@@ -306,7 +306,7 @@ def test_artefacts_of_version_1_stay_readable():
     )
     model = ServerModel.from_archive(Archive.read(directory / "server.zip", "server"))
     program = load_program(io.BytesIO(model.program))
-    assert client.labels(program(rows)).tolist() == ["ant", "bee", "cow"]
+    assert client.decode(program(rows)).tolist() == ["ant", "bee", "cow"]
     # Keys and ciphertexts can be made, whatever engine version wrote the parameters.
     client.generate_keys()
     assert len(list(client.encrypt(rows))) == 3

@@ -131,7 +131,7 @@ def test_outputs_can_be_had_step_by_step(
     results = [linear_server.run(ciphertext) for ciphertext in linear_client.encrypt(X[:3])]
     outputs = linear_client.decrypt(results, n_rows=3)
     np.testing.assert_array_equal(outputs, deployed_linear.program_(X[:3]))
-    np.testing.assert_array_equal(linear_client.labels(outputs), deployed_linear.predict(X[:3]))
+    np.testing.assert_array_equal(linear_client.decode(outputs), deployed_linear.predict(X[:3]))
 
 
 @pytest.mark.parametrize("kind", ["linear", "pipeline"])

@@ -109,7 +109,7 @@ def test_a_thousand_fuzzed_requests_crash_nothing(
     assert service.worker_ids() == workers
     assert service.metric("cipherlearn_worker_restarts_total") == restarts
     results = post(service, ciphertext).content
-    (label,) = client.labels(client.decrypt([results], 1))
+    (label,) = client.decode(client.decrypt([results], 1))
     assert label == deployed_pipeline.predict(X[:1])[0]
 
 

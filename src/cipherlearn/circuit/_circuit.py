@@ -56,6 +56,10 @@ class Circuit:
         one more bootstrap per removed bit, of 1 bit each. "approximate" spares them, and the
         noise of encryption decides what lies near the middle of two multiples. ``flip_rate``
         then says how often a row's result differs.
+    runtime : {"auto", "kernels", "compiled"}, default="auto"
+        What evaluates. "kernels" calls Concrete's kernels, with keys that stay ready in memory,
+        and is faster. "compiled" runs the circuit that its compiler wrote. "auto" takes the
+        kernels where they can be used. Results are the same.
     verbose : bool or int
         Whether to say how long compilation and key generation take.
 
@@ -97,17 +101,20 @@ class Circuit:
         global_p_error: float | None = None,
         batch_size: int = 1,
         rounding: str = "exact",
+        runtime: str = "auto",
         verbose: bool | int = False,
     ) -> None:
         _check_accumulators(program, n_accum_bits)
         self.program = program
         self._n_accum_bits = list(n_accum_bits)
-        self._options = CompileOptions(p_error, global_p_error, batch_size, rounding)
+        self._options = CompileOptions(p_error, global_p_error, batch_size, rounding, runtime)
         self._verbose = verbose
         # Stands for the present keys.
         self._keys: object | None = None
         self._engine_circuit: EngineCircuit | None = None
         self._evaluation: Evaluation | None = None
+        # The evaluation keys as the server has them, once it needs them.
+        self._ready_keys: tuple[Any] | None = None
         # Threads that share a circuit must not each compile it, or make keys of their own.
         self._lock = threading.RLock()
         self._compiled()
@@ -199,6 +206,11 @@ class Circuit:
         return engine_name() if self._engine_circuit is None else self._engine_circuit.engine
 
     @property
+    def runtime(self) -> str:
+        """What evaluates it here, "kernels" or "compiled"."""
+        return self._compiled().server.runtime
+
+    @property
     def n_bootstraps(self) -> int:
         """Bootstraps of one call, among them those of exact rounding."""
         return self._compiled().n_bootstraps
@@ -220,10 +232,10 @@ class Circuit:
                 verbose = self._verbose if verbose is None else verbose
                 start = time.perf_counter()
                 with stage("Generating keys", verbose, _key_seconds.get(n_bytes)):
-                    engine_circuit.generate_keys()
+                    engine_circuit.client.generate_keys()
                 _key_seconds[n_bytes] = time.perf_counter() - start
                 self._keys = object()
-                self._evaluation = None
+                self._evaluation = self._ready_keys = None
 
     def encrypt(self, codes: IntArray) -> Sequence[Any]:
         """Encrypt the codes of at most ``batch_size`` rows, of shape (n_rows, n_codes).
@@ -242,7 +254,7 @@ class Circuit:
                 f"Got {len(codes)}. compile(batch_size=...) chooses how many."
             )
         self.keygen()
-        return self._compiled().encrypt(self._inputs(codes))
+        return self._compiled().client.encrypt(self._inputs(codes))
 
     def _inputs(self, codes: IntArray) -> list[IntArray]:
         """Give the codes of each input, padded to a whole batch."""
@@ -250,11 +262,18 @@ class Circuit:
 
     def run(self, ciphertexts: Sequence[Any]) -> Sequence[Any]:
         """Evaluate the network on an encrypted batch."""
-        return self._compiled().run(ciphertexts)
+        return self._evaluate([ciphertexts])[0]
+
+    def _evaluate(self, batches: Sequence[Sequence[Any]]) -> list[Any]:
+        server = self._compiled().server
+        with self._lock:
+            if self._ready_keys is None:
+                self._ready_keys = (server.load_keys(self.evaluation_keys()),)
+        return server.run(batches, *self._ready_keys)
 
     def decrypt(self, results: Sequence[Any]) -> IntArray:
         """Decrypt a result to its accumulators, of shape (batch_size, n_sums)."""
-        return self._signed(self._compiled().decrypt(results))
+        return self._signed(self._compiled().client.decrypt(results))
 
     def _signed(self, sums: IntArray) -> IntArray:
         """Give the program's accumulators for the sums of the circuit, which start at 0."""
@@ -278,9 +297,7 @@ class Circuit:
         if effective_n_jobs(n_jobs) > 1 and len(codes) > self.batch_size:
             accumulators = self._collect(self._run_by_workers(codes, n_jobs), codes, title, verbose)
         else:
-            accumulators = self._map_batches(
-                lambda batch: self.decrypt(self.run(self.encrypt(batch))), codes, title, verbose
-            )
+            accumulators = self._collect(self._run_here(codes), codes, title, verbose)
         if self._keys is not keys:
             raise RuntimeError(
                 "All rows of a prediction must have the same keys. They were replaced by keygen() "
@@ -298,44 +315,55 @@ class Circuit:
             lambda batch: self._signed(simulate(self._inputs(batch))), codes, title, verbose
         )
 
+    def _run_here(self, codes: IntArray) -> Iterator[tuple[int, IntArray]]:
+        n_batches = self._n_batches(codes)
+        n_together = self._compiled().server.batches_together
+        for start in range(0, n_batches, n_together):
+            numbers = range(start, min(start + n_together, n_batches))
+            results = self._evaluate([self.encrypt(self._batch(codes, n)) for n in numbers])
+            for number, result in zip(numbers, results, strict=True):
+                yield number, self.decrypt(result)
+
+    def _n_batches(self, codes: IntArray) -> int:
+        return -(-len(codes) // self.batch_size)
+
     def _run_by_workers(
         self, codes: IntArray, n_jobs: int | None
     ) -> Iterator[tuple[int, IntArray]]:
-        compiled = self._compiled()
+        client = self._compiled().client
         if self._evaluation is None:
             self._evaluation = Evaluation(
-                compiled.files(), self._options.error_probability, compiled.evaluation_keys()
+                self.program, self.files(), self._options, client.evaluation_keys()
             )
         # joblib asks for ciphertexts in threads of its own.
         lock = threading.Lock()
 
         def encrypt(number: int) -> list[bytes]:
             with lock:
-                return compiled.serialize(self.encrypt(self._batch(codes, number)))
+                return list(self.encrypt(self._batch(codes, number)))
 
-        n_batches = -(-len(codes) // self.batch_size)
+        n_batches = self._n_batches(codes)
         for number, result in evaluate_batches(encrypt, n_batches, self._evaluation, n_jobs):
             with lock:
-                accumulators = self.decrypt(compiled.deserialize(result))
+                accumulators = self.decrypt(result)
             yield number, accumulators
 
     def evaluation_keys(self) -> bytes:
         """Serialize the keys that a server needs. They hold no secret."""
         self.keygen()
-        return self._compiled().evaluation_keys()
+        return self._compiled().client.evaluation_keys()
 
     def ciphertext_sizes(self) -> tuple[int, int]:
         """Bytes of a serialized batch: encrypted codes, and encrypted result."""
         inputs = self.encrypt(np.zeros((1, self.program.n_codes), dtype=np.int64))
-        serialize = self._compiled().serialize
-        return sum(map(len, serialize(inputs))), sum(map(len, serialize(self.run(inputs))))
+        return _size(inputs), _size(self.run(inputs))
 
     def files(self) -> dict[str, bytes]:
-        """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""
+        """Return what a client ("specs.json") and a compiled server ("circuit.mlir") need."""
         return self._compiled().files()
 
     def _map_batches(self, function, codes: IntArray, title: str, verbose: bool | int) -> IntArray:
-        numbers = range(-(-len(codes) // self.batch_size))
+        numbers = range(self._n_batches(codes))
         results = ((number, function(self._batch(codes, number))) for number in numbers)
         return self._collect(results, codes, title, verbose)
 
@@ -368,12 +396,18 @@ class Circuit:
 
     def __getstate__(self) -> dict[str, Any]:
         # Engine objects do not pickle, and secret keys must not travel.
-        state = self.__dict__ | {"_engine_circuit": None, "_keys": None, "_evaluation": None}
+        dropped = ("_engine_circuit", "_keys", "_evaluation", "_ready_keys")
+        state = self.__dict__ | dict.fromkeys(dropped)
         return {name: value for name, value in state.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._lock = threading.RLock()
+
+
+def _size(values: Sequence[Any]) -> int:
+    """Bytes of ciphertexts, serialized."""
+    return sum(len(v if isinstance(v, bytes) else v.serialize()) for v in values)
 
 
 def _check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) -> None:

@@ -17,6 +17,9 @@ from joblib import Parallel, delayed, effective_n_jobs
 from joblib.parallel import MultiprocessingBackend, get_active_backend
 from numpy.typing import NDArray
 
+from cipherlearn.engines._options import CompileOptions
+from cipherlearn.program._program import IntegerProgram
+
 __all__ = ["Evaluation", "evaluate_batches"]
 
 # Attempts in a row that end early and bring no result, before the last error is raised.
@@ -34,10 +37,10 @@ class Evaluation:
 
     Parameters
     ----------
+    program : IntegerProgram
     files : dict of bytes
-        "specs.json" and "circuit.mlir" of a circuit.
-    error_probability : dict
-        ``p_error`` and ``global_p_error`` that it was compiled for.
+        "specs.json" and "circuit.mlir" of its circuit.
+    options : CompileOptions
     evaluation_keys : bytes
         Keys, which hold no secret.
 
@@ -53,11 +56,12 @@ class Evaluation:
 
     def __init__(
         self,
+        program: IntegerProgram,
         files: dict[str, bytes],
-        error_probability: dict[str, float | None],
+        options: CompileOptions,
         evaluation_keys: bytes,
     ) -> None:
-        serialized = pickle.dumps((files, error_probability, evaluation_keys))
+        serialized = pickle.dumps((program, files, options, evaluation_keys))
         self.data = np.frombuffer(serialized, dtype=np.uint8)
         self.id = hashlib.sha256(serialized).hexdigest()
         self.is_out = False
@@ -166,17 +170,15 @@ class _Evaluator:
     """A compiled circuit with a client's keys."""
 
     def __init__(self, data: NDArray[np.uint8]) -> None:
-        from cipherlearn.engines.concrete_python.server import compile_library, compiled_runtime
+        from cipherlearn.engines.concrete_python.server import open_server
 
-        files, error_probability, evaluation_keys = pickle.loads(data.data)
-        mlir, specs = files["circuit.mlir"], files["specs.json"]
-        self._runtime = compiled_runtime(
-            lambda library: compile_library(mlir, specs, library, **error_probability)
-        )
-        self._keys = self._runtime.load_keys(evaluation_keys)
+        program, files, options, evaluation_keys = pickle.loads(data.data)
+        specs, mlir = files["specs.json"], files["circuit.mlir"]
+        self._server = open_server(program, specs, options, lambda: mlir)
+        self._keys = self._server.load_keys(evaluation_keys)
 
     def run(self, ciphertexts: list[bytes]) -> list[bytes]:
-        return self._runtime.run(ciphertexts, self._keys)
+        return self._server.run([ciphertexts], self._keys)[0]
 
 
 _kept: OrderedDict[str, _Evaluator] = OrderedDict()

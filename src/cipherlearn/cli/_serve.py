@@ -42,8 +42,8 @@ def add_serve(commands: Any) -> None:
     command.add_argument("--tls-key", type=Path, help="PEM file of its private key")
     limits = command.add_argument_group("limits")
     for flag, default, text in (
-        ("workers", 1, "processes that evaluate; more pay for one-layer models only"),
-        ("max-loaded-keys", 8, "clients whose keys a worker keeps in memory"),
+        ("workers", 1, "processes that evaluate; they share the cores"),
+        ("max-key-bytes", 2_000_000_000, "memory for keys that are ready for use"),
         ("max-key-store-bytes", 10_000_000_000, "disk space of keys; the least used go first"),
         ("max-body-bytes", 16_000_000, "largest body of a prediction"),
         ("max-pending", 32, "predictions that may wait or run; further ones get status 503"),
@@ -80,7 +80,7 @@ def _serve(options: argparse.Namespace) -> None:
         data_dir=options.data_dir,
         token=token(options),
         n_workers=options.workers,
-        max_loaded_keys=options.max_loaded_keys,
+        max_key_bytes=options.max_key_bytes,
         max_key_store_bytes=options.max_key_store_bytes,
         max_body_bytes=options.max_body_bytes,
         max_pending=options.max_pending,

@@ -25,9 +25,10 @@ from cipherlearn.deployment.artefacts._archive import write_file
 from cipherlearn.deployment.artefacts._model import ClientModel, ServerModel
 from cipherlearn.deployment.artefacts._preprocessing import dump_preprocessing
 from cipherlearn.deployment.artefacts._specs import read_specs
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.engines.concrete_python import ENGINE, engine_version
 from cipherlearn.engines.concrete_python.client import ClientRuntime
-from cipherlearn.engines.concrete_python.server import compile_library, compiled_runtime
+from cipherlearn.engines.concrete_python.server import open_server
 from cipherlearn.estimators._base import EncryptedPredictionNet, NotCompiledError
 from cipherlearn.estimators._classifier import NeuralNetClassifier
 from cipherlearn.program._file import save_program
@@ -97,14 +98,12 @@ def export(
             "chooses the error probability and the batch size, before exporting."
         )
     circuit = estimator.circuit_
-    files = circuit.files()
-    client = _client_model(first, estimator, files, _frames(circuit, files), preprocessing)
-    program = io.BytesIO()
-    save_program(estimator.program_, program)
+    buffer = io.BytesIO()
+    save_program(estimator.program_, buffer)
+    program = buffer.getvalue()
+    client = _client_model(first, estimator, program, _frames(circuit), preprocessing)
     archive = client.to_archive()
-    server = ServerModel(
-        _server_description(circuit), files["circuit.mlir"], program.getvalue(), archive
-    )
+    server = ServerModel(_server_description(circuit), program, archive)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # On the same disk, so that both get their names by a rename.
@@ -146,7 +145,7 @@ def check_model(
 def _client_model(
     first: Any,
     estimator: EncryptedPredictionNet,
-    files: dict[str, bytes],
+    program_file: bytes,
     frames: dict[str, Frame],
     preprocessing: bytes | None,
 ) -> ClientModel:
@@ -165,7 +164,7 @@ def _client_model(
         "probabilities": estimator._probability_rule() if is_classifier else None,
         "target_is_1d": None if is_classifier else estimator._target_is_1d,
         "batch_size": circuit.batch_size,
-        "circuit_sha256": hashlib.sha256(files["circuit.mlir"]).hexdigest(),
+        "program_sha256": hashlib.sha256(program_file).hexdigest(),
         "frames": {name: frame.to_json() for name, frame in frames.items()},
     }
     # What is decrypted are the sums of the circuit's form.
@@ -173,7 +172,7 @@ def _client_model(
     return ClientModel(
         description,
         read_specs(
-            files["specs.json"],
+            circuit.files()["specs.json"],
             [len(columns) for columns in form.inputs],
             [len(layer.weights) for layer in form.output_layers],
             circuit.batch_size,
@@ -211,19 +210,16 @@ def _describe_classes(classes: Any) -> dict[str, Any]:
     return {"dtype": classes.dtype.str if classes.dtype != object else "object", "values": values}
 
 
-def _frames(circuit: Circuit, files: dict[str, bytes]) -> dict[str, Frame]:
+def _frames(circuit: Circuit) -> dict[str, Frame]:
     """Find what all serialized keys, ciphertexts and results of a circuit have in common."""
-    client = ClientRuntime(files["specs.json"])
-    rng = np.random.default_rng(0)
-    samples = []
-    mlir, specs = files["circuit.mlir"], files["specs.json"]
-    probability = _error_probability(circuit)
-    server = compiled_runtime(lambda library: compile_library(mlir, specs, library, **probability))
+    specs, rng = circuit.files()["specs.json"], np.random.default_rng(0)
+    client, samples = ClientRuntime(specs), []
+    server = open_server(circuit.program, specs, CompileOptions(**circuit.options))
     for _ in range(2):
         client.generate_keys()
         codes = circuit.program.quantizer.random_codes(circuit.batch_size, rng)
         keys, ciphertexts = client.evaluation_keys(), client.encrypt(circuit.program.split(codes))
-        results = server.run(ciphertexts, server.load_keys(keys))
+        (results,) = server.run([ciphertexts], server.load_keys(keys))
         samples.append({"evaluation_keys": [keys], "ciphertext": ciphertexts, "result": results})
     first, second = samples
     return {name: Frame.between(first[name], second[name]) for name in first}

@@ -31,10 +31,11 @@ class ServedModel:
         self._client = ClientModel.from_archive(self.model.client)
         self._keyset_id = self._client.keyset_id
         self.frames = self._client.frames
+        self.program = self.model.read_program()
 
     @property
     def engine(self) -> dict[str, str]:
-        """Name and version of the engine that the circuit was compiled for."""
+        """Name and version of the engine that chose the cryptographic parameters."""
         return self._client.description["engine"]
 
     @property

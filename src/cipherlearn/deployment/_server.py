@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from cipherlearn._checks import check_int
@@ -17,8 +14,9 @@ from cipherlearn._words import count
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment._served import ServedModel
 from cipherlearn.deployment.artefacts._model import check_engine, summary
+from cipherlearn.engines import Server
 
-__all__ = ["FHEServer", "compile_server"]
+__all__ = ["FHEServer"]
 
 
 class FHEServer:
@@ -30,13 +28,15 @@ class FHEServer:
     ----------
     path : str or path
         The ``server.zip`` of a model.
-    max_loaded_keys : int, default=8
-        Clients whose evaluation keys are kept in memory. Those least recently used are dropped.
+    max_key_bytes : int, default=2 GB
+        Memory for evaluation keys that are ready for use. Those least recently used are dropped.
+        A client's take as much as :attr:`key_bytes` says.
     find_keys : callable, default=None
         Gives the evaluation keys of a key id, as bytes, when they are not in memory; raises
         :class:`~cipherlearn.deployment.UnknownKeyError` if there are none.
-    library : str or path, default=None
-        Where the circuit was compiled before. None compiles it.
+    n_threads : int or None, default=None
+        Threads to compute in. None takes ``OMP_NUM_THREADS`` if it is set, or else all cores that
+        the process may use.
 
     Attributes
     ----------
@@ -46,12 +46,15 @@ class FHEServer:
         The artefact for clients.
     description : dict
         What a client may know of the model, and the sizes of messages.
+    runtime : {"kernels", "compiled"}
+        What evaluates: Concrete's kernels or, where they cannot be used, a circuit that is
+        compiled now from the model's program.
 
     Raises
     ------
     ArtefactError
-        If the file is no server artefact, is damaged, or does not compile to the cryptographic
-        parameters that clients have. It is a ``ValueError``.
+        If the file is no server artefact, is damaged, or its cryptographic parameters do not fit
+        its program. It is a ``ValueError``.
 
     Examples
     --------
@@ -61,30 +64,25 @@ class FHEServer:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        max_loaded_keys: int = 8,
+        max_key_bytes: int = 2_000_000_000,
         find_keys: Callable[[str], bytes] | None = None,
-        library: str | os.PathLike[str] | None = None,
+        n_threads: int | None = None,
     ) -> None:
-        from cipherlearn.engines.concrete_python.server import ServerRuntime, compiled_runtime
+        from cipherlearn.engines.kernels import KeyCache
 
-        self._max_loaded_keys = check_int("max_loaded_keys", max_loaded_keys, 1)
         self._find_keys = find_keys
         self._served = ServedModel(path)
         self.client_zip = self._served.client_zip
         self.model_id = self._served.model_id
         self.description = self._served.description
-        if library is None:
-            self._runtime = compiled_runtime(partial(compile_server, self._served))
-        else:
-            self._runtime = ServerRuntime(Path(library))
-        self._loaded: OrderedDict[bytes, Any] = OrderedDict()
-        self._keys_lock = threading.Lock()
-        # One evaluation takes all cores, so that nothing is lost by doing one at a time. Threads
-        # that shared an engine's circuit got each other's results.
+        self._server = _open(self._served, n_threads)
+        self.runtime = self._server.runtime
+        self._keys = KeyCache(check_int("max_key_bytes", max_key_bytes, 1))
+        # One evaluation takes all threads, so that nothing is lost by doing one at a time.
         self._run_lock = threading.Lock()
 
     def __repr__(self) -> str:
-        keys = f"evaluation keys of {count(len(self._loaded), 'client')} in memory"
+        keys = f"evaluation keys of {count(len(self._keys), 'client')} in memory"
         return f"<FHEServer: {summary(self.description, self.model_id)}, {keys}>"
 
     def add_keys(self, evaluation_keys: bytes) -> str:
@@ -131,9 +129,9 @@ class FHEServer:
         """
         message = self._served.read_ciphertext(ciphertext)
         ciphertexts = self._served.frames["ciphertext"].fill(message.payload)
-        keys = self._keys(message.key)
+        keys = self._find(message.key)
         with self._run_lock:
-            results = self._runtime.run(ciphertexts, keys)
+            (results,) = self._server.run([ciphertexts], keys)
         payload = self._served.frames["result"].strip(results)
         return Message(
             Kind.RESULT, message.scope, message.key, payload, answers=message.digest
@@ -143,43 +141,40 @@ class FHEServer:
         """Predict on encrypted batches, one after the other: a transport for a client."""
         return map(self.run, ciphertexts)
 
-    def _keys(self, key_id: bytes) -> Any:
-        with self._keys_lock:
-            if key_id in self._loaded:
-                self._loaded.move_to_end(key_id)
-                return self._loaded[key_id]
+    def _find(self, key_id: bytes) -> Any:
+        keys = self._keys.get(key_id)
+        if keys is not None:
+            return keys
         if self._find_keys is None:
             raise UnknownKeyError(
                 f"The server must have the evaluation keys {key_id.hex()}. It has not, or no "
                 "longer. Add them again."
             )
-        keys = self._find_keys(key_id.hex())
-        if hashlib.sha256(keys).digest() != key_id:
+        found = self._find_keys(key_id.hex())
+        if hashlib.sha256(found).digest() != key_id:
             raise UnknownKeyError(f"The keys that were found are not {key_id.hex()}.")
-        return self._load(key_id, keys)
+        return self._load(key_id, found)
 
     def _load(self, key_id: bytes, evaluation_keys: bytes) -> Any:
-        keys = self._runtime.load_keys(self._served.read_evaluation_keys(evaluation_keys))
-        with self._keys_lock:
-            self._loaded[key_id] = keys
-            self._loaded.move_to_end(key_id)
-            while len(self._loaded) > self._max_loaded_keys:
-                self._loaded.popitem(last=False)
+        keys = self._server.load_keys(self._served.read_evaluation_keys(evaluation_keys))
+        self._keys.put(key_id, keys)
         return keys
 
 
-def compile_server(served: ServedModel, directory: Path) -> None:
-    """Compile a server's circuit into a directory, or raise ArtefactError."""
+def _open(served: ServedModel, n_threads: int | None) -> Server:
+    from cipherlearn.engines._options import CompileOptions
     from cipherlearn.engines.concrete_python import ENGINE, engine_version
-    from cipherlearn.engines.concrete_python.server import OtherParametersError, compile_library
+    from cipherlearn.engines.concrete_python.server import OtherParametersError, open_server
 
-    engine = served.engine
+    engine, description = served.engine, served.description
     check_engine(engine)
-    probability = served.model.description["error_probability"]
+    options = CompileOptions(
+        **served.model.description["error_probability"],
+        batch_size=description["batch_size"],
+        rounding=description["rounding"],
+    )
     try:
-        compile_library(served.model.circuit, served.specs, directory, **probability)
-    except RuntimeError as error:
-        raise ArtefactError(f"{ENGINE} cannot compile this model's circuit. {error}") from error
+        return open_server(served.program, served.specs, options, n_threads=n_threads)
     except OtherParametersError as error:
         raise ArtefactError(
             f"{ENGINE} {engine_version()} chose other cryptographic parameters than version "

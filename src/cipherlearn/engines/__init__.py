@@ -15,7 +15,15 @@ from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
-__all__ = ["Engine", "EngineCircuit", "compilation_error", "engine_name", "load_engine"]
+__all__ = [
+    "Client",
+    "Engine",
+    "EngineCircuit",
+    "Server",
+    "compilation_error",
+    "engine_name",
+    "load_engine",
+]
 
 # By preference. Both install ``concrete.compiler``, so an environment works with one of them.
 _MODULES = {"concrete-python": "concrete_python.compiler", "concrete-numpy": "concrete_numpy"}
@@ -31,41 +39,57 @@ class Engine(Protocol):
         """Bits that the tables of each hidden layer see."""
 
 
-class EngineCircuit(Protocol):
-    """What every engine's circuit can do, with a batch of rows at a time.
-
-    It computes the program's unsigned form. Ciphertexts come one for each input, results one for
-    each output.
-    """
-
-    engine: str
+class Client(Protocol):
+    """Keys, encryption and decryption, a batch of rows at a time."""
 
     def generate_keys(self) -> None:
         """Make fresh secret and evaluation keys."""
 
-    def encrypt(self, inputs: Sequence[IntArray]) -> Sequence[Any]:
-        """Encrypt the codes of each input, of shape (batch_size, n_integers)."""
+    def evaluation_keys(self) -> bytes:
+        """Serialize the evaluation keys, which hold no secret."""
 
-    def run(self, ciphertexts: Sequence[Any]) -> Sequence[Any]:
-        """Evaluate the program on ciphertexts, with the evaluation keys."""
+    def encrypt(self, inputs: Sequence[IntArray]) -> list[Any]:
+        """Encrypt the codes of each input, of shape (batch_size, n_integers)."""
 
     def decrypt(self, results: Sequence[Any]) -> IntArray:
         """Decrypt to the outputs' sums, which start at 0, of shape (batch_size, n_sums)."""
 
+
+class Server(Protocol):
+    """Evaluation of encrypted batches, without a way to a secret key.
+
+    Ciphertexts of a batch come one for each input, its results one for each output.
+
+    Attributes
+    ----------
+    runtime : {"kernels", "compiled"}
+        What evaluates.
+    batches_together : int
+        Batches that are best given at a time.
+    """
+
+    runtime: str
+    batches_together: int
+
+    def load_keys(self, evaluation_keys: bytes) -> Any:
+        """Make evaluation keys ready, for :meth:`run`."""
+
+    def run(self, batches: Sequence[Sequence[Any]], keys: Any) -> list[list[Any]]:
+        """Evaluate batches."""
+
+
+class EngineCircuit(Protocol):
+    """A compiled program, in its unsigned form."""
+
+    engine: str
+    client: Client
+    server: Server
+
     def simulate(self, inputs: Sequence[IntArray]) -> IntArray:
         """Run the circuit's noise model on clear codes."""
 
-    def evaluation_keys(self) -> bytes:
-        """Serialize the evaluation keys, which hold no secret."""
-
-    def serialize(self, ciphertexts: Sequence[Any]) -> list[bytes]:
-        """Serialize ciphertexts."""
-
-    def deserialize(self, results: Sequence[bytes]) -> Sequence[Any]:
-        """Read encrypted results."""
-
     def files(self) -> dict[str, bytes]:
-        """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""
+        """Return what a client ("specs.json") and a compiled server ("circuit.mlir") need."""
 
     @property
     def n_bootstraps(self) -> int:

@@ -28,12 +28,15 @@ class CompileOptions:
     rounding : {"exact", "approximate"}, default="exact"
         How bits that tables do not see are removed: by a narrow bootstrap each, or by the noise
         of the table's own.
+    runtime : {"auto", "kernels", "compiled"}, default="auto"
+        What evaluates: Concrete's kernels, with keys that stay ready, or the circuit that its
+        compiler wrote. "auto" stands for the kernels where they can be used.
 
     Raises
     ------
     ValueError
         If both error probabilities are given, or one is not between 0 and 1, the batch size is
-        no positive integer, or the rounding is another.
+        no positive integer, or the rounding or the runtime is another.
 
     Examples
     --------
@@ -46,10 +49,15 @@ class CompileOptions:
     global_p_error: float | None = None
     batch_size: int = 1
     rounding: str = "exact"
+    runtime: str = "auto"
 
     def __post_init__(self) -> None:
         if self.rounding not in ("exact", "approximate"):
             raise ValueError(f'rounding must be "exact" or "approximate". Got {self.rounding!r}.')
+        if self.runtime not in ("auto", "kernels", "compiled"):
+            raise ValueError(
+                f'runtime must be "auto", "kernels" or "compiled". Got {self.runtime!r}.'
+            )
         object.__setattr__(self, "batch_size", check_int("batch_size", self.batch_size, 1))
         if self.p_error is not None and self.global_p_error is not None:
             raise ValueError(

@@ -67,6 +67,11 @@ def compile_program(program: IntegerProgram, options: CompileOptions) -> Concret
     if not hasattr(tag_context, "stack"):
         # Concrete initializes this thread-local in the importing thread only.
         tag_context.stack = []
+    if options.runtime == "kernels":
+        raise UnsupportedByEngineError(
+            "Concrete's kernels come with concrete-python. The engine concrete-numpy evaluates "
+            'compiled circuits only. Got runtime="kernels". Leave it at its default.'
+        )
     # Parts with no value in common get widths of their own.
     parts = [_compile_part(*part, options) for part in components(_form(program))]
     return ConcreteNumpyCircuit(parts, options.batch_size * program.n_bootstraps)
@@ -131,11 +136,14 @@ def table_bits(program: IntegerProgram) -> tuple[int, ...]:
 
 
 class ConcreteNumpyCircuit:
-    """Compiled circuits and, once generated, their keys."""
+    """Compiled circuits and, once generated, their keys: client and server of one process."""
 
     engine = "concrete-numpy"
+    runtime = "compiled"
+    batches_together = 1
 
     def __init__(self, parts: Sequence[_Part], n_bootstraps: int) -> None:
+        self.client = self.server = self
         self._parts = parts
         self._n_bootstraps = n_bootstraps
         for part in parts:
@@ -151,9 +159,14 @@ class ConcreteNumpyCircuit:
         """Encrypt the codes of each input, of shape (batch_size, n_integers)."""
         return [part.circuit.encrypt(*(inputs[i] for i in part.inputs)) for part in self._parts]
 
-    def run(self, ciphertexts: Sequence[Any]) -> list[Any]:
-        """Evaluate each circuit on its ciphertexts."""
-        return [p.circuit.run(c) for p, c in zip(self._parts, ciphertexts, strict=True)]
+    def load_keys(self, evaluation_keys: bytes) -> None:
+        """Do nothing: the circuits have their keys."""
+
+    def run(self, batches: Sequence[Sequence[Any]], keys: Any) -> list[list[Any]]:
+        """Evaluate each circuit on its ciphertexts, batch by batch."""
+        return [
+            [p.circuit.run(c) for p, c in zip(self._parts, batch, strict=True)] for batch in batches
+        ]
 
     def decrypt(self, results: Sequence[Any]) -> IntArray:
         """Decrypt to the outputs' sums, which start at 0, side by side."""
@@ -176,14 +189,6 @@ class ConcreteNumpyCircuit:
     def evaluation_keys(self) -> bytes:
         """Serialize the evaluation keys, which hold no secret."""
         return b"".join(p.circuit.client.evaluation_keys.serialize() for p in self._parts)
-
-    def serialize(self, ciphertexts: Sequence[Any]) -> list[bytes]:
-        """Serialize ciphertexts."""
-        return [ciphertext.serialize() for ciphertext in ciphertexts]
-
-    def deserialize(self, results: Sequence[bytes]) -> Sequence[Any]:
-        """Raise UnsupportedByEngineError: nothing comes back from elsewhere with this engine."""
-        raise UnsupportedByEngineError(_ONLY_HERE)
 
     def files(self) -> dict[str, bytes]:
         """Raise UnsupportedByEngineError: there is no deployment with this engine."""

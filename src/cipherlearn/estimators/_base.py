@@ -59,6 +59,7 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
         global_p_error: float | None = None,
         batch_size: int = 1,
         rounding: str = "exact",
+        runtime: str = "auto",
         verbose: int | None = None,
     ) -> Circuit:
         """Compile the trained network to a circuit on encrypted data.
@@ -81,6 +82,11 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
             How ``module__rounding_bits`` is carried out. "exact" predicts what the clear network
             predicts, always. "approximate" is faster and lets the noise of encryption decide
             close cases; ``circuit_.flip_rate`` says how often that changes a result.
+        runtime : {"auto", "kernels", "compiled"}, default="auto"
+            What evaluates. "kernels" calls Concrete's kernels, with keys that stay ready in
+            memory, and is faster. "compiled" runs the circuit that its compiler wrote. "auto"
+            takes the kernels where they can be used, and ``circuit_.runtime`` says which that
+            is. Predictions are the same.
         verbose : int or None, default=None
             Whether to show the time of each stage. ``None`` takes the estimator's own.
 
@@ -118,6 +124,7 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
             global_p_error=global_p_error,
             batch_size=batch_size,
             rounding=rounding,
+            runtime=runtime,
             verbose=verbose,
         )
         if rounding == "approximate" and self.circuit_.flip_rate and verbose:
@@ -136,19 +143,21 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
         global_p_error: float | None = None,
         batch_size: int = 1,
         rounding: str = "exact",
+        runtime: str = "auto",
         verbose: int | None = None,
     ) -> CostEstimate:
         """Estimate the cost of encrypted prediction on this machine, before compiling.
 
-        The first call for networks of new precisions takes some seconds: circuits of a few
-        neurons are compiled and timed.
+        The compiler chooses the cryptographic parameters, and Concrete's kernels are timed for
+        them on random data, which takes about a second; no keys are made. Where the kernels
+        cannot be used, the circuit itself is timed.
 
         Parameters
         ----------
-        p_error, global_p_error, batch_size, rounding
+        p_error, global_p_error, batch_size, rounding, runtime
             As for :meth:`compile`.
         verbose : int or None, default=None
-            Whether to show progress while circuits are timed. ``None`` takes the estimator's own.
+            Whether to say how long it takes. ``None`` takes the estimator's own.
 
         Returns
         -------
@@ -164,7 +173,7 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
         """
         check_is_fitted(self)
         verbose = self.verbose if verbose is None else verbose
-        options = CompileOptions(p_error, global_p_error, batch_size, rounding)
+        options = CompileOptions(p_error, global_p_error, batch_size, rounding, runtime)
         return estimate_cost(self.program_, options, verbose)
 
     def report(self, X: ArrayLike | None = None, **compile_options) -> Report:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cipherlearn._exceptions import ArtefactError
+from cipherlearn._exceptions import ArtefactError, ProgramFormatError
 from cipherlearn._members import array_bytes
 from cipherlearn._words import count
 from cipherlearn.deployment._messages import HEADER_BYTES, Frame
@@ -20,6 +21,8 @@ from cipherlearn.deployment.artefacts._specs import read_specs
 from cipherlearn.engines import engine_name
 from cipherlearn.program._decoder import LabelDecoder, OutputScaler, TargetDecoder
 from cipherlearn.program._encoder import InputQuantizer
+from cipherlearn.program._file import load_program
+from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["ClientModel", "ServerModel", "check_engine", "summary"]
 
@@ -172,7 +175,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "probabilities": (str, type(None)),
     "target_is_1d": (bool, type(None)),
     "batch_size": (int,),
-    "circuit_sha256": (str,),
+    "program_sha256": (str,),
     "frames": (dict,),
 }
 
@@ -210,21 +213,18 @@ def _check_description(description: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class ServerModel:
-    """What a server knows of a model: the circuit, and what it hands to clients.
+    """A server's model: the program that it evaluates, and what it hands to clients.
 
     Parameters
     ----------
     description : dict
-        What ``server.json`` holds.
-    circuit : bytes
-        The engine's MLIR, with the weights and tables.
+        Content of ``server.json``.
     program : bytes
-        The same network as a cipherlearn program, which needs no particular engine.
+        The program, with the weights and tables.
     client : Archive
     """
 
     description: dict[str, Any]
-    circuit: bytes
     program: bytes
     client: Archive
 
@@ -232,7 +232,6 @@ class ServerModel:
         """Write the members of server.zip."""
         members = {
             "server.json": json_bytes(self.description),
-            "circuit.mlir": self.circuit,
             "program.zip": self.program,
             "client.zip": self.client.to_bytes(),
         }
@@ -244,18 +243,36 @@ class ServerModel:
         with refusing_damage("server.zip"):
             model = cls(
                 archive.json("server.json"),
-                archive.members["circuit.mlir"],
                 archive.members["program.zip"],
                 Archive.from_bytes(archive.members["client.zip"], "client"),
             )
-            probability = model.description["error_probability"]
-            if set(probability) != {"p_error", "global_p_error"}:
-                raise ArtefactError(f"error_probability must hold both. Got {probability!r:.100}.")
-            for name, value in probability.items():
-                if value is not None and not 0 < value < 1:
-                    raise ArtefactError(f"{name} must be null or in (0, 1). Got {value!r:.100}.")
-            ClientModel.from_archive(model.client)
+            _check_server_description(model.description)
+            client = ClientModel.from_archive(model.client)
+            stated = client.description["program_sha256"]
+            if stated != hashlib.sha256(model.program).hexdigest():
+                raise ArtefactError(
+                    f"The program of a server must be that of its clients, with the SHA-256 "
+                    f"{stated}. This one is another. Export the model again."
+                )
         return model
+
+    def read_program(self) -> IntegerProgram:
+        """Read the program, or raise ArtefactError."""
+        try:
+            return load_program(io.BytesIO(self.program))
+        except ProgramFormatError as error:
+            raise ArtefactError(f"server.zip must hold a whole program. {error}") from error
+
+
+def _check_server_description(description: dict[str, Any]) -> None:
+    probability, rounding = description["error_probability"], description["rounding"]
+    if set(probability) != {"p_error", "global_p_error"}:
+        raise ArtefactError(f"error_probability must hold both. Got {probability!r:.100}.")
+    given = [value for value in probability.values() if value is not None]
+    if len(given) != 1 or type(given[0]) is not float or not 0 < given[0] < 1:
+        raise ArtefactError(f"One error probability must be in (0, 1). Got {probability!r:.100}.")
+    if rounding not in ("exact", "approximate"):
+        raise ArtefactError(f"rounding must be exact or approximate. Got {rounding!r:.100}.")
 
 
 def summary(description: dict[str, Any], model_id: str) -> str:

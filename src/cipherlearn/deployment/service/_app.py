@@ -108,7 +108,7 @@ class _Service:
         )
         self.predictions = Slots(settings.max_pending)
         self.uploads = Slots(settings.max_uploads)
-        self._pool = WorkerPool(self._served, settings, self.metrics.restarts.inc)
+        self._pool = WorkerPool(settings, self.metrics.restarts.inc)
         # Each is a file of up to hundreds of megabytes that is read and checked.
         self._checks = asyncio.Semaphore(_CHECKS_AT_A_TIME)
 

@@ -8,26 +8,24 @@ import json
 import logging
 import multiprocessing
 import signal
-import tempfile
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, TypeVar
 
 from cipherlearn._exceptions import CipherlearnError, MessageError, UnknownKeyError
-from cipherlearn.deployment._served import ServedModel
-from cipherlearn.deployment._server import FHEServer, compile_server
+from cipherlearn.deployment._server import FHEServer
 from cipherlearn.deployment.keys._key_store import read_keys
 from cipherlearn.deployment.service._settings import ServiceSettings
+from cipherlearn.engines.kernels import count_threads
 
 __all__ = ["EvaluationError", "WorkerDiedError", "WorkerPool"]
 
 # Engine threads do not survive a fork.
 _CONTEXT = multiprocessing.get_context("spawn")
 
-# An import of the engine and a load of the compiled circuit take about a second.
+# An import of the engine takes about a second; where a circuit must be compiled, some more.
 _START_SECONDS = 120
 
 # Seconds after which a worker that could not be started is tried again.
@@ -57,16 +55,12 @@ class WorkerPool:
 
     Parameters
     ----------
-    served : ServedModel
     settings : ServiceSettings
     on_restart : callable
         Called whenever a worker has to be replaced.
     """
 
-    def __init__(
-        self, served: ServedModel, settings: ServiceSettings, on_restart: Callable[[], object]
-    ) -> None:
-        self._served = served
+    def __init__(self, settings: ServiceSettings, on_restart: Callable[[], object]) -> None:
         self._settings = settings
         self._on_restart = on_restart
         self._idle: list[_Worker] = []
@@ -82,12 +76,7 @@ class WorkerPool:
         return len(self._workers)
 
     async def start(self) -> None:
-        """Compile the circuit, and start the workers."""
-        self._library = tempfile.TemporaryDirectory(prefix="cipherlearn-")
-        # Not in this process, since the engine meddles with signals.
-        with ProcessPoolExecutor(1, _CONTEXT) as process:
-            compiled = process.submit(compile_server, self._served, Path(self._library.name))
-            await asyncio.wrap_future(compiled)
+        """Start the workers."""
         await asyncio.gather(*(self._add_worker() for _ in range(self._settings.n_workers)))
 
     async def close(self) -> None:
@@ -100,7 +89,6 @@ class WorkerPool:
             worker.kill()
         await asyncio.gather(*tasks, return_exceptions=True)
         self._threads.shutdown()
-        self._library.cleanup()
 
     async def evaluate(self, ciphertext: bytes, key_id: str) -> bytes:
         """Predict on one encrypted batch. May be cancelled.
@@ -172,7 +160,7 @@ class WorkerPool:
                 break
 
     async def _add_worker(self) -> None:
-        worker = await asyncio.to_thread(_Worker, self._settings, self._library.name)
+        worker = await asyncio.to_thread(_Worker, self._settings)
         self._workers.add(worker)
         async with self._changed:
             self._idle.append(worker)
@@ -182,10 +170,10 @@ class WorkerPool:
 class _Worker:
     """One process, and the pipe to it."""
 
-    def __init__(self, settings: ServiceSettings, library: str) -> None:
+    def __init__(self, settings: ServiceSettings) -> None:
         self._pipe, theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
-            target=_work, args=(theirs, settings, library), daemon=True, name="cipherlearn-worker"
+            target=_work, args=(theirs, settings), daemon=True, name="cipherlearn-worker"
         )
         self._process.start()
         theirs.close()
@@ -228,11 +216,17 @@ class _Worker:
         self._process.join()
 
 
-def _work(pipe: Connection, settings: ServiceSettings, library: str) -> None:
+def _work(pipe: Connection, settings: ServiceSettings) -> None:
     # An interrupt from the keyboard reaches the whole group. The service decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     find_keys = partial(read_keys, settings.data_dir)
-    server = FHEServer(settings.server_zip, settings.max_loaded_keys, find_keys, library)
+    server = FHEServer(
+        settings.server_zip,
+        # All workers together take no more, and use no core twice.
+        max(1, settings.max_key_bytes // settings.n_workers),
+        find_keys,
+        max(1, count_threads() // settings.n_workers),
+    )
     pipe.send_bytes(b"ready")
     # Without the service there is nobody to answer.
     with contextlib.suppress(EOFError, ConnectionError):

@@ -23,10 +23,10 @@ class ServiceSettings:
     token : str or None, default=None
         What clients must send as ``Authorization: Bearer TOKEN``. None lets anybody in.
     n_workers : int, default=1
-        Processes that evaluate. Each uses all cores for a network with bootstraps, so more than
-        one pays for one-layer models only.
-    max_loaded_keys : int, default=8
-        Clients whose keys a worker keeps in memory.
+        Processes that evaluate, each a batch at a time. They share the cores.
+    max_key_bytes : int, default=2 GB
+        Memory for keys that are ready for use, of all workers together. Those least recently used
+        go first.
     max_key_store_bytes : int, default=10 GB
         Disk space for keys. Those least recently used go first.
     max_body_bytes : int, default=16 MB
@@ -46,7 +46,7 @@ class ServiceSettings:
     data_dir: Path
     token: str | None = field(default=None, repr=False)
     n_workers: int = 1
-    max_loaded_keys: int = 8
+    max_key_bytes: int = 2_000_000_000
     max_key_store_bytes: int = 10_000_000_000
     max_body_bytes: int = 16_000_000
     max_pending: int = 32

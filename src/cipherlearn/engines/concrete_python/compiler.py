@@ -2,31 +2,22 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from cipherlearn.engines import compilation_error
-from cipherlearn.engines._bindings import keep_broken_pipes_errors  # isort: split
-
-from concrete import fhe
-from concrete.fhe.extensions.tag import tag_context
-
-from cipherlearn.engines._compilation import compilation
+from cipherlearn.engines import Server
 from cipherlearn.engines._options import CompileOptions
-from cipherlearn.program._layer import IntegerLayer
-from cipherlearn.program._nodes import Lookup, Sum
-from cipherlearn.program._passes import unsigned
+from cipherlearn.engines.concrete_python import ENGINE
+from cipherlearn.engines.concrete_python._circuit import compile_circuit
+from cipherlearn.engines.concrete_python.client import ClientRuntime
+from cipherlearn.engines.concrete_python.server import open_server
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
 __all__ = ["ConcretePythonCircuit", "compile_program", "table_bits"]
-
-# Beyond any precision.
-_NEVER = 64
 
 
 def compile_program(program: IntegerProgram, options: CompileOptions) -> ConcretePythonCircuit:
@@ -42,34 +33,7 @@ def compile_program(program: IntegerProgram, options: CompileOptions) -> Concret
     CompilationError
         If the compiler finds no cryptographic parameters.
     """
-    if not hasattr(tag_context, "stack"):
-        # Concrete initializes this thread-local in the importing thread only.
-        tag_context.stack = []
-    configuration = fhe.Configuration(
-        **options.error_probability,
-        compress_evaluation_keys=True,
-        compress_input_ciphertexts=True,
-        fhe_simulation=True,
-        # Sums are proven to round to no more than the kept bits hold.
-        approximate_rounding_config=fhe.ApproximateRoundingConfig(
-            logical_clipping=False, approximate_clipping_start_precision=_NEVER
-        ),
-        # The default writes the model's weights into the working directory.
-        dump_artifacts_on_unexpected_failures=False,
-    )
-    form = unsigned(program)
-    evaluate = _evaluator(form, fhe.Exactness(options.rounding))
-    corners = [
-        tuple(np.repeat(codes[None], options.batch_size, axis=0) for codes in corner)
-        for corner in _corners(form)
-    ]
-    encrypted = dict.fromkeys(inspect.signature(evaluate).parameters, "encrypted")
-    try:
-        with compilation():
-            circuit = fhe.Compiler(evaluate, encrypted).compile(corners, configuration)
-    except RuntimeError as error:
-        raise compilation_error(program, options, error) from error
-    return ConcretePythonCircuit(circuit)
+    return ConcretePythonCircuit(program, options)
 
 
 def table_bits(program: IntegerProgram) -> tuple[int, ...]:
@@ -78,49 +42,32 @@ def table_bits(program: IntegerProgram) -> tuple[int, ...]:
 
 
 class ConcretePythonCircuit:
-    """A compiled circuit and, once generated, its keys."""
+    """A compiled program, with a client's side and a server's side."""
 
-    engine = "concrete-python"
+    engine = ENGINE
 
-    def __init__(self, circuit: fhe.Circuit) -> None:
-        self._circuit = circuit
+    def __init__(self, program: IntegerProgram, options: CompileOptions) -> None:
+        self._program, self._options = program, options
+        self._circuit = compile_circuit(program, options)
+        self.client = ClientRuntime(self.files()["specs.json"])
 
-    def generate_keys(self) -> None:
-        """Make fresh secret and evaluation keys."""
-        self._circuit.keygen(force=True)
-
-    def encrypt(self, inputs: Sequence[IntArray]) -> tuple[Any, ...]:
-        """Encrypt the codes of each input, of shape (batch_size, n_integers)."""
-        return _as_tuple(self._circuit.encrypt(*map(_by_rows, inputs)))
-
-    def run(self, ciphertexts: Sequence[Any]) -> tuple[Any, ...]:
-        """Evaluate the program on ciphertexts of its inputs."""
-        results = self._circuit.run(*ciphertexts)
-        keep_broken_pipes_errors()
-        return _as_tuple(results)
-
-    def decrypt(self, results: Sequence[Any]) -> IntArray:
-        """Decrypt the outputs to their sums, which start at 0, side by side."""
-        return _side_by_side(self._circuit.decrypt(*results))
+    @cached_property
+    def server(self) -> Server:
+        """What evaluates, made when it is first needed."""
+        files = self.files()
+        return open_server(
+            self._program, files["specs.json"], self._options, lambda: files["circuit.mlir"]
+        )
 
     def simulate(self, inputs: Sequence[IntArray]) -> IntArray:
         """Run the circuit's noise model on clear codes."""
-        return _side_by_side(self._circuit.simulate(*map(_by_rows, inputs)))
-
-    def evaluation_keys(self) -> bytes:
-        """Serialize the evaluation keys, which hold no secret."""
-        return self._circuit.client.evaluation_keys.serialize()
-
-    def serialize(self, ciphertexts: Sequence[Any]) -> list[bytes]:
-        """Serialize ciphertexts."""
-        return [ciphertext.serialize() for ciphertext in ciphertexts]
-
-    def deserialize(self, results: Sequence[bytes]) -> tuple[Any, ...]:
-        """Read encrypted results."""
-        return tuple(map(fhe.Value.deserialize, results))
+        # Concrete reads arrays row by row, whatever their strides say.
+        values: Any = self._circuit.simulate(*map(np.ascontiguousarray, inputs))
+        outputs = values if isinstance(values, tuple) else (values,)
+        return np.concatenate([np.asarray(v, dtype=np.int64) for v in outputs], axis=1)
 
     def files(self) -> dict[str, bytes]:
-        """Return what a client ("specs.json") and a server ("circuit.mlir") compute from."""
+        """Return what a client ("specs.json") and a compiled server ("circuit.mlir") need."""
         specs = self._circuit.client.specs.program_info.serialize()
         return {"specs.json": specs, "circuit.mlir": self._circuit.mlir.encode()}
 
@@ -132,88 +79,10 @@ class ConcretePythonCircuit:
     @property
     def key_bytes(self) -> int:
         """Bytes of the evaluation keys in memory, known before there are any."""
-        return self._circuit.size_of_bootstrap_keys + self._circuit.size_of_keyswitch_keys
+        return int(self._circuit.size_of_bootstrap_keys + self._circuit.size_of_keyswitch_keys)
 
     @property
     def p_error(self) -> float:
         """Error probability of one bootstrap."""
         # Circuit.p_error is not to be trusted in concrete-python 2.11; the server's is.
         return float(self._circuit.server.p_error)
-
-
-def _by_rows(codes: IntArray) -> IntArray:
-    """Lay codes out row by row, as Concrete reads them whatever their strides say."""
-    return np.ascontiguousarray(codes)
-
-
-def _as_tuple(values: Any) -> tuple[Any, ...]:
-    """Concrete gives a single value bare."""
-    return values if isinstance(values, tuple) else (values,)
-
-
-def _side_by_side(values: Any) -> IntArray:
-    return np.concatenate([np.asarray(v, dtype=np.int64) for v in _as_tuple(values)], axis=1)
-
-
-def _evaluator(program: IntegerProgram, exactness: fhe.Exactness) -> Callable[..., Any]:
-    """Write an unsigned program's nodes in Concrete's tracing language."""
-    tables = {node.reads: _lookup_table(program.layer_of(node.reads)) for node in program.lookups}
-
-    def evaluate(**inputs: Any) -> Any:
-        values = list(inputs.values())
-        for node in program.nodes:
-            if isinstance(node, Sum):
-                values.append(_accumulate(node, program.layer_of(len(values)), values))
-                continue
-            layer, sums = program.layer_of(node.reads), values[node.reads]
-            if node.lsbs_to_remove:
-                sums = fhe.round_bit_pattern(
-                    sums, node.lsbs_to_remove, overflow_protection=False, exactness=exactness
-                )
-            values.append(fhe.hint(tables[node.reads][sums], bit_width=layer.output_bits))
-        outputs = tuple(values[v] for v in program.outputs)
-        return outputs if len(outputs) > 1 else outputs[0]
-
-    # Concrete asks for the names of the arguments, and calls by name.
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    names = [inspect.Parameter(f"input_{i}", kind) for i in range(len(program.inputs))]
-    evaluate.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
-    return evaluate
-
-
-def _accumulate(node: Sum, layer: IntegerLayer, values: Sequence[Any]) -> Any:
-    """Sum, with the proven width declared."""
-    assert node.constant is not None
-    widths = [values[v].shape[1] for v in node.reads]
-    parts = np.split(node.weights, np.cumsum(widths)[:-1], axis=1)
-    first, *others = (values[v] @ part.T for v, part in zip(node.reads, parts, strict=True))
-    return fhe.hint(
-        sum(others, first) - -node.constant, bit_width=layer.n_table_bits + layer.lsbs_to_remove
-    )
-
-
-def _lookup_table(layer: IntegerLayer) -> fhe.LookupTable:
-    """One table per neuron, of a common power of two of entries."""
-    rows = np.repeat(layer.cell_tables, 2**layer.lsbs_to_remove, axis=1)
-    return fhe.LookupTable(np.array([fhe.LookupTable(row.tolist()) for row in rows]))
-
-
-def _corners(program: IntegerProgram) -> list[list[IntArray]]:
-    """List inputs that drive each sum of them to both ends of its range.
-
-    The compiler measures ranges on them. Deeper sums have theirs from the hints.
-    """
-    ends = program.ranges[: len(program.inputs)]
-    corners = [[low for low, _ in ends], [high for _, high in ends]]
-    for node in program.nodes:
-        if isinstance(node, Lookup) or max(node.reads) >= len(ends):
-            continue
-        widths = [len(ends[v][0]) for v in node.reads]
-        parts = np.split(node.weights, np.cumsum(widths)[:-1], axis=1)
-        for sign, row in itertools.product((1, -1), range(node.n_neurons)):
-            corner = list(corners[0])
-            for v, part in zip(node.reads, parts, strict=True):
-                low, high = ends[v]
-                corner[v] = np.where(sign * part[row] > 0, high, low)
-            corners.append(corner)
-    return corners

@@ -10,22 +10,32 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cipherlearn._exceptions import CompilationError
+import numpy as np
+
+from cipherlearn._exceptions import CompilationError, UnsupportedByEngineError
+from cipherlearn.engines import Server
 from cipherlearn.engines._bindings import compiler, keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.engines.concrete_python import ENGINE, engine_version
+from cipherlearn.engines.kernels import EvaluationKeys, KernelRuntime, unsupported
+from cipherlearn.program._program import IntegerProgram
 
-__all__ = ["OtherParametersError", "ServerRuntime", "compile_library", "compiled_runtime"]
+__all__ = ["CompiledServer", "KernelServer", "OtherParametersError", "open_server"]
+
+# Rows that the kernels evaluate together, which more of would make hardly faster.
+_ROWS_TOGETHER = 16
 
 
 class OtherParametersError(CompilationError):
     """The compiler chose other cryptographic parameters than keys are for."""
 
 
-def compile_library(
+def _compile_library(
     mlir: bytes,
     specs: bytes,
     directory: Path,
@@ -62,26 +72,95 @@ def compile_library(
         )
 
 
-class ServerRuntime:
-    """Evaluation with the keys of any client.
+class KernelServer:
+    """Evaluation on Concrete's kernels, with the keys of any client.
 
     Parameters
     ----------
-    directory : Path
-        Where :func:`compile_library` compiled the circuit.
+    kernels : KernelRuntime
+    batch_size : int
+        Rows of a batch.
+    n_threads : int or None, default=None
+        As for :func:`cipherlearn.engines.kernels.count_threads`.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self._library = compiler.Library(str(directory))
-        specs = json.loads(self._library.get_program_info().serialize())
-        self._function = specs["circuits"][0]["name"]
+    runtime = "kernels"
 
-    def load_keys(self, evaluation_keys: bytes) -> Any:
+    def __init__(
+        self, kernels: KernelRuntime, batch_size: int, n_threads: int | None = None
+    ) -> None:
+        self._kernels = kernels
+        self._n_threads = n_threads
+        self.batches_together = max(1, _ROWS_TOGETHER // batch_size)
+
+    def load_keys(self, evaluation_keys: bytes) -> EvaluationKeys:
+        """Make evaluation keys ready, for :meth:`run`."""
+        return self._kernels.load_keys(evaluation_keys, self._n_threads)
+
+    def run(self, batches: Sequence[Sequence[bytes]], keys: EvaluationKeys) -> list[list[bytes]]:
+        """Evaluate batches together: a ciphertext of each input, to one of each output."""
+        read = [self._kernels.read(batch) for batch in batches]
+        together = [np.concatenate(words) for words in zip(*read, strict=True)]
+        results = self._kernels.run(together, keys, self._n_threads)
+        ends = np.cumsum([len(words[0]) for words in read])[:-1]
+        parts = zip(*(np.split(words, ends) for words in results), strict=True)
+        return [self._kernels.write(part) for part in parts]
+
+
+@dataclass(frozen=True)
+class CompiledKeys:
+    """A client's evaluation keys, as a compiled circuit takes them.
+
+    Parameters
+    ----------
+    keyset : object
+    n_bytes : int
+        Their length, serialized.
+    """
+
+    keyset: Any
+    n_bytes: int
+
+
+class CompiledServer:
+    """Evaluation by a compiled circuit, with the keys of any client.
+
+    Parameters
+    ----------
+    mlir, specs : bytes
+        The circuit, and its cryptographic parameters.
+    error_probability : dict
+        ``p_error`` and ``global_p_error`` that it was compiled for.
+
+    Raises
+    ------
+    OtherParametersError
+        If the compiler chooses other parameters.
+    """
+
+    runtime = "compiled"
+    batches_together = 1
+
+    def __init__(
+        self, mlir: bytes, specs: bytes, error_probability: dict[str, float | None]
+    ) -> None:
+        # It is read again in every call.
+        folder = tempfile.mkdtemp(prefix="cipherlearn-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        _compile_library(mlir, specs, Path(folder), **error_probability)
+        self._library = compiler.Library(folder)
+        self._function = json.loads(specs)["circuits"][0]["name"]
+
+    def load_keys(self, evaluation_keys: bytes) -> CompiledKeys:
         """Read evaluation keys, for :meth:`run`."""
-        return compiler.ServerKeyset.deserialize(evaluation_keys)
+        keyset = compiler.ServerKeyset.deserialize(evaluation_keys)
+        return CompiledKeys(keyset, len(evaluation_keys))
 
-    def run(self, ciphertexts: Sequence[bytes], keys: Any) -> list[bytes]:
-        """Evaluate the circuit on a ciphertext of each input, to one of each output."""
+    def run(self, batches: Sequence[Sequence[bytes]], keys: CompiledKeys) -> list[list[bytes]]:
+        """Evaluate batches: a ciphertext of each input, to one of each output."""
+        return [self._run(batch, keys.keyset) for batch in batches]
+
+    def _run(self, ciphertexts: Sequence[bytes], keys: Any) -> list[bytes]:
         values = [compiler.TransportValue.deserialize(ciphertext) for ciphertext in ciphertexts]
         # A server circuit holds the arguments of its call, so that threads must not share one.
         program = compiler.ServerProgram(self._library, False)
@@ -90,20 +169,50 @@ class ServerRuntime:
         return [result.serialize() for result in results]
 
 
-def compiled_runtime(compile_into: Callable[[Path], object]) -> ServerRuntime:
-    """Compile a circuit, and keep its folder for as long as the runtime lives.
+def open_server(
+    program: IntegerProgram,
+    specs: bytes,
+    options: CompileOptions,
+    mlir: Callable[[], bytes] | None = None,
+    n_threads: int | None = None,
+) -> Server:
+    """Open what evaluates a program: the kernels or, where they cannot, the compiled circuit.
 
     Parameters
     ----------
-    compile_into : callable
-        :func:`compile_library` for an empty folder.
+    program : IntegerProgram
+    specs : bytes
+        The cryptographic parameters of its circuit.
+    options : CompileOptions
+    mlir : callable, default=None
+        Gives the circuit that was compiled. None compiles the program again.
+    n_threads : int or None, default=None
+        Threads that the kernels compute in.
+
+    Raises
+    ------
+    ArtefactError
+        If the parameters are damaged, or not for the program.
+    OtherParametersError
+        If the compiler chooses other parameters.
+    UnsupportedByEngineError
+        If the runtime must be the kernels, and they cannot evaluate it here.
     """
-    library = Path(tempfile.mkdtemp(prefix="cipherlearn-"))
-    try:
-        compile_into(library)
-        runtime = ServerRuntime(library)
-    except BaseException:
-        shutil.rmtree(library, ignore_errors=True)
-        raise
-    weakref.finalize(runtime, shutil.rmtree, library, ignore_errors=True)
-    return runtime
+    if options.runtime != "compiled":
+        reason = unsupported(program, specs, options.rounding)
+        if reason is None:
+            kernels = KernelRuntime(program, specs, options.rounding)
+            return KernelServer(kernels, options.batch_size, n_threads)
+        if options.runtime == "kernels":
+            raise UnsupportedByEngineError(
+                f"Concrete's kernels cannot evaluate this program here: {reason}. "
+                'Use runtime="compiled", or "auto".'
+            )
+    if mlir is None:
+        # Concrete's tracing front end imports torch.
+        from cipherlearn.engines.concrete_python._circuit import compile_circuit
+
+        circuit = compile_circuit(program, options).mlir.encode()
+    else:
+        circuit = mlir()
+    return CompiledServer(circuit, specs, options.error_probability)

@@ -9,19 +9,23 @@ from __future__ import annotations
 from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_threads
 from cipherlearn.engines.kernels._keys import EvaluationKeys, KeyCache
 from cipherlearn.engines.kernels._library import why_unavailable
-from cipherlearn.engines.kernels._parameters import Parameters
-from cipherlearn.engines.kernels._times import KernelTimes, time_kernels
+from cipherlearn.engines.kernels._parameters import Gate, Parameters
+from cipherlearn.engines.kernels._plan import make_plan
+from cipherlearn.engines.kernels._times import KernelTimes, predict_seconds, time_kernels
 from cipherlearn.engines.kernels.runtime import KernelRuntime, unsupported
 
 __all__ = [
     "Backend",
     "CpuBackend",
     "EvaluationKeys",
+    "Gate",
     "KernelRuntime",
     "KernelTimes",
     "KeyCache",
     "Parameters",
     "count_threads",
+    "make_plan",
+    "predict_seconds",
     "time_kernels",
     "unsupported",
     "why_unavailable",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,8 +16,9 @@ from cipherlearn.engines.kernels._parameters import (
     KeyswitchKey,
     Parameters,
 )
+from cipherlearn.engines.kernels._plan import Extraction, LookupStep, SumStep
 
-__all__ = ["KernelTimes", "time_kernels"]
+__all__ = ["KernelTimes", "predict_seconds", "time_kernels"]
 
 # As much of a key is timed: more than caches hold, less than takes long to make.
 _KEY_WORDS = 2**21
@@ -92,6 +93,59 @@ def time_kernels(parameters: Parameters) -> KernelTimes:
         tuple(keyswitch(shape, n_together) for shape in parameters.keyswitch_keys),
         tuple(map(expand, parameters.inputs)),
     )
+
+
+def predict_seconds(
+    steps: Sequence[SumStep | LookupStep],
+    parameters: Parameters,
+    times: KernelTimes,
+    n_rows: int,
+    n_threads: int,
+) -> tuple[float, tuple[float, ...]]:
+    """Predict how long a program's kernels take together.
+
+    Parameters
+    ----------
+    steps : sequence of SumStep and LookupStep
+    parameters : Parameters
+    times : KernelTimes
+        Of these parameters.
+    n_rows, n_threads : int
+
+    Returns
+    -------
+    fixed : float
+        Seconds to draw the masks of the inputs.
+    lookups : tuple of float
+        Seconds of each lookup: its keyswitches and bootstraps.
+    """
+    fixed = sum(
+        gate.n_values * n_rows * seconds
+        for gate, seconds in zip(parameters.inputs, times.expand, strict=True)
+    )
+
+    def switch(key: int | None, n: int) -> float:
+        if key is None:
+            return 0.0
+        alone = n == 1 and n_threads == 1
+        return n * (times.keyswitch if alone else times.keyswitch_many)[key] / n_threads
+
+    def apply(step: LookupStep | Extraction, n: int) -> float:
+        rounds = -(-n // n_threads)
+        return (
+            switch(step.keyswitch, n)
+            + rounds * times.bootstrap[step.bootstrap]
+            + switch(step.convert, n)
+        )
+
+    lookups = []
+    for step in steps:
+        if isinstance(step, LookupStep):
+            n, seconds = len(step.polynomials) * n_rows, 0.0
+            if step.extraction is not None:
+                seconds += step.extraction.n_removed * apply(step.extraction, n)
+            lookups.append(seconds + apply(step, n))
+    return fixed / n_threads, tuple(lookups)
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -1,0 +1,136 @@
+"""From a program to a circuit, in Concrete's tracing language. There are no keys here."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from concrete import fhe
+from concrete.fhe.extensions.tag import tag_context
+
+from cipherlearn.engines import compilation_error
+
+# Before Concrete itself, whose warning and exit handler it takes away.
+from cipherlearn.engines._bindings import compiler  # noqa: F401  # isort: split
+from cipherlearn.engines._compilation import compilation
+from cipherlearn.engines._options import CompileOptions
+from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._nodes import Lookup, Sum
+from cipherlearn.program._passes import unsigned
+from cipherlearn.program._program import IntegerProgram
+from cipherlearn.program._values import IntArray
+
+__all__ = ["compile_circuit"]
+
+# Beyond any precision.
+_NEVER = 64
+
+
+def compile_circuit(program: IntegerProgram, options: CompileOptions) -> fhe.Circuit:
+    """Compile a program for a fixed number of rows per call.
+
+    Parameters
+    ----------
+    program : IntegerProgram
+    options : CompileOptions
+
+    Raises
+    ------
+    CompilationError
+        If the compiler finds no cryptographic parameters.
+    """
+    if not hasattr(tag_context, "stack"):
+        # Concrete initializes this thread-local in the importing thread only.
+        tag_context.stack = []
+    configuration = fhe.Configuration(
+        **options.error_probability,
+        compress_evaluation_keys=True,
+        compress_input_ciphertexts=True,
+        fhe_simulation=True,
+        # Sums are proven to round to no more than the kept bits hold.
+        approximate_rounding_config=fhe.ApproximateRoundingConfig(
+            logical_clipping=False, approximate_clipping_start_precision=_NEVER
+        ),
+        # The default writes the model's weights into the working directory.
+        dump_artifacts_on_unexpected_failures=False,
+    )
+    form = unsigned(program)
+    evaluate = _evaluator(form, fhe.Exactness(options.rounding))
+    corners = [
+        tuple(np.repeat(codes[None], options.batch_size, axis=0) for codes in corner)
+        for corner in _corners(form)
+    ]
+    encrypted = dict.fromkeys(inspect.signature(evaluate).parameters, "encrypted")
+    try:
+        with compilation():
+            circuit = fhe.Compiler(evaluate, encrypted).compile(corners, configuration)
+    except RuntimeError as error:
+        raise compilation_error(program, options, error) from error
+    return circuit
+
+
+def _evaluator(program: IntegerProgram, exactness: fhe.Exactness) -> Callable[..., Any]:
+    """Write an unsigned program's nodes in Concrete's tracing language."""
+    tables = {node.reads: _lookup_table(program.layer_of(node.reads)) for node in program.lookups}
+
+    def evaluate(**inputs: Any) -> Any:
+        values = list(inputs.values())
+        for node in program.nodes:
+            if isinstance(node, Sum):
+                values.append(_accumulate(node, program.layer_of(len(values)), values))
+                continue
+            layer, sums = program.layer_of(node.reads), values[node.reads]
+            if node.lsbs_to_remove:
+                sums = fhe.round_bit_pattern(
+                    sums, node.lsbs_to_remove, overflow_protection=False, exactness=exactness
+                )
+            values.append(fhe.hint(tables[node.reads][sums], bit_width=layer.output_bits))
+        outputs = tuple(values[v] for v in program.outputs)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    # Concrete asks for the names of the arguments, and calls by name.
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    names = [inspect.Parameter(f"input_{i}", kind) for i in range(len(program.inputs))]
+    evaluate.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
+    return evaluate
+
+
+def _accumulate(node: Sum, layer: IntegerLayer, values: Sequence[Any]) -> Any:
+    """Sum, with the proven width declared."""
+    assert node.constant is not None
+    widths = [values[v].shape[1] for v in node.reads]
+    parts = np.split(node.weights, np.cumsum(widths)[:-1], axis=1)
+    first, *others = (values[v] @ part.T for v, part in zip(node.reads, parts, strict=True))
+    return fhe.hint(
+        sum(others, first) - -node.constant, bit_width=layer.n_table_bits + layer.lsbs_to_remove
+    )
+
+
+def _lookup_table(layer: IntegerLayer) -> fhe.LookupTable:
+    """One table per neuron, of a common power of two of entries."""
+    rows = np.repeat(layer.cell_tables, 2**layer.lsbs_to_remove, axis=1)
+    return fhe.LookupTable(np.array([fhe.LookupTable(row.tolist()) for row in rows]))
+
+
+def _corners(program: IntegerProgram) -> list[list[IntArray]]:
+    """List inputs that drive each sum of them to both ends of its range.
+
+    The compiler measures ranges on them. Deeper sums have theirs from the hints.
+    """
+    ends = program.ranges[: len(program.inputs)]
+    corners = [[low for low, _ in ends], [high for _, high in ends]]
+    for node in program.nodes:
+        if isinstance(node, Lookup) or max(node.reads) >= len(ends):
+            continue
+        widths = [len(ends[v][0]) for v in node.reads]
+        parts = np.split(node.weights, np.cumsum(widths)[:-1], axis=1)
+        for sign, row in itertools.product((1, -1), range(node.n_neurons)):
+            corner = list(corners[0])
+            for v, part in zip(node.reads, parts, strict=True):
+                low, high = ends[v]
+                corner[v] = np.where(sign * part[row] > 0, high, low)
+            corners.append(corner)
+    return corners

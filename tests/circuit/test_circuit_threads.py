@@ -64,7 +64,7 @@ def test_keys_of_one_circuit_do_not_wait_for_those_of_another(fitted_linear):
         inside.set()
         assert leave.wait(60)
 
-    slow._engine_circuit.generate_keys = generate_keys
+    slow._engine_circuit.client.generate_keys = generate_keys
     with ThreadPoolExecutor(1) as thread:
         waiting = thread.submit(slow.keygen)
         assert inside.wait(60)

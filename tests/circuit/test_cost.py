@@ -15,8 +15,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from cipherlearn import Circuit, EncryptedSearchCV, NeuralNetClassifier, NeuralNetRegressor
-from cipherlearn.circuit._cost import Precision, bare_program
+from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, NeuralNetRegressor
 
 matplotlib.use("Agg")
 
@@ -42,34 +41,6 @@ def fitted():
 # ---------------------------------------------------------------------- estimates
 
 
-@pytest.mark.parametrize(
-    "parameters",
-    [
-        {},
-        {"module__n_layers": 3},
-        pytest.param(
-            {"module__n_hidden_accum_bits": 5, "module__rounding_bits": 3},
-            marks=needs_concrete_python("keys of 5 bits take a minute"),
-        ),
-        pytest.param(
-            {"module__n_layers": 1},
-            marks=needs_concrete_python("without a bootstrap, sizes come in steps of a half"),
-        ),
-    ],
-)
-def test_a_bare_circuit_costs_what_a_trained_one_of_its_precisions_does(parameters):
-    program = small(**parameters).fit(*blobs()).program_
-    precisions = tuple(Precision.of(layer) for layer in program.layers)
-    counts = [len(layer.weights) for layer in program.layers[:-1]]
-    bare = bare_program(precisions, counts, program.n_codes, program.n_outputs)
-    assert [layer.n_table_bits for layer in bare.layers] == [p.n_bits for p in precisions]
-    bits = [16] * len(program.layers)
-    sizes = Circuit(program, bits).ciphertext_sizes()
-    # Without a bootstrap the exact norms, and not their powers of 2, choose the parameters.
-    tolerance = 0 if counts else 0.1
-    assert Circuit(bare, bits).ciphertext_sizes() == pytest.approx(sizes, rel=tolerance)
-
-
 @pytest.mark.alone
 def test_an_estimate_foresees_time_and_sizes(fitted):
     cost = fitted.estimate()
@@ -85,7 +56,11 @@ def test_an_estimate_foresees_time_and_sizes(fitted):
     # The machine may be busy with something else, so only the order of magnitude is certain.
     assert cost.seconds == pytest.approx(statistics.median(seconds), rel=1.0)
     assert cost.n_bootstraps == circuit.n_bootstraps == fitted.program_.n_bootstraps
-    assert (cost.input_bytes, cost.output_bytes) == circuit.ciphertext_sizes()
+    # What the engine serializes has some structure besides.
+    for estimated, size in zip(
+        (cost.input_bytes, cost.output_bytes), circuit.ciphertext_sizes(), strict=True
+    ):
+        assert estimated <= size <= estimated + 400
     assert cost.key_bytes == pytest.approx(len(circuit.evaluation_keys()), rel=0.01)
     assert cost.seconds == pytest.approx(cost.fixed_seconds + sum(cost.layer_seconds))
     hidden, output = fitted.program_.layers
@@ -93,11 +68,32 @@ def test_an_estimate_foresees_time_and_sizes(fitted):
     assert cost.table_bits == ((3,) if ENGINE == "concrete-python" else (4,))
 
 
-def test_a_batch_shares_the_fixed_cost(fitted):
+def test_a_batch_costs_no_more_than_its_rows(fitted):
     one, four = fitted.estimate(), fitted.estimate(batch_size=4)
-    assert four.seconds == pytest.approx(4 * sum(one.layer_seconds) + one.fixed_seconds)
+    assert one.seconds < four.seconds
     assert four.seconds_per_row == four.seconds / 4
-    assert four.input_bytes == 4 * one.input_bytes
+    if one.runtime == "kernels":
+        assert four.input_bytes == 4 * one.input_bytes
+
+
+@needs_concrete_python("its circuits are timed with keys")
+def test_an_estimate_makes_no_keys(fitted, monkeypatch):
+    def refuse(self):
+        raise AssertionError("keys were generated")
+
+    name = "cipherlearn.engines.concrete_python.client.ClientRuntime.generate_keys"
+    monkeypatch.setattr(name, refuse)
+    monkeypatch.setattr("cipherlearn.circuit._cost._estimates", {})
+    monkeypatch.setattr("cipherlearn.circuit._cost._times", {})
+    assert fitted.estimate().runtime == "kernels"
+
+
+@needs_concrete_python("evaluates compiled circuits only")
+def test_without_kernels_the_circuit_itself_is_timed(fitted):
+    cost = fitted.estimate(runtime="compiled")
+    assert cost.runtime == "compiled"
+    assert cost.seconds == pytest.approx(sum(cost.layer_seconds))
+    assert "a compiled circuit" in str(cost)
 
 
 @pytest.mark.parametrize("method", ["estimate", "report"])

@@ -70,7 +70,7 @@ def test_the_engine_is_named_by_circuit_estimator_and_report():
     assert clf.engine_ == circuit.engine == ENGINE
     report = clf.report()
     assert report.cost.engine == ENGINE
-    assert f"Timed with {ENGINE}." in str(report)
+    assert f"Timed with {ENGINE}, " in str(report)
 
 
 def test_without_an_engine_the_error_says_what_to_install(monkeypatch):

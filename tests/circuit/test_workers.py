@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import signal
@@ -21,6 +22,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from cipherlearn import NeuralNetClassifier, make_fhe_scorer
 from cipherlearn._exceptions import CompilationError
 from cipherlearn.circuit._joblib import Evaluation, _evaluate, evaluate_batches
+from cipherlearn.engines._options import CompileOptions
 
 pytestmark = [
     needs_concrete_python("has no serialized circuits"),
@@ -96,10 +98,10 @@ def test_a_cluster_predicts_what_one_process_does(clf, rows, cluster):
 def test_a_cluster_compiles_once_and_gets_keys_once_per_worker(clf, rows, cluster):
     with joblib.parallel_config(backend="dask"):
         assert_same(clf, rows[0][:12])
-        cluster.run(_count_compilations)
+        cluster.run(_count_openings)
         received = cluster.run(lambda dask_worker: _bytes_received(dask_worker))
         assert_same(clf, rows[0][:12])
-    assert set(cluster.run(_compilations).values()) == {0}
+    assert set(cluster.run(_openings).values()) == {0}
     for worker, n_bytes in cluster.run(lambda dask_worker: _bytes_received(dask_worker)).items():
         assert n_bytes - received[worker] < len(clf.circuit_.evaluation_keys())
 
@@ -138,6 +140,17 @@ def test_searches_and_encrypted_scores_run_on_a_cluster(rows, cluster):
     assert scores.shape == (2,)
 
 
+@pytest.mark.parametrize("runtime", ["kernels", "compiled"])
+def test_workers_evaluate_on_either_runtime(clf, rows, runtime):
+    circuit = copy.deepcopy(clf).compile(runtime=runtime)
+    assert circuit.runtime == runtime
+    codes = circuit.program.quantize(rows[0][:5])
+    expected = circuit.program.run(codes)
+    np.testing.assert_array_equal(circuit.execute(codes), expected)
+    with joblib.parallel_config(backend="threading", n_jobs=2):
+        np.testing.assert_array_equal(circuit.execute(codes), expected)
+
+
 def test_a_killed_process_loses_no_row(clf, rows):
     X = np.tile(rows[0], (2, 1))
     with joblib.parallel_config(backend="loky", n_jobs=2):
@@ -156,9 +169,9 @@ def test_workers_get_no_secret_key(clf, rows, monkeypatch):
         clf.circuit_._evaluation = None
         assert_same(clf, rows[0][:3])
     secret = _secret_key(clf)
-    assert secret in clf.circuit_._compiled()._circuit.keys.serialize()
-    for _, ciphertext, _, data in given:
-        assert secret not in ciphertext
+    assert secret in clf.circuit_._compiled().client.secret_keys()
+    for _, ciphertexts, _, data in given:
+        assert secret not in b"".join(ciphertexts)
         assert data is None or secret not in data.tobytes()
     assert any(data is not None for *_, data in given)
 
@@ -166,28 +179,30 @@ def test_workers_get_no_secret_key(clf, rows, monkeypatch):
 def test_a_worker_that_cannot_evaluate_is_an_error_and_not_a_retry(clf):
     files = clf.circuit_.files()
     other = {**files, "specs.json": files["specs.json"].replace(b"0", b"1", 1)}
-    evaluation = Evaluation(other, clf.circuit_._options.error_probability, b"")
+    options = CompileOptions(runtime="compiled")
+    evaluation = Evaluation(clf.program_, other, options, b"")
     with (
         joblib.parallel_config(backend="threading", n_jobs=2),
         pytest.raises(CompilationError, match="same version of concrete-python"),
     ):
-        list(evaluate_batches(lambda number: b"", 3, evaluation, None))
+        list(evaluate_batches(lambda number: [b""], 3, evaluation, None))
 
 
 def test_an_error_of_encryption_is_raised(clf):
     def encrypt(number):
         raise ArithmeticError("no noise")
 
-    evaluation = Evaluation(clf.circuit_.files(), clf.circuit_._options.error_probability, b"")
+    evaluation = Evaluation(clf.program_, clf.circuit_.files(), CompileOptions(), b"")
     with pytest.raises(ArithmeticError, match="no noise"):
         list(evaluate_batches(encrypt, 3, evaluation, 2))
 
 
-def test_workers_that_always_die_are_given_up(monkeypatch):
+def test_workers_that_always_die_are_given_up(clf, monkeypatch):
     monkeypatch.setattr("cipherlearn.circuit._joblib._evaluate", _die)
-    evaluation = Evaluation({}, {}, b"")
+    monkeypatch.setattr("cipherlearn.circuit._joblib._MAX_FAILURES", 1)
+    evaluation = Evaluation(clf.program_, {}, CompileOptions(), b"")
     with pytest.raises(joblib.externals.loky.process_executor.TerminatedWorkerError):
-        list(evaluate_batches(lambda number: b"", 2, evaluation, 2))
+        list(evaluate_batches(lambda number: [b""], 2, evaluation, 2))
 
 
 def _die(*call):
@@ -196,8 +211,7 @@ def _die(*call):
 
 def _secret_key(clf) -> bytes:
     """Part of the largest secret key, as it is serialized."""
-    keyset = clf.circuit_._compiled()._circuit.keys
-    everything = keyset.serialize()
+    everything = clf.circuit_._compiled().client.secret_keys()
     shared = clf.circuit_.evaluation_keys()
     # Secret keys come first. What evaluation keys begin with is structure.
     start = next(
@@ -206,23 +220,23 @@ def _secret_key(clf) -> bytes:
     return everything[start : start + 64]
 
 
-def _count_compilations() -> None:
+def _count_openings() -> None:
     from cipherlearn.engines.concrete_python import server
 
-    compile_library = server.compile_library
-    server.n_compilations = 0
+    open_server = server.open_server
+    server.n_opened = 0
 
     def count(*args, **kwargs):
-        server.n_compilations += 1
-        return compile_library(*args, **kwargs)
+        server.n_opened += 1
+        return open_server(*args, **kwargs)
 
-    server.compile_library = count
+    server.open_server = count
 
 
-def _compilations() -> int:
+def _openings() -> int:
     from cipherlearn.engines.concrete_python import server
 
-    return server.n_compilations
+    return server.n_opened
 
 
 def _bytes_received(dask_worker) -> int:

@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from cipherlearn.engines import compilation_error
+from cipherlearn.engines._bindings import compiler  # isort: split
+
 from concrete import fhe
 from concrete.fhe.extensions.tag import tag_context
 
-from cipherlearn.engines import compilation_error
-
-# Before Concrete itself, whose warning and exit handler it takes away.
-from cipherlearn.engines._bindings import compiler  # noqa: F401  # isort: split
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._layer import IntegerLayer
@@ -24,6 +24,9 @@ from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
 __all__ = ["compile_circuit"]
+
+# Imported before Concrete's front end, whose warning and exit handler it takes away.
+assert compiler
 
 # Beyond any precision.
 _NEVER = 64

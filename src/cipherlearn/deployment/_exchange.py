@@ -53,8 +53,11 @@ class Exchange:
             raise MessageError(
                 f"{n_rows} rows need {n_batches} results. Got {len(results)} of them."
             )
-        sums = [self._decrypt(result)[1] for result in results]
-        return np.concatenate([np.empty((0, self._n_outputs), dtype=np.int64), *sums])[:n_rows]
+        nothing = np.empty((0, self._n_outputs), dtype=np.int64)
+        sums: NDArray[np.int64] = np.concatenate(
+            [nothing, *(self._decrypt(result)[1] for result in results)]
+        )[:n_rows]
+        return sums
 
     def evaluate(
         self, codes: NDArray[np.int64], transport: Transport, verbose: bool | int = False

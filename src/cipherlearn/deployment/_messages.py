@@ -83,6 +83,7 @@ class Message:
     @staticmethod
     def length(header: bytes) -> int:
         """Length of the whole message that starts with these ``HEADER_BYTES``."""
+        n_payload: int
         magic, version, *_, n_payload, _ = _HEADER.unpack(header)
         _check_start(magic, version, "in a stream")
         return HEADER_BYTES + n_payload
@@ -90,7 +91,8 @@ class Message:
     @staticmethod
     def kind_of(header: bytes) -> int:
         """Kind of the message that starts with these ``HEADER_BYTES``."""
-        return _HEADER.unpack(header)[2]
+        kind: int = _HEADER.unpack(header)[2]
+        return kind
 
     @classmethod
     def from_bytes(cls, data: bytes, kind: Kind) -> Message:

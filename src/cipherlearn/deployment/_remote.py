@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError, RemoteError, UnknownKeyError
@@ -30,6 +33,8 @@ _LARGEST_ERROR = 10_000
 
 # Seconds before the first retry; twice as long before each further one.
 _FIRST_PAUSE = 0.25
+
+_Answer = TypeVar("_Answer")
 
 
 class RemoteModel:
@@ -151,7 +156,7 @@ class RemoteModel:
         with stage("Uploading evaluation keys", self.verbose):
             self._retried(lambda: self._request("PUT", path, keys).close())
 
-    def predict(self, X):
+    def predict(self, X: Any) -> NDArray[Any]:
         """Predict labels or targets of encrypted rows.
 
         Parameters
@@ -171,7 +176,7 @@ class RemoteModel:
         """
         return self.client_.predict(X, self.evaluate, self.verbose)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict the probability of each class for encrypted rows.
 
         Parameters
@@ -184,7 +189,7 @@ class RemoteModel:
         """
         return self.client_.predict_proba(X, self.evaluate, self.verbose)
 
-    def score(self, X, y, sample_weight=None) -> float:
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy or R² on encrypted rows, as scikit-learn does.
 
         Parameters
@@ -267,7 +272,7 @@ class RemoteModel:
             f"{method} {self.url}{path} was refused with status {response.status_code}: {reason}"
         )
 
-    def _retried(self, attempt: Callable[[], Any]) -> Any:
+    def _retried(self, attempt: Callable[[], _Answer]) -> _Answer:
         n_failures = 0
         while True:
             try:

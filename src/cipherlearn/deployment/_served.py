@@ -35,7 +35,8 @@ class ServedModel:
     @property
     def engine(self) -> dict[str, str]:
         """Name and version of the engine that the circuit was compiled for."""
-        return self._client.description["engine"]
+        engine: dict[str, str] = self._client.description["engine"]
+        return engine
 
     @property
     def specs(self) -> bytes:

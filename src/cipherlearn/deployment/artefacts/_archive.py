@@ -69,7 +69,7 @@ class Archive:
             raise ArtefactError(f"{name} in an artefact must be a JSON object. Got {value!r:.100}.")
         return value
 
-    def array(self, name: str, shape: tuple[int, ...] | None = None) -> NDArray:
+    def array(self, name: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         """Read a member that is a NumPy array, of this shape if one is given."""
         array = array_from(self.members[name])
         if shape not in (None, array.shape):

@@ -68,7 +68,7 @@ class ClientModel:
         return HEADER_BYTES + self.frames[name].n_payload
 
     @property
-    def classes(self) -> NDArray | None:
+    def classes(self) -> NDArray[Any] | None:
         """Labels of a classifier."""
         classes = self.description["classes"]
         return None if classes is None else np.array(classes["values"], dtype=classes["dtype"])

@@ -31,7 +31,7 @@ def dump_preprocessing(steps: Any, trusted: Sequence[str]) -> bytes:
     except ImportError as error:
         raise ImportError(_NEEDS) from error
     try:
-        content = dumps(steps)
+        content: bytes = dumps(steps)
     except UnsupportedTypeException as error:
         raise ArtefactError(
             "The steps before the network travel to clients without pickle, by skops, and skops "

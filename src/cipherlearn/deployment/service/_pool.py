@@ -72,7 +72,7 @@ class WorkerPool:
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()
         self._changed = asyncio.Condition()
-        self._tasks: set[asyncio.Task] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._threads = ThreadPoolExecutor(settings.n_workers, "cipherlearn-worker")
         self._is_closing = False
 

@@ -37,7 +37,7 @@ class Exchange:
         self._n_outputs = len(model.scaler.gain)
 
     def encrypt(self, codes: NDArray[np.int64]) -> Iterator[Message]:
-        """Encrypt each batch when it is asked for. The last is padded."""
+        """Encrypt the next batch whenever a message is asked for. The last batch is padded."""
         scope = bytes.fromhex(self._model_id)
         for start in range(0, len(codes), self._batch_size):
             batch = codes[start : start + self._batch_size]
@@ -46,7 +46,7 @@ class Exchange:
             yield Message(Kind.CIPHERTEXT, scope, self.keys.id, payload)
 
     def decrypt(self, results: Sequence[bytes], n_rows: int) -> NDArray[np.int64]:
-        """Decrypt the results of so many rows to sums, or raise MessageError."""
+        """Decrypt the results of ``n_rows`` rows to sums, or raise MessageError."""
         check_int("n_rows", n_rows, 0)
         n_batches = self._n_batches(n_rows)
         if len(results) != n_batches:

@@ -31,7 +31,7 @@ _NOTHING = bytes(32)
 
 
 class Kind(IntEnum):
-    """What a message holds."""
+    """Kind of a message."""
 
     EVALUATION_KEYS = 1
     CIPHERTEXT = 2
@@ -41,13 +41,13 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Message:
-    """Bytes with what they belong to.
+    """Payload with the ids of its model and keys.
 
     Parameters
     ----------
     kind : Kind
     scope : bytes of length 32
-        What the payload fits: the keyset's id for evaluation keys, else the model's id.
+        Id of the keyset for evaluation keys, else of the model.
     key : bytes of length 32
         Id of the keys that made it. In evaluation keys, random bytes that make the id unique.
     payload : bytes

@@ -1,4 +1,4 @@
-"""The server: it computes on ciphertexts with its clients' evaluation keys."""
+"""The server of a deployed model."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["FHEServer", "compile_server"]
 
 
 class FHEServer:
-    """Predicts on ciphertexts of many clients. It holds no secret.
+    """Server of one model, which predicts on ciphertexts of many clients. It holds no secret.
 
     Needs neither torch nor scikit-learn. May be called from several threads at once.
 
@@ -36,7 +36,7 @@ class FHEServer:
         Gives the evaluation keys of a key id, as bytes, when they are not in memory; raises
         :class:`~cipherlearn.deployment.UnknownKeyError` if there are none.
     library : str or path, default=None
-        Where the circuit was compiled before. None compiles it.
+        Directory of the circuit as it was compiled before. ``None`` compiles it.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class FHEServer:
     client_zip : bytes
         The artefact for clients.
     description : dict
-        What a client may know of the model, and the sizes of messages.
+        Public description of the model, with the sizes of messages.
 
     Raises
     ------
@@ -79,8 +79,8 @@ class FHEServer:
             self._runtime = ServerRuntime(Path(library))
         self._loaded: OrderedDict[bytes, Any] = OrderedDict()
         self._keys_lock = threading.Lock()
-        # One evaluation takes all cores, so that nothing is lost by doing one at a time. Threads
-        # that shared an engine's circuit got each other's results.
+        # Threads that share a circuit of the engine get each other's results. One evaluation uses
+        # all cores, so evaluating one at a time loses nothing.
         self._run_lock = threading.Lock()
 
     def __repr__(self) -> str:

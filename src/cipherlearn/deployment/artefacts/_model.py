@@ -26,19 +26,19 @@ __all__ = ["ClientModel", "ServerModel", "check_engine", "summary"]
 
 @dataclass(frozen=True)
 class ClientModel:
-    """What a client knows of a model: how to make codes of features, and labels of sums.
+    """Content of a ``client.zip``: the encoder of features and the decoder of sums.
 
     Parameters
     ----------
     description : dict
-        What ``client.json`` holds; ``docs/artefact_formats.rst`` describes it.
+        Content of ``client.json``, which ``docs/artefact_formats.rst`` describes.
     specs : bytes
         Cryptographic parameters and shapes, as JSON for the engine.
     quantizer : InputQuantizer
     scaler : OutputScaler
-        From the sums as they are decrypted.
+        Map from decrypted sums to outputs.
     target_mean, target_scale : ndarray of shape (n_outputs,) or None
-        A regressor's units.
+        Mean and scale of a regressor's targets.
     preprocessing : bytes or None
         The steps before the network, in the format of skops.
     """
@@ -64,7 +64,7 @@ class ClientModel:
         return {name: Frame.from_json(frames[name]) for name in names}
 
     def message_bytes(self, name: str) -> int:
-        """Length of a message with what the frame of this name is for."""
+        """Length of a message with "evaluation_keys", a "ciphertext" or a "result"."""
         return HEADER_BYTES + self.frames[name].n_payload
 
     @property
@@ -75,7 +75,7 @@ class ClientModel:
 
     @property
     def decoder(self) -> LabelDecoder | TargetDecoder:
-        """What turns outputs into predictions."""
+        """Decoder of outputs to predictions."""
         if self.classes is not None:
             return LabelDecoder(self.classes, self.description["probabilities"])
         assert self.target_mean is not None
@@ -187,12 +187,12 @@ def _check_description(description: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class ServerModel:
-    """What a server knows of a model: the circuit, and what it hands to clients.
+    """Content of a ``server.zip``: the circuit, the program and the artefact for clients.
 
     Parameters
     ----------
     description : dict
-        What ``server.json`` holds.
+        Content of ``server.json``.
     circuit : bytes
         The engine's MLIR, with the weights and tables.
     program : bytes
@@ -236,7 +236,7 @@ class ServerModel:
 
 
 def summary(description: dict[str, Any], model_id: str) -> str:
-    """Say in a few words what a model is, for reprs."""
+    """Describe a model in a few words, for reprs."""
     what = f"{description['estimator']} of {count(description['n_features'], 'feature')}"
     if description["classes"] is not None:
         what += f" and {count(len(description['classes']['values']), 'class')}"

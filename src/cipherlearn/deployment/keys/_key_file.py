@@ -1,4 +1,4 @@
-"""Files of secret keys: for their owner's eyes, and encrypted with a passphrase if there is one."""
+"""Files of secret keys, which only their owner may read, and a passphrase may encrypt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator may choose."""
+"""Settings of the service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ServiceSettings"]
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """Limits and places of a service.
+    """Settings of a service: its files and limits.
 
     Parameters
     ----------
@@ -21,14 +21,14 @@ class ServiceSettings:
     data_dir : Path
         Where uploaded evaluation keys are kept.
     token : str or None, default=None
-        What clients must send as ``Authorization: Bearer TOKEN``. None lets anybody in.
+        Token that clients must send as ``Authorization: Bearer TOKEN``. ``None`` asks for none.
     n_workers : int, default=1
         Processes that evaluate. Each uses all cores for a network with bootstraps, so more than
         one pays for one-layer models only.
     max_loaded_keys : int, default=8
         Clients whose keys a worker keeps in memory.
     max_key_store_bytes : int, default=10 GB
-        Disk space for keys. Those least recently used go first.
+        Disk space for keys. Those least recently used are deleted first.
     max_body_bytes : int, default=16 MB
         Largest body of a prediction. Keys have a length of their own.
     max_pending : int, default=32

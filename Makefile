@@ -18,10 +18,11 @@ PYTHON310 ?= $(firstword $(foreach python,python3.10 $(wildcard $(PYENV_ROOT)/ve
 demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
-# Most tests use one core. What measures time or memory runs by itself. TESTS chooses files.
+# Most tests use one core. What measures time or memory runs by itself. Tests of one file share what
+# is slow to make, so one process runs them. TESTS chooses files.
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m alone $(TESTS)
-	$(BIN)/python -m pytest -m "not alone" --numprocesses 2 $(TESTS)
+	$(BIN)/python -m pytest -m "not alone" --numprocesses 2 --dist loadfile $(TESTS)
 
 # What depends on the versions of other packages, at their oldest.
 test-oldest: $(OLDEST)/.installed
@@ -32,7 +33,7 @@ test-oldest: $(OLDEST)/.installed
 # The same tests on the other engine.
 test-concrete-numpy: $(CONCRETE_NUMPY)/.installed
 	$(CONCRETE_NUMPY)/bin/python -m pytest -m alone
-	$(CONCRETE_NUMPY)/bin/python -m pytest -m "not alone" --numprocesses 2
+	$(CONCRETE_NUMPY)/bin/python -m pytest -m "not alone" --numprocesses 2 --dist loadfile
 
 python310:
 	@echo $(PYTHON310)

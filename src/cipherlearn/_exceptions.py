@@ -1,7 +1,7 @@
 """The exceptions and warnings that cipherlearn adds to Python's own.
 
-Without scikit-learn, which clients and servers do without: the one that extends scikit-learn's is
-where it is raised, in ``_net``.
+This module does not import scikit-learn, since clients and servers need none. ``NotCompiledError``
+extends an exception of scikit-learn, so it is defined in ``estimators._base``.
 """
 
 __all__ = [
@@ -49,7 +49,7 @@ class ProgramFormatError(CipherlearnError, ValueError):
 
 
 class ArtefactError(CipherlearnError, ValueError):
-    """A file is no artefact or key file that this version can use, or is one of another model."""
+    """A file is not an artefact or key file for this version and model."""
 
 
 class UntrustedTypesError(ArtefactError):
@@ -71,7 +71,7 @@ class UntrustedTypesError(ArtefactError):
         return self.asking_for(f"trusted={self.types}")
 
     def asking_for(self, remedy: str) -> str:
-        """Say what is wrong, and how those who trust the types say so."""
+        """Return the message, with the remedy in the words of the caller."""
         return (
             f"{self.what} may hold what scikit-learn's transformers are made of, and types that "
             f"are named as trusted. Got also {self.types}. Read what these types do, and if you "
@@ -80,7 +80,7 @@ class UntrustedTypesError(ArtefactError):
 
 
 class MessageError(CipherlearnError, ValueError):
-    """Bytes are no ciphertext or evaluation keys for this model, or are damaged."""
+    """Bytes are damaged, or not a message for this model."""
 
 
 class UnknownKeyError(CipherlearnError, LookupError):

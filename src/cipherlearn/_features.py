@@ -1,7 +1,7 @@
-"""Features as users give them: arrays, frames and sparse matrices.
+"""Checks and conversion of features: arrays, frames and sparse matrices.
 
-Without scikit-learn, which clients do without. SciPy is imported for sparse matrices only, since a
-client of dense rows starts faster without.
+This module does not import scikit-learn, since clients need none. SciPy is imported for sparse
+matrices only, so that a client of dense rows starts faster.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _TOO_LARGE = "Input X contains infinity or a value too large for dtype('float64'
 
 
 def is_sparse(X: Any) -> bool:
-    """Whether these are sparse features, which convert themselves to rows."""
+    """Return whether features are a sparse matrix or array of SciPy."""
     return hasattr(X, "tocsr")
 
 
 def as_csr(X: Any) -> Any:
-    """Give each row its one form: columns ascend, entries are distinct and not 0.
+    """Convert to canonical CSR form: ascending columns, no duplicates, no stored 0.
 
-    The argument is not changed. Of a sparse array a matrix is made, whose rows are matrices too.
+    The argument is not changed. A sparse array becomes a matrix, whose rows are matrices too.
 
     Examples
     --------
@@ -59,7 +59,7 @@ def as_csr(X: Any) -> Any:
 
 
 def dense_rows(X: Any, rows: Any) -> NDArray:
-    """Select rows of an array, a tensor or a sparse matrix, of which a dense array is made.
+    """Select rows of an array or tensor, or of a sparse matrix as a dense array.
 
     Examples
     --------
@@ -97,7 +97,7 @@ def as_floats(X: Any) -> Any:
     elif hasattr(X, "__array__"):
         values = np.asarray(X)
         if values.dtype == object and hasattr(X, "iloc"):
-            # pandas has missing values that are no floats.
+            # pandas.NA is not a float.
             values = X.to_numpy(dtype=object, na_value=np.nan)
         X = values
     if getattr(X, "dtype", np.dtype(object)).kind == "c":

@@ -1,4 +1,4 @@
-"""HTML that notebooks show of estimators, beside scikit-learn's diagram, and of what they hold."""
+"""HTML for notebooks: tables, panels, and the state of estimators."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from html import escape
 
 __all__ = ["ShowsState", "html_table", "panel", "paragraphs"]
 
-# Colours are those of the page, so that it reads on dark ones too.
+# Colours of the page, so that dark themes work.
 _STYLE = """<style>
 .cipherlearn-state {
   display: inline-block; margin: 0.3em 0 0.6em; padding: 0.5em 0.9em; color: inherit;
@@ -44,7 +44,7 @@ def panel(title: str, content: str) -> str:
 
 
 class ShowsState:
-    """An estimator of scikit-learn's that notebooks show with its state below the diagram.
+    """Mixin that shows an estimator's state below scikit-learn's diagram in notebooks.
 
     It overrides private names of scikit-learn. Tested with 1.6.1 to 1.9.
     """

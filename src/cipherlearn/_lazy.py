@@ -11,7 +11,7 @@ __all__ = ["lazy_names"]
 
 
 def lazy_names(package: str, modules: dict[str, str]) -> Callable[[str], Any]:
-    """Make the ``__getattr__`` of a package, of the module that each name is from."""
+    """Make the ``__getattr__`` of a package from a dict of names to modules."""
 
     def get(name: str) -> Any:
         if name not in modules:

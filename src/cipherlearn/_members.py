@@ -22,7 +22,7 @@ MAX_BYTES = 1 << 30
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-# What reading damaged or crafted content can raise.
+# Errors that damaged or crafted content can cause.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -40,12 +40,12 @@ _DAMAGE = (
 
 @contextlib.contextmanager
 def refusing_damage(error: type[ValueError], rule: str, remedy: str) -> Iterator[None]:
-    """Raise what reading damaged content raises as one kind of error.
+    """Turn all errors of damaged content into one kind of error.
 
     Parameters
     ----------
     error : type of ValueError
-        The kind, which passes as it is.
+        The kind. Errors of this kind pass unchanged.
     rule, remedy : str
         Sentences before and after the reason.
     """
@@ -83,7 +83,7 @@ def read_members(file: str | os.PathLike[str] | IO[bytes]) -> dict[str, bytes]:
             raise ValueError("Members of an archive must be stored or deflated")
         if len({entry.filename for entry in entries}) < len(entries):
             raise ValueError("Members of an archive must have names of their own")
-        # zipfile unpacks no more of a member than the size it claims.
+        # zipfile unpacks at most the size that a member claims.
         return {entry.filename: archive.read(entry) for entry in entries}
 
 
@@ -102,7 +102,7 @@ def array_from(content: bytes) -> NDArray:
         (2, 0): np.lib.format.read_array_header_2_0,
     }[np.lib.format.read_magic(file)]
     shape, _, dtype = read_header(file)
-    # A header may claim more than follows, and have it allocated.
+    # A header may claim more than follows, which NumPy would allocate.
     if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
         raise ValueError(f"An array must hold the {shape} numbers that its header names")
     file.seek(0)

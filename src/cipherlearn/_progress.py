@@ -1,4 +1,4 @@
-"""Progress for whoever asks for it: bars on screens and in notebooks, lines in logs."""
+"""Progress: bars on terminals and in notebooks, lines in logs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tqdm.std import tqdm as text_bar
 
 __all__ = ["progress_bar", "say", "stage"]
 
-# Seconds until a log's first line with an estimate, then twice as long each, up to the longest.
+# Seconds between lines of a log: the first pause, which doubles, and the longest.
 _FIRST_PAUSE, _LONGEST_PAUSE = 1, 60
 
-# Size of a screen that does not tell its own. tqdm shows nothing on one of no size.
+# Size of a terminal that reports none. tqdm would show nothing there.
 _SIZE = {"ncols": 79, "nrows": 24}
 
 
@@ -55,7 +55,7 @@ def progress_bar(
     if not _is_notebook():
         return text_bar(**options, **({} if _tells_size() else _SIZE))
     with warnings.catch_warnings():
-        # A notebook without ipywidgets gets a bar of text.
+        # Without ipywidgets, tqdm warns and makes a bar of text.
         warnings.simplefilter("ignore", TqdmWarning)
         from tqdm.auto import tqdm
     return tqdm(**options)
@@ -63,7 +63,7 @@ def progress_bar(
 
 @contextmanager
 def stage(title: str, verbose: bool | int, expected: float | None = None) -> Iterator[None]:
-    """Print how long something takes that cannot tell how far it is, if ``verbose``.
+    """Print how long a step without a progress bar takes, if ``verbose``.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def stage(title: str, verbose: bool | int, expected: float | None = None) -> Ite
     ...     pass
     """
     about = "" if expected is None else f", about {expected:.1f} s"
-    # Another program's line may come in between.
+    # Other lines may have been printed in between.
     end, again = ("\n", f"{title}: ") if _is_log() else (" ", "")
     say(f"{title}{about}...", verbose, end)
     start = time.perf_counter()
@@ -92,7 +92,7 @@ def stage(title: str, verbose: bool | int, expected: float | None = None) -> Ite
 
 
 def say(text: str, verbose: bool | int, end: str = "\n") -> None:
-    """Print where bars are, if ``verbose``. In a notebook, that is not among the errors."""
+    """Print a line to where bars are shown, if ``verbose``."""
     if verbose:
         print(text, end=end, file=sys.stdout if _is_notebook() else sys.stderr, flush=True)
 
@@ -115,9 +115,9 @@ def _tells_size() -> bool:
 
 
 class _LogLines:
-    """A bar that is never redrawn, as files do not forget what was there before.
+    """Progress bar for files, which writes a new line instead of redrawing one.
 
-    Each line is whole as soon as it is written: others write to a log, too.
+    Each line is written whole, since others may write to the same log.
     """
 
     def __init__(self, total: int, desc: str, unit: str, bar_format: str) -> None:

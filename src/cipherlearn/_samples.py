@@ -1,4 +1,4 @@
-"""Training rows: weights with exact meaning, and samples that no order of the rows biases."""
+"""Training rows: merging of equal rows by weight, and samples in a fixed random order."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def merge_duplicates(
     if np.ptp(sample_weight) == 0:
         order = np.argsort(first)
     else:
-        # np.unique sorts, so a split without shuffling would be biased: shuffle by a fixed rule.
+        # np.unique sorts, which would bias a split without shuffling: shuffle with a fixed seed.
         order = np.random.RandomState(0).permutation(len(first))
     sample_weight = sample_weight[order]
     first = first[order]
@@ -91,14 +91,14 @@ def _keys(X: Any, targets: NDArray) -> NDArray:
 
 
 def _ordered(values: NDArray[np.float64]) -> NDArray[np.uint64]:
-    """Integers in the order of floats. Both zeros are one."""
+    """Map floats to integers in the same order. Both zeros map to one integer."""
     bits = (values.astype(np.float64) + 0.0).view(np.uint64)
     sign = np.uint64(1 << 63)
     return np.where(bits & sign, ~bits, bits | sign)
 
 
 def sample_rows(n_rows: int, n_wanted: int) -> NDArray[np.int64]:
-    """Choose rows at random, always the same ones: their order may mean something.
+    """Draw rows at random with a fixed seed, since data may be sorted.
 
     Examples
     --------

@@ -12,7 +12,7 @@ __all__ = ["final_network", "unwrapped"]
 
 
 def unwrapped(model: Any) -> list[Any]:
-    """Return the model, what it wraps, what that wraps, and so on, down to one estimator."""
+    """Return the chain of estimators from a model through all its wrappers to the innermost one."""
     parts = [model]
     while True:
         outer = parts[-1]
@@ -24,15 +24,15 @@ def unwrapped(model: Any) -> list[Any]:
             parts.append(outer.best_estimator_)
         else:
             if hasattr(outer, "estimator"):
-                # A search that has found nothing yet.
+                # A search that is not fitted.
                 check_is_fitted(outer)
             return parts
 
 
 def final_network(model: Any) -> Any:
-    """Return the network that a model is, ends in or has found, or raise TypeError."""
+    """Return the network inside a model, or raise TypeError."""
     network = unwrapped(model)[-1]
-    # Known by its method, since nothing imports the estimators.
+    # Recognized by a method, since this module must not import the estimators.
     if not callable(getattr(network, "compile", None)):
         raise TypeError(
             "The estimator must be a NeuralNetClassifier or NeuralNetRegressor, a Pipeline that "

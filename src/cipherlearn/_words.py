@@ -1,4 +1,4 @@
-"""Numbers and their units, in the same words in reports, pictures and reprs."""
+"""Words for numbers with units, shared by reports, pictures and reprs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["bootstraps", "count", "neurons", "of_trained", "power", "size"]
 
 
 def count(number: int, what: str) -> str:
-    """Name a number of things.
+    """Write a number with its noun, in the singular or plural.
 
     Examples
     --------
@@ -55,9 +55,9 @@ def bootstraps(n_lookups: int, table_bits: Iterable[int], n_rounding: int = 0) -
     n_lookups : int
         Table lookups, one for each hidden neuron in the program.
     table_bits : iterable of int
-        Bits that the tables of each hidden layer see.
+        Bit-widths of the lookup tables of each hidden layer.
     n_rounding : int, default=0
-        Bootstraps of exact rounding besides.
+        Further bootstraps, for exact rounding.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def power(probability: float) -> str:
 
 
 def size(n_bytes: int) -> str:
-    """Write a number of bytes.
+    """Write a number of bytes in MB or kB.
 
     Examples
     --------

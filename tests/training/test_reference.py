@@ -15,7 +15,12 @@ import skops.io
 from cases import blobs
 from sklearn.datasets import load_iris, make_gaussian_quantiles
 
-from cipherlearn import AccuracyLossWarning, NeuralNetClassifier, NeuralNetRegressor
+from cipherlearn import (
+    AccuracyLossWarning,
+    CostEstimate,
+    NeuralNetClassifier,
+    NeuralNetRegressor,
+)
 
 NARROW = {"module__n_hidden_neurons": 8, "module__n_hidden_accum_bits": 2, "random_state": 0}
 
@@ -118,8 +123,11 @@ def test_copies_keep_the_scores_and_no_rows(lossy):
     assert "_reference" not in vars(clf)
 
 
-def test_the_loss_is_shown(lossy):
+def test_the_loss_is_shown(lossy, monkeypatch):
     clf = lossy[0]
+    # A real estimate compiles and times circuits.
+    cost = CostEstimate("concrete-python", 8, (2,), 1.0, 1.0, 0.2, (0.8,), 1, 1, 1)
+    monkeypatch.setattr(NeuralNetClassifier, "estimate", lambda *_: cost)
     text = f"accuracy {clf.training_score_:.3f}, and {clf.reference_score_:.3f} before"
     assert text in clf._repr_html_()
     assert text in str(clf.report())

@@ -12,14 +12,14 @@ __all__ = ["add_command", "add_passphrase", "add_trusted", "passphrase", "token"
 
 
 def add_command(commands: Any, name: str, run: Any, summary: str, detail: str) -> Any:
-    """Add a command to the parser, for others to add its arguments."""
+    """Add a command to the parser, and return its parser."""
     command = commands.add_parser(name, help=summary, description=f"{summary} {detail}")
     command.set_defaults(run=run)
     return command
 
 
 def add_trusted(command: Any, where: str) -> None:
-    """Add --trusted."""
+    """Add the argument ``--trusted``."""
     command.add_argument(
         "--trusted",
         nargs="+",
@@ -37,7 +37,7 @@ def add_passphrase(command: Any) -> None:
 
 
 def passphrase(options: argparse.Namespace) -> str | None:
-    """Give the passphrase of the keys, if there is to be one."""
+    """Return the passphrase of the keys, or ``None``."""
     if options.ask_passphrase:
         secret = getpass.getpass("Passphrase of the keys: ")
         is_new = options.keys is None or not options.keys.exists()
@@ -50,8 +50,8 @@ def passphrase(options: argparse.Namespace) -> str | None:
 
 
 def token(options: argparse.Namespace) -> str | None:
-    """Give the service's bearer token, if there is to be one."""
+    """Return the service's bearer token, or ``None``."""
     if options.token_file is not None:
         return options.token_file.read_text().strip()
-    # An empty one is refused, and does not let everybody in.
+    # The service refuses an empty token, instead of letting everybody in.
     return os.environ.get("CIPHERLEARN_TOKEN")

@@ -44,7 +44,7 @@ def _export(options: argparse.Namespace) -> None:
     from cipherlearn.deployment._export import check_model
 
     model = _load_model(options.model, options.trusted)
-    # Compiling may take minutes. What export would refuse after it is refused before.
+    # Compiling may take minutes, so first check what export would refuse.
     _, estimator, _ = check_model(model, options.trusted)
     asked = {"p_error": options.p_error, "batch_size": options.batch_size}
     asked = {name: value for name, value in asked.items() if value is not None}

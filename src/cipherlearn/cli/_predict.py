@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_predict"]
 
-# Values of a column that are tried in the place of one that does not fit.
+# Values of a column that are tried in place of an invalid one.
 _MAX_CANDIDATES = 20
 
 
@@ -120,7 +120,7 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _connect(options: argparse.Namespace) -> tuple[FHEClient, Callable]:
-    """Give a client with keys, and what evaluates its ciphertexts."""
+    """Return a client with keys, and its transport."""
     from cipherlearn.deployment import FHEClient, FHEServer, RemoteModel
 
     if options.url is not None:
@@ -143,7 +143,7 @@ def _connect(options: argparse.Namespace) -> tuple[FHEClient, Callable]:
 
 
 def _features(rows: pd.DataFrame, table: Table, description: dict[str, Any]) -> pd.DataFrame:
-    """Choose the model's columns."""
+    """Select the columns of the model."""
     names = description["feature_names"]
     if names is None:
         rows = rows.drop(columns=[name for name in table.ids if name in rows.columns])
@@ -164,7 +164,7 @@ def _features(rows: pd.DataFrame, table: Table, description: dict[str, Any]) -> 
 
 
 def _values(rows: pd.DataFrame, client: FHEClient) -> Any:
-    """Give what the model takes: a table if it was trained on one."""
+    """Return the rows as a table if the model was trained on one, else as an array."""
     return rows if client.description["feature_names"] is not None else rows.to_numpy()
 
 
@@ -189,7 +189,7 @@ def _predictions(outputs: Any, client: FHEClient, names: list[str]) -> pd.DataFr
 
 
 def _refusal(part: pd.DataFrame, client: FHEClient) -> Exception | None:
-    """Say why the model does not take rows, or None if it does."""
+    """Return why the model refuses rows, or ``None`` if it accepts them."""
     try:
         # Rows are checked at once, and encrypted when they are asked for.
         client.encrypt(_values(part, client))
@@ -201,9 +201,9 @@ def _refusal(part: pd.DataFrame, client: FHEClient) -> Exception | None:
 
 
 def _typed_as_trained(rows: pd.DataFrame, texts: pd.DataFrame, client: FHEClient) -> pd.DataFrame:
-    """Read columns as text that look like numbers here and were none where the model was trained.
+    """Read columns as text if they look like numbers here and were text in training.
 
-    The file does not say which, so those are taken with which the model takes the rows.
+    The artefact does not name these columns, so choose those with which the model accepts the rows.
     """
     if _refusal(rows, client) is None:
         return rows
@@ -218,7 +218,7 @@ def _typed_as_trained(rows: pd.DataFrame, texts: pd.DataFrame, client: FHEClient
 
 
 def _explain(rows: pd.DataFrame, client: FHEClient, error: Exception) -> str:
-    """Name the first value that the model does not take, and one that it would."""
+    """Name the first value that the model refuses, and one that it accepts."""
 
     def refusal(part: pd.DataFrame) -> Exception | None:
         return _refusal(_typed(part), client)
@@ -255,7 +255,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _typed(part: pd.DataFrame) -> pd.DataFrame:
-    """Give columns the types that they have without the other rows."""
+    """Convert columns to the types that they have without the other rows."""
     import pandas as pd
 
     part = part.copy()

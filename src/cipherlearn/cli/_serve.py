@@ -73,7 +73,7 @@ def _serve(options: argparse.Namespace) -> None:
         raise ValueError("HTTPS needs both --tls-certificate and --tls-key. Got one of them.")
     configure_logging(options.log_level)
     if options.data_dir is None:
-        # Never the working directory, which differs from one start to the next.
+        # Not the working directory, which may differ at the next start.
         options.data_dir = user_data_path("cipherlearn") / "keys"
     settings = ServiceSettings(
         server_zip=options.server_zip,
@@ -108,7 +108,7 @@ def _serve(options: argparse.Namespace) -> None:
     class Server(uvicorn.Server):
         async def startup(self, *args: Any, **kwargs: Any) -> None:
             await super().startup(*args, **kwargs)
-            # A file or another program that reads the logs wants nothing but logs.
+            # Where logs go to a file or a program, print nothing else.
             if self.started and sys.stderr.isatty():
                 port = self.servers[0].sockets[0].getsockname()[1]
                 print(_ready(options, port), file=sys.stderr, flush=True)
@@ -120,9 +120,9 @@ def _serve(options: argparse.Namespace) -> None:
 
 
 def _ready(options: argparse.Namespace, port: int) -> str:
-    """Say where the service is, and what a client on this machine types."""
+    """Return the address of the service, and a command for a client on this machine."""
     scheme = "http" if options.tls_certificate is None else "https"
-    # A client cannot connect to all addresses.
+    # Clients cannot connect to the address that stands for all addresses.
     host = "localhost" if options.host in ("0.0.0.0", "::", "") else options.host
     url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     command = ["cipherlearn", "predict", "rows.csv", "predictions.csv", "--url", url]

@@ -18,26 +18,26 @@ if TYPE_CHECKING:
 
 __all__ = ["SEPARATORS", "STREAM", "Table", "check_target", "read_table", "write_table"]
 
-# The standard input or output.
+# Name of the standard input and output.
 STREAM = "-"
 
-# Separators of CSV files that are known by themselves. The first wins a draw.
+# Separators that are detected. The first wins a tie.
 SEPARATORS = (",", ";", "\t", "|")
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows as they were read.
+    """Table of rows that was read from a file.
 
     Parameters
     ----------
     rows : DataFrame
     texts : DataFrame
-        The same, with values of CSV files as they are written.
+        The same rows, with the values of a CSV file as text.
     ids : dict of str to sequence
         Columns to be carried through, as they stand in the file.
     separator : str
-        Of the CSV file that they were read from, or a comma.
+        Separator of the CSV file, or a comma for other files.
     """
 
     rows: pd.DataFrame
@@ -47,7 +47,7 @@ class Table:
 
 
 def check_target(target: str) -> None:
-    """Find out before rows are encrypted, which may take hours."""
+    """Check that predictions can be written, before rows are encrypted for hours."""
     if target == STREAM:
         return
     path = Path(target)
@@ -63,14 +63,14 @@ def check_target(target: str) -> None:
 
 
 def read_table(source: str, separator: str | None, ids: Sequence[str]) -> Table:
-    """Read a table, or raise ValueError if it is none.
+    """Read a table, or raise ValueError if the source holds none.
 
     Parameters
     ----------
     source : str
         A file, or ``-`` for CSV on the standard input.
     separator : str or None
-        Between the values of a CSV file. None finds it out.
+        Separator of a CSV file. ``None`` detects it.
     ids : sequence of str
         Columns to be carried through.
     """
@@ -147,7 +147,7 @@ def _check_header(shown: str, header: Sequence[str], ids: Sequence[str]) -> None
 
 
 def _find_separator(text: str) -> str:
-    """Take the separator that makes the most names of the header."""
+    """Return the separator that splits the header into the most names."""
 
     def n_names(separator: str) -> int:
         return len(next(csv.reader(io.StringIO(text.lstrip()), delimiter=separator)))

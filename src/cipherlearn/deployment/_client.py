@@ -110,7 +110,7 @@ class FHEClient:
 
     @property
     def has_keys(self) -> bool:
-        """Whether keys were generated or loaded."""
+        """True once keys were generated or loaded."""
         return self._present is not None
 
     @property

@@ -1,4 +1,4 @@
-"""The keys of a client: made, kept in a file, and what a server gets of them."""
+"""The keys of a client, and their file."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class ClientKeys:
         write_keys(path, self._model.keyset_id, keys, passphrase)
 
     def evaluation_keys(self) -> bytes:
-        """Give the keys that a server needs, as a message. They hold no secret."""
+        """Serialize the evaluation keys for a server. They hold no secret."""
         payload = self._model.frames["evaluation_keys"].strip([self.runtime.evaluation_keys()])
         message = Message(Kind.EVALUATION_KEYS, self._model.keyset_id, self._nonce, payload)
         return message.to_bytes()

@@ -38,7 +38,7 @@ class Exchange:
         self._n_sums = len(model.scaler.gain)
 
     def encrypt(self, codes: NDArray[np.int64]) -> Iterator[Message]:
-        """Encrypt each batch when it is asked for. The last is padded."""
+        """Encrypt the next batch whenever a message is asked for. The last batch is padded."""
         scope = bytes.fromhex(self._model_id)
         for start in range(0, len(codes), self._batch_size):
             batch = codes[start : start + self._batch_size]
@@ -48,15 +48,18 @@ class Exchange:
             yield Message(Kind.CIPHERTEXT, scope, self.keys.id, payload)
 
     def decrypt(self, results: Sequence[bytes], n_rows: int) -> NDArray[np.int64]:
-        """Decrypt the results of so many rows to sums, or raise MessageError."""
+        """Decrypt the results of ``n_rows`` rows to sums, or raise MessageError."""
         check_int("n_rows", n_rows, 0)
         n_batches = self._n_batches(n_rows)
         if len(results) != n_batches:
             raise MessageError(
                 f"{n_rows} rows need {n_batches} results. Got {len(results)} of them."
             )
-        sums = [self._decrypt(result)[1] for result in results]
-        return np.concatenate([np.empty((0, self._n_sums), dtype=np.int64), *sums])[:n_rows]
+        nothing = np.empty((0, self._n_sums), dtype=np.int64)
+        sums: NDArray[np.int64] = np.concatenate(
+            [nothing, *(self._decrypt(result)[1] for result in results)]
+        )[:n_rows]
+        return sums
 
     def evaluate(
         self, codes: NDArray[np.int64], transport: Transport, verbose: bool | int = False

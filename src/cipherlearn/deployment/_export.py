@@ -1,4 +1,4 @@
-"""From a compiled estimator to the artefacts of its client and its server."""
+"""Export of a compiled estimator to the artefacts of its client and its server."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def export(
     server = ServerModel(_server_description(circuit), program, archive)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    # On the same disk, so that both get their names by a rename.
+    # On the same disk, so that a rename moves them.
     with tempfile.TemporaryDirectory(dir=directory, prefix=".untested-") as untested:
         paths = Path(untested, "client.zip"), Path(untested, "server.zip")
         for path, content in zip(paths, (archive, server.to_archive()), strict=True):
@@ -124,7 +124,7 @@ def check_model(
     Returns
     -------
     first : estimator
-        What takes a row: the model, or the network if nothing is done before it.
+        Estimator that takes the rows: the model, or the network if no step before it does anything.
     estimator : NeuralNetClassifier or NeuralNetRegressor
     preprocessing : bytes or None
         The steps before it, as clients load them.
@@ -136,7 +136,7 @@ def check_model(
             f"be exported. Got {type(estimator).__name__}. Of a search, export best_estimator_."
         )
     check_is_fitted(estimator)
-    # Only steps that do something travel.
+    # Steps that do nothing are left out.
     if model is estimator or all(step in (None, "passthrough") for _, step in model.steps[:-1]):
         return estimator, estimator, None
     return model, estimator, dump_preprocessing(model[:-1], trusted)
@@ -211,7 +211,7 @@ def _describe_classes(classes: Any) -> dict[str, Any]:
 
 
 def _frames(circuit: Circuit) -> dict[str, Frame]:
-    """Find what all serialized keys, ciphertexts and results of a circuit have in common."""
+    """Find the common structure of serialized keys, ciphertexts and results of a circuit."""
     specs, rng = circuit.files()["specs.json"], np.random.default_rng(0)
     client, samples = ClientRuntime(specs), []
     server = open_server(circuit.program, specs, CompileOptions(**circuit.options))

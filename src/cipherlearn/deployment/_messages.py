@@ -33,7 +33,7 @@ _NOTHING = bytes(32)
 
 
 class Kind(IntEnum):
-    """What a message holds."""
+    """Kind of a message."""
 
     EVALUATION_KEYS = 1
     CIPHERTEXT = 2
@@ -43,13 +43,13 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class Message:
-    """Bytes with what they belong to.
+    """Payload with the ids of its model and keys.
 
     Parameters
     ----------
     kind : Kind
     scope : bytes of length 32
-        What the payload fits: the keyset's id for evaluation keys, else the model's id.
+        Id of the keyset for evaluation keys, else of the model.
     key : bytes of length 32
         Id of the keys that made it. In evaluation keys, random bytes that make the id unique.
     payload : bytes
@@ -85,6 +85,7 @@ class Message:
     @staticmethod
     def length(header: bytes) -> int:
         """Length of the whole message that starts with these ``HEADER_BYTES``."""
+        n_payload: int
         magic, version, *_, n_payload, _ = _HEADER.unpack(header)
         _check_start(magic, version, "in a stream")
         return HEADER_BYTES + n_payload
@@ -92,7 +93,8 @@ class Message:
     @staticmethod
     def kind_of(header: bytes) -> int:
         """Kind of the message that starts with these ``HEADER_BYTES``."""
-        return _HEADER.unpack(header)[2]
+        kind: int = _HEADER.unpack(header)[2]
+        return kind
 
     @classmethod
     def from_bytes(cls, data: bytes, kind: Kind) -> Message:

@@ -1,4 +1,4 @@
-"""A model behind an HTTP service, used like a local one."""
+"""Prediction by a model on an HTTP service."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, MessageError, RemoteError, UnknownKeyError
@@ -22,18 +25,20 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteModel"]
 
-# Batches of one request: enough to make its cost small, few enough for any limit of a body.
+# Batches of one request: many make the cost of a request small, few keep its body small.
 _BATCHES_PER_REQUEST = 16
 
-# Bytes of a reason for stopping midway.
+# Largest message of an error after the first result, in bytes.
 _LARGEST_ERROR = 10_000
 
 # Seconds before the first retry; twice as long before each further one.
 _FIRST_PAUSE = 0.25
 
+_Answer = TypeVar("_Answer")
+
 
 class RemoteModel:
-    """A model on a ``cipherlearn serve``, with scikit-learn's prediction methods.
+    """Model on a remote ``cipherlearn serve``, with scikit-learn's prediction methods.
 
     Rows are encrypted and predictions decrypted here, and keys never leave. The service is asked
     for its ``client.zip``, and given the evaluation keys when it does not have them.
@@ -43,19 +48,19 @@ class RemoteModel:
     url : str
         Where the service is, such as ``"https://example.org:8000"``.
     keys : str, path or None, default=None
-        File of the secret keys. Made if there is none. None makes keys for this object alone.
+        File of the secret keys, made if it does not exist. ``None`` makes keys that are not kept.
     passphrase : str or None, default=None
-        Of that file.
+        Passphrase of that file.
     model_id : str or None, default=None
-        The model that is expected, as ``cipherlearn inspect client.zip`` shows it. None takes
-        what the service has.
+        The model that is expected, as ``cipherlearn inspect client.zip`` shows it. ``None``
+        accepts any model.
     token : str or None, default=None
         The service's bearer token.
     trusted : sequence of str, default=()
         As for :class:`FHEClient`.
     verify : bool, str or path, default=True
-        How an HTTPS service is known: by the usual authorities, or by those in a PEM file. False
-        trusts whoever answers.
+        Certificates that an HTTPS service is checked against: those of the system, or those in a
+        PEM file. ``False`` checks nothing.
     timeout : float, default=150
         Seconds to wait for the service to answer, or to go on answering.
     n_retries : int, default=5
@@ -67,7 +72,7 @@ class RemoteModel:
     Attributes
     ----------
     client_ : FHEClient
-        What encrypts and decrypts.
+        Client that encrypts and decrypts.
     classes_ : ndarray of shape (n_classes,)
         Labels. Only of classifiers.
 
@@ -113,10 +118,10 @@ class RemoteModel:
         self.verbose = verbose
         self._session = requests.Session()
         self._verify = verify if isinstance(verify, bool) else os.fspath(verify)
-        # Results are binary, and no proxy shall recode them.
+        # Results are binary, and proxies must not compress them.
         self._session.headers["Accept-Encoding"] = "identity"
         if token is not None:
-            # Headers alone would give way to a .netrc file.
+            # A .netrc file would replace the header.
             self._session.auth = partial(_authorize, token)
         self.client_ = FHEClient.from_bytes(self._get("/v1/client.zip"), trusted)
         if model_id is not None and model_id != self.client_.model_id:
@@ -151,7 +156,7 @@ class RemoteModel:
         with stage("Uploading evaluation keys", self.verbose):
             self._retried(lambda: self._request("PUT", path, keys).close())
 
-    def predict(self, X):
+    def predict(self, X: Any) -> NDArray[Any]:
         """Predict labels or targets of encrypted rows.
 
         Parameters
@@ -171,7 +176,7 @@ class RemoteModel:
         """
         return self.client_.predict(X, self.evaluate, self.verbose)
 
-    def predict_proba(self, X):
+    def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Predict the probability of each class for encrypted rows.
 
         Parameters
@@ -184,7 +189,7 @@ class RemoteModel:
         """
         return self.client_.predict_proba(X, self.evaluate, self.verbose)
 
-    def score(self, X, y, sample_weight=None) -> float:
+    def score(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Compute the accuracy or R² on encrypted rows, as scikit-learn does.
 
         Parameters
@@ -213,11 +218,11 @@ class RemoteModel:
                     with self._request("POST", "/v1/predict", b"".join(batch)) as response:
                         while batch:
                             result = _read_message(response.raw, self._largest)
-                            # What has arrived need not be asked for again.
+                            # Do not request again what has arrived.
                             del batch[0]
                             has_uploaded = False
                             yield result
-                        # The end has to be read for the connection to be used again.
+                        # The connection is used again only if the answer was read to its end.
                         response.raw.read(1)
                 except UnknownKeyError as error:
                     # The service has not seen them, or has dropped them for others'. That is no
@@ -248,7 +253,7 @@ class RemoteModel:
                 data=body,
                 timeout=self.timeout,
                 stream=True,
-                # A session's own gives way to environment variables.
+                # Environment variables would replace the session's setting.
                 verify=self._verify,
             )
         except SSLError as error:
@@ -267,7 +272,7 @@ class RemoteModel:
             f"{method} {self.url}{path} was refused with status {response.status_code}: {reason}"
         )
 
-    def _retried(self, attempt: Callable[[], Any]) -> Any:
+    def _retried(self, attempt: Callable[[], _Answer]) -> _Answer:
         n_failures = 0
         while True:
             try:
@@ -277,7 +282,7 @@ class RemoteModel:
 
     def _after_failure(self, n_failures: int, error: Exception) -> int:
         """Pause before another try, or raise RemoteError if there were enough."""
-        # An address that is none stays one.
+        # An invalid address stays invalid.
         if n_failures == self.n_retries or isinstance(error, ValueError):
             raise RemoteError(
                 f"The service at {self.url} did not answer in {n_failures + 1} tries. The last "
@@ -296,7 +301,7 @@ def _transient() -> tuple[type[Exception], ...]:
 
 
 def _cause(error: BaseException) -> str:
-    """Give the operating system's words, such as "Connection refused", or else those around."""
+    """Return the operating system's message, such as "Connection refused", or else the error's."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -306,7 +311,7 @@ def _cause(error: BaseException) -> str:
 
 
 class _BusyError(Exception):
-    """The service asks to come back."""
+    """The service is busy, and asks for another try later."""
 
 
 class _CutError(Exception):

@@ -1,4 +1,4 @@
-"""Rows as users have them to codes: the first step of a client."""
+"""Conversion of rows to codes, the first step of a client."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class RowEncoder:
 
     @cached_property
     def _preprocessing(self) -> Any:
-        # Keys can be made without it.
+        # Loaded at its first use, since keys can be made without it.
         return load_preprocessing(self._model.preprocessing, self._trusted)
 
     def __call__(self, X: Any) -> NDArray[np.int64]:
         columns = getattr(X, "columns", None)
         names = self._model.description["feature_names"]
         if self._preprocessing is not None:
-            # Its steps look at the names themselves.
+            # Its steps check the names themselves.
             with refusing_overflow():
                 X = self._preprocessing.transform(X)
         elif columns is not None and names is not None and list(columns) != names:

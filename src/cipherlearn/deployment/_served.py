@@ -1,4 +1,4 @@
-"""A model as a server knows it, without the engine: what is checked before the engine sees it."""
+"""Content of a ``server.zip``, and checks of messages before the engine reads them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cipherlearn.deployment.artefacts._model import ClientModel, ServerModel
 
 __all__ = ["ServedModel"]
 
-# Of client.json, what is shown to whoever asks what a server serves.
+# Fields of client.json in the public description of a served model.
 _SHOWN = ("estimator", "classes", "n_features", "feature_names", "batch_size", "engine")
 
 
@@ -36,7 +36,8 @@ class ServedModel:
     @property
     def engine(self) -> dict[str, str]:
         """Name and version of the engine that chose the cryptographic parameters."""
-        return self._client.description["engine"]
+        engine: dict[str, str] = self._client.description["engine"]
+        return engine
 
     @property
     def specs(self) -> bytes:
@@ -45,7 +46,7 @@ class ServedModel:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What a client may know of the model, and the sizes of messages."""
+        """Public description of the model, with the sizes of messages."""
         return {
             **{name: self._client.description[name] for name in _SHOWN},
             **self.model.description,

@@ -1,4 +1,4 @@
-"""The server: it computes on ciphertexts with its clients' evaluation keys."""
+"""The server of a deployed model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["FHEServer"]
 
 
 class FHEServer:
-    """Predicts on ciphertexts of many clients. It holds no secret.
+    """Server of one model, which predicts on ciphertexts of many clients. It holds no secret.
 
     Needs neither torch nor scikit-learn. May be called from several threads at once.
 
@@ -45,10 +45,10 @@ class FHEServer:
     client_zip : bytes
         The artefact for clients.
     description : dict
-        What a client may know of the model, and the sizes of messages.
+        Public description of the model, with the sizes of messages.
     runtime : {"kernels", "compiled"}
-        What evaluates: Concrete's kernels or, where they cannot be used, a circuit that is
-        compiled now from the model's program.
+        Concrete's kernels or, where they cannot be used, a circuit that is compiled from the
+        model's program.
 
     Raises
     ------

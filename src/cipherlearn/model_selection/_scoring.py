@@ -20,7 +20,7 @@ __all__ = ["EncryptedPredictions", "make_fhe_scorer"]
 def make_fhe_scorer(
     scoring=None, *, execute_in_fhe=True, max_rows=None, random_state=None, **compile_options
 ):
-    """Make a scorer of what an estimator predicts on encrypted rows.
+    """Make a scorer that predicts on encrypted rows.
 
     For ``cross_val_score``, ``cross_validate`` and searches, whose estimators are new in each fold:
     the scorer compiles those that are not compiled. They are networks, Pipelines that end in one,
@@ -30,7 +30,7 @@ def make_fhe_scorer(
     Parameters
     ----------
     scoring : str, callable or None, default=None
-        A score, as ``cross_val_score`` takes it. None is the estimator's own.
+        A score, as ``cross_val_score`` takes it. ``None`` takes the estimator's own.
     execute_in_fhe : bool or "simulate", default=True
         As for ``predict``.
     max_rows : int or None, default=None
@@ -90,7 +90,7 @@ class _FHEScorer:
         return scorer(EncryptedPredictions(estimator, self._execute_in_fhe), X, y, **params)
 
     def get_metadata_routing(self):
-        """Ask for what the score asks for, such as weights."""
+        """Request the metadata that the score requests, such as weights."""
         return get_routing_for_object(self._scoring)
 
     def _draw(self, estimator, X, y, params: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
@@ -127,7 +127,7 @@ class EncryptedPredictions:
         if name not in ("predict", "predict_proba"):
             return attribute
 
-        # scikit-learn's scorers ask for the name of what they call.
+        # scikit-learn's scorers read the name of the method that they call.
         @wraps(attribute)
         def predict(X, **params):
             return attribute(X, execute_in_fhe=self._execute_in_fhe, **params)

@@ -23,7 +23,7 @@ from cipherlearn.model_selection._scoring import EncryptedPredictions
 
 __all__ = ["EncryptedSearchCV"]
 
-# An additive model, which needs no bootstrap, and networks of few narrow ones to many wider.
+# A model of one layer, which needs no bootstrap, and networks of few to many bootstraps.
 _GRID: list[dict[str, list]] = [
     {"n_layers": [1], "n_w_bits": [5], "n_accum_bits": [12], "budget": ["l1"]},
     {
@@ -35,7 +35,7 @@ _GRID: list[dict[str, list]] = [
 ]
 
 
-# Choices of a fitted search that its repr lists.
+# Largest number of choices in the repr of a fitted search.
 _LISTED = 8
 
 
@@ -48,27 +48,27 @@ class EncryptedSearchCV(ShowsState, GridSearchCV):
     Parameters
     ----------
     estimator : NeuralNetClassifier, NeuralNetRegressor or Pipeline that ends in one
-        What to configure. It is cloned.
+        Estimator to search for. It is cloned.
     param_grid : dict or list of dict, default=None
-        Values to try, as for ``GridSearchCV``. None tries a model of one layer, which
+        Values to try, as for ``GridSearchCV``. ``None`` tries a model of one layer, which
         needs no bootstrap, and 4 to 32 hidden neurons with accumulators of 4 and 5 bits.
     max_seconds : float or None, default=None
-        Largest latency of a row. Of the candidates within it the best wins. With None
-        ``tolerance`` decides.
+        Largest latency of a row. Of the candidates within it the best wins. With
+        ``None``, ``tolerance`` decides.
     tolerance : float, default=0.01
-        How much score to give up at most: the fastest candidate wins whose mean score is within
-        ``tolerance`` of the best one's.
+        Largest loss of score. The fastest candidate wins whose mean score is within ``tolerance``
+        of the best one's.
     compile_options : dict or None, default=None
         Arguments of ``compile``. A list of values is searched over, as in
         ``{"rounding": ["exact", "approximate"], "p_error": [2**-40, 2**-20]}``. Where they let
         results differ from the clear ones, predictions are scored as simulated.
     scoring : str, callable or None, default=None
-        One score, as for ``GridSearchCV``. None takes the estimator's own.
+        One score, as for ``GridSearchCV``. ``None`` takes the estimator's own.
     n_jobs : int or None, default=None
-        Fits at a time. Latencies are measured while others run, so leave it at None to trust
-        them.
+        Fits at a time. Latencies are measured while others run, so leave it at
+        ``None`` to trust them.
     cv : int, splitter or iterable, default=None
-        How to split. None makes 5 folds.
+        How to split. ``None`` makes 5 folds.
     verbose : int, default=0
         With 1 a progress bar over the fits is shown, with more also scikit-learn's lines.
 
@@ -158,7 +158,7 @@ class EncryptedSearchCV(ShowsState, GridSearchCV):
                 }
             )
         )
-        # Given as a list, so that every candidate has the same.
+        # A list, so that all candidates have the same splits.
         splitter = check_cv(self.cv, y, classifier=is_classifier(self.estimator))
         grid = _GridSearchWithProgress(
             self.estimator,
@@ -245,7 +245,7 @@ class EncryptedSearchCV(ShowsState, GridSearchCV):
         Parameters
         ----------
         ax : matplotlib Axes, default=None
-            Where to draw. None makes a new figure.
+            Where to draw. ``None`` makes a new figure.
 
         Returns
         -------
@@ -297,7 +297,7 @@ class _GridSearchWithProgress(GridSearchCV):
 
     def _run_search(self, evaluate_candidates, **context) -> None:
         candidates, show = [*ParameterGrid(self.param_grid)], self.shows_progress
-        # As many at a time as all jobs finish together, if fits take equally long.
+        # Candidates at a time, such that jobs end together if fits take equally long.
         n_folds = len(self.cv)
         size = math.lcm(effective_n_jobs(self.n_jobs), n_folds) // n_folds
         size = size if show else len(candidates)
@@ -307,7 +307,7 @@ class _GridSearchWithProgress(GridSearchCV):
             for start in range(0, len(candidates), size):
                 chunk = candidates[start : start + size]
                 evaluate_candidates(chunk)
-                # Those in other processes were not counted.
+                # Fits in other processes were not counted.
                 progress.update(n_folds * (start + len(chunk)) - progress.n)
 
 
@@ -320,7 +320,7 @@ class _Scores:
         self.progress: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        # A bar stays in its process.
+        # A progress bar cannot be sent to another process.
         return vars(self) | {"progress": None}
 
     def get_metadata_routing(self):

@@ -28,7 +28,7 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def refusing_damage(name: str) -> contextlib.AbstractContextManager[None]:
-    """Turn what reading raises into ArtefactError."""
+    """Turn all errors of damaged content into ArtefactError."""
     return _members.refusing_damage(
         ArtefactError,
         f"{name} must be whole, as cipherlearn.deployment.export wrote it. It is not:",
@@ -51,7 +51,7 @@ class Archive:
 
     @property
     def manifest(self) -> bytes:
-        """What the artefact is, and the SHA-256 of each member."""
+        """Format and version of the artefact, and the SHA-256 of each member."""
         digests = {
             name: hashlib.sha256(self.members[name]).hexdigest() for name in sorted(self.members)
         }
@@ -69,7 +69,7 @@ class Archive:
             raise ArtefactError(f"{name} in an artefact must be a JSON object. Got {value!r:.100}.")
         return value
 
-    def array(self, name: str, shape: tuple[int, ...] | None = None) -> NDArray:
+    def array(self, name: str, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
         """Read a member that is a NumPy array, of this shape if one is given."""
         array = array_from(self.members[name])
         if shape not in (None, array.shape):
@@ -77,7 +77,7 @@ class Archive:
         return array
 
     def to_bytes(self) -> bytes:
-        """Give the archive as a file's content."""
+        """Serialize to the content of a zip file."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             for name, content in [(MANIFEST, self.manifest), *sorted(self.members.items())]:
@@ -127,14 +127,14 @@ def _check_manifest(manifest: Any, kind: str) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Write JSON in the one form that checksums are made of."""
+    """Serialize to JSON in the form that checksums are computed of."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode()
 
 
 def write_file(path: Path, content: bytes, *, is_secret: bool = False) -> None:
     """Write a file whole or not at all, even if the machine stops midway.
 
-    A secret is its owner's alone, and never takes the place of a file that is there.
+    Only the owner may read a secret file, and it never replaces an existing file.
     """
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

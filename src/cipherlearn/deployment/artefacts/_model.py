@@ -29,21 +29,21 @@ __all__ = ["ClientModel", "ServerModel", "check_engine", "summary"]
 
 @dataclass(frozen=True)
 class ClientModel:
-    """What a client knows of a model: how to make codes of features, and labels of sums.
+    """Content of a ``client.zip``: the encoder of features and the decoder of sums.
 
     Parameters
     ----------
     description : dict
-        What ``client.json`` holds; ``docs/artefact_formats.rst`` describes it.
+        Content of ``client.json``, which ``docs/artefact_formats.rst`` describes.
     specs : bytes
         Cryptographic parameters and shapes, as JSON for the engine.
     quantizer : InputQuantizer
     inputs : tuple of ndarray
         Codes that each ciphertext holds, by their number.
     scaler : OutputScaler
-        From the sums as they are decrypted.
+        Map from decrypted sums to outputs.
     target_mean, target_scale : ndarray of shape (n_outputs,) or None
-        A regressor's units.
+        Mean and scale of a regressor's targets.
     preprocessing : bytes or None
         The steps before the network, in the format of skops.
     """
@@ -70,18 +70,18 @@ class ClientModel:
         return {name: Frame.from_json(frames[name]) for name in names}
 
     def message_bytes(self, name: str) -> int:
-        """Length of a message with what the frame of this name is for."""
+        """Length of a message with "evaluation_keys", a "ciphertext" or a "result"."""
         return HEADER_BYTES + self.frames[name].n_payload
 
     @property
-    def classes(self) -> NDArray | None:
+    def classes(self) -> NDArray[Any] | None:
         """Labels of a classifier."""
         classes = self.description["classes"]
         return None if classes is None else np.array(classes["values"], dtype=classes["dtype"])
 
     @property
     def decoder(self) -> LabelDecoder | TargetDecoder:
-        """What turns outputs into predictions."""
+        """Decoder of outputs to predictions."""
         if self.classes is not None:
             return LabelDecoder(self.classes, self.description["probabilities"])
         assert self.target_mean is not None
@@ -213,7 +213,7 @@ def _check_description(description: dict[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class ServerModel:
-    """A server's model: the program that it evaluates, and what it hands to clients.
+    """Content of a ``server.zip``: the program and the artefact for clients.
 
     Parameters
     ----------
@@ -276,7 +276,7 @@ def _check_server_description(description: dict[str, Any]) -> None:
 
 
 def summary(description: dict[str, Any], model_id: str) -> str:
-    """Say in a few words what a model is, for reprs."""
+    """Describe a model in a few words, for reprs."""
     what = f"{description['estimator']} of {count(description['n_features'], 'feature')}"
     if description["classes"] is not None:
         what += f" and {count(len(description['classes']['values']), 'class')}"

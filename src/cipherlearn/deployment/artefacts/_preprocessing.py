@@ -1,4 +1,4 @@
-"""The steps before the network, which the client runs in the clear, as skops stores them."""
+"""Storage by skops of the steps before the network, which the client runs in the clear."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def dump_preprocessing(steps: Any, trusted: Sequence[str]) -> bytes:
     except ImportError as error:
         raise ImportError(_NEEDS) from error
     try:
-        content = dumps(steps)
+        content: bytes = dumps(steps)
     except UnsupportedTypeException as error:
         raise ArtefactError(
             "The steps before the network travel to clients without pickle, by skops, and skops "
@@ -42,14 +42,14 @@ def dump_preprocessing(steps: Any, trusted: Sequence[str]) -> bytes:
 
 
 def load_preprocessing(content: bytes | None, trusted: Sequence[str]) -> Any:
-    """Load what :func:`dump_preprocessing` gave, if it is of trusted types alone."""
+    """Load what :func:`dump_preprocessing` gave, or raise ArtefactError for other types."""
     if content is None:
         return None
     return load_skops(content, trusted, "The steps before the network", "preprocessing.skops")
 
 
 def load_skops(content: bytes, trusted: Sequence[str], what: str, name: str) -> Any:
-    """Load what skops stored, if it is of trusted types alone and its indices stay inside.
+    """Load what skops stored, or raise ArtefactError for other types or indices out of range.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def load_skops(content: bytes, trusted: Sequence[str], what: str, name: str) -> 
     trusted : sequence of str
         Types to trust besides those that scikit-learn's own transformers are made of.
     what, name : str
-        What it is, and its file, for messages.
+        Description of the object, and name of its file, for messages.
     """
     try:
         from skops.io import get_untrusted_types, loads
@@ -78,7 +78,7 @@ def load_skops(content: bytes, trusted: Sequence[str], what: str, name: str) -> 
         raise UntrustedTypesError(what, sorted(untrusted - accepted))
     try:
         with refusing_damage(name):
-            # Only those that are needed: a name is trusted wherever it stands.
+            # Only those that are needed, since skops trusts a name wherever it stands.
             loaded = loads(content, trusted=sorted(untrusted))
             _audit(loaded)
     except (AttributeError, ImportError) as error:
@@ -106,7 +106,7 @@ def _loaders(schema: Any) -> Iterator[str]:
 
 
 def _audit(loaded: Any) -> None:
-    """Check what compiled code would follow unseen, in an object and all that it is made of.
+    """Check indices that compiled code follows unchecked, in an object and all that it contains.
 
     Raises
     ------

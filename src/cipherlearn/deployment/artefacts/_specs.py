@@ -1,4 +1,4 @@
-"""The client's own check of the parameters that somebody else chose for its keys."""
+"""Check of the cryptographic parameters in a client's artefact."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _NATIVE: dict[str, Any] = {"modulus": {"native": {}}}
 def read_specs(
     raw: bytes, input_sizes: Sequence[int], output_sizes: Sequence[int], batch_size: int
 ) -> bytes:
-    """Return specs as the engine may have them, or raise ArtefactError.
+    """Return specs that are safe to give to the engine, or raise ArtefactError.
 
     Only what is understood here reaches the engine: the specs are written anew from fields that
     were checked, and must say nothing else. All that a client encrypts must be 128 bits secure. An

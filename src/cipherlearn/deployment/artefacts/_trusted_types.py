@@ -1,4 +1,4 @@
-"""What the transformers of scikit-learn are made of, and what of it a client may load unasked.
+"""Types in the transformers of scikit-learn that a client loads without being asked to trust them.
 
 A ``client.zip`` may come from anyone. What its preprocessing names is imported, may be called with
 arguments from the file while it is loaded, and with the client's rows afterwards. So each name is

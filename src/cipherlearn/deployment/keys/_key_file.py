@@ -1,4 +1,4 @@
-"""Files of secret keys: for their owner's eyes, and encrypted with a passphrase if there is one."""
+"""Files of secret keys, which only their owner may read, and a passphrase may encrypt."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import os
 import struct
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cipherlearn._exceptions import ArtefactError
 from cipherlearn.deployment.artefacts._archive import write_file
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 __all__ = ["read_keys", "write_keys"]
 
@@ -93,7 +97,7 @@ def _unseal(
         ) from error
 
 
-def _cipher(passphrase: str, salt: bytes):
+def _cipher(passphrase: str, salt: bytes) -> AESGCM:
     try:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         from cryptography.hazmat.primitives.kdf.scrypt import Scrypt

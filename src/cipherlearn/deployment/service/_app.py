@@ -55,7 +55,7 @@ _BEARER = HTTPBearer(auto_error=False, description="The service's token, if it h
 
 _CHECKS_AT_A_TIME = 2
 
-# Seconds between looks whether a client that waits is still there.
+# Seconds between checks whether a waiting client is still connected.
 _LOOK_SECONDS = 1.0
 
 
@@ -120,7 +120,7 @@ class _Service:
         self._store.close()
 
     def router(self) -> APIRouter:
-        """Give what only those with the token may ask."""
+        """Return the endpoints that need the token."""
         router = APIRouter(dependencies=[Depends(self._authorize)])
         router.get("/metrics", tags=["operation"])(self.prometheus)
         router.get("/v1/model", tags=["model"])(self.model)
@@ -158,13 +158,13 @@ class _Service:
             )
 
     async def health(self) -> dict[str, str]:
-        """Tell that the service can predict, and which model it has."""
+        """Return whether the service can predict, and the id of its model."""
         if not self._pool.n_workers:
             raise HTTPException(503, "No worker is running. One is being started.")
         return {"status": "ok", "model_id": self._served.model_id}
 
     async def prometheus(self) -> Response:
-        """Give metrics for Prometheus."""
+        """Return metrics for Prometheus."""
         self.metrics.pending.set(self.predictions.n_running)
         self.metrics.keys.set(len(self._store))
         self.metrics.key_bytes.set(self._store.n_bytes)
@@ -175,17 +175,17 @@ class _Service:
         return self._served.description
 
     async def client(self) -> Response:
-        """Give the artefact that clients make keys and ciphertexts with."""
+        """Return the artefact that clients make keys and ciphertexts with."""
         return Response(self._served.client_zip, media_type="application/zip")
 
     async def has_keys(self, key_id: str) -> dict[str, str]:
-        """Tell whether a client's evaluation keys are here."""
+        """Return whether the service has a client's evaluation keys."""
         if key_id not in self._store:
             raise HTTPException(404, f"There are no keys {key_id!r:.80}. Upload them.")
         return {"key_id": key_id}
 
     async def put_keys(self, key_id: str, request: Request) -> dict[str, str]:
-        """Keep a client's evaluation keys, named by the SHA-256 of the body."""
+        """Store a client's evaluation keys, named by the SHA-256 of the body."""
         expected = self._served.message_bytes("evaluation_keys")
         with _as_http(), self._store.upload(key_id) as upload:
             async for chunk in _body(request, expected, self._settings.body_timeout):
@@ -195,7 +195,7 @@ class _Service:
         return {"key_id": key_id}
 
     async def delete_keys(self, key_id: str) -> None:
-        """Forget a client's evaluation keys."""
+        """Delete a client's evaluation keys."""
         with _as_http():
             self._store.remove(key_id)
 
@@ -203,7 +203,7 @@ class _Service:
         """Predict on encrypted batches, one after the other.
 
         The body is one or more ciphertexts. The answer is as many results, each sent as soon as
-        it is there. What fails after the first comes as a message of kind error.
+        it is computed. An error after the first result is sent as a message of kind error.
         """
         limits = self._settings
         body = _body(request, limits.max_body_bytes, limits.body_timeout)
@@ -219,7 +219,7 @@ class _Service:
         try:
             result = await self._pool.evaluate(ciphertext, key_id)
         except UnknownKeyError:
-            # The worker found the file missing or damaged.
+            # The worker found the key file missing or damaged.
             with contextlib.suppress(UnknownKeyError):
                 self._store.remove(key_id)
             raise
@@ -253,7 +253,7 @@ def _reasons(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": _REASONS[status]} for status in (401, *statuses)}
 
 
-# What may go wrong with a request, and the status that says so.
+# Errors of a request, and their HTTP status.
 _STATUSES: dict[type[Exception], int] = {
     MessageError: 400,
     UnknownKeyError: 404,
@@ -270,7 +270,7 @@ def _status(error: Exception) -> int:
 
 @contextlib.contextmanager
 def _as_http() -> Iterator[None]:
-    """Answer what a client did wrong, or has to wait for, with its status and reason."""
+    """Turn errors of a request into their status and reason."""
     try:
         yield
     except tuple(_STATUSES) as error:
@@ -280,7 +280,7 @@ def _as_http() -> Iterator[None]:
 
 
 async def _unless_gone(request: Request, awaitable: Coroutine[Any, Any, bytes]) -> bytes:
-    """Wait for a result, unless nobody waits for it any more."""
+    """Wait for a result, or raise HTTPException if the client disconnects."""
     task = asyncio.create_task(awaitable)
     try:
         while not (await asyncio.wait({task}, timeout=_LOOK_SECONDS))[0]:
@@ -292,7 +292,7 @@ async def _unless_gone(request: Request, awaitable: Coroutine[Any, Any, bytes]) 
 
 
 async def _body(request: Request, max_bytes: int, timeout: int) -> AsyncIterator[bytes]:
-    """Give a body as it arrives, unless it is too large or too slow."""
+    """Give a body as it arrives, or raise HTTPException if it is too large or too slow."""
     too_large = HTTPException(413, f"The body may have {max_bytes} bytes. This one has more.")
     length = request.headers.get("content-length", "0")
     if not length.isdecimal():

@@ -21,7 +21,7 @@ _LOGGER = logging.getLogger("cipherlearn.service")
 
 
 class Metrics:
-    """What Prometheus may ask for."""
+    """Metrics for Prometheus."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -56,7 +56,7 @@ class Metrics:
 
 
 class AccessLog:
-    """ASGI middleware: one log record and one count a request."""
+    """ASGI middleware that logs and counts each request."""
 
     def __init__(self, app: Any, metrics: Metrics) -> None:
         self._app = app
@@ -89,13 +89,13 @@ class AccessLog:
         try:
             await self._app(scope, counting_receive, counting_send)
         except Exception:
-            # Starlette answers it outside of here.
+            # Starlette sends the answer 500 outside of this middleware.
             record["status"] = 500
             raise
         finally:
             seconds = time.perf_counter() - start
             route = getattr(scope.get("route"), "path", "unmatched")
-            # Whoever asks chooses the method, and must not choose the number of series.
+            # Clients may send any method, and must not create metrics with it.
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.requests.labels(method, route, record["status"]).inc()
             self._metrics.seconds.labels(route).observe(seconds)

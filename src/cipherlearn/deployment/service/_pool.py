@@ -1,4 +1,4 @@
-"""Processes that evaluate, so that no input can take the service down with the engine."""
+"""Worker processes, so that a crash of the engine does not end the service."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ class EvaluationError(CipherlearnError, RuntimeError):
     """The engine failed on a message that passed every check: the fault is the service's."""
 
 
-# What a worker reports by name. Whoever sent a message is at fault only if a check refused it.
+# Errors that a worker reports by name. Only a failed check is the sender's fault.
 _ERRORS: dict[str, type[CipherlearnError]] = {
     kind.__name__: kind for kind in (EvaluationError, MessageError, UnknownKeyError)
 }
 
 
 class WorkerPool:
-    """Evaluates ciphertexts in processes of their own, and replaces those that die.
+    """Pool of processes that evaluate ciphertexts. Those that die are replaced.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ class WorkerPool:
         self._idle: list[_Worker] = []
         self._workers: set[_Worker] = set()
         self._changed = asyncio.Condition()
-        self._tasks: set[asyncio.Task] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._threads = ThreadPoolExecutor(settings.n_workers, "cipherlearn-worker")
         self._is_closing = False
 
@@ -80,7 +80,7 @@ class WorkerPool:
         await asyncio.gather(*(self._add_worker() for _ in range(self._settings.n_workers)))
 
     async def close(self) -> None:
-        """End the workers, whatever they are at."""
+        """End the workers, also those that evaluate."""
         self._is_closing = True
         tasks = [*self._tasks]
         for task in tasks:
@@ -107,7 +107,7 @@ class WorkerPool:
         for _ in range(2):
             worker = await self._take(key_id)
             with contextlib.suppress(WorkerDiedError):
-                # Whoever asked may go away meanwhile. The worker is given back all the same.
+                # The request may be cancelled meanwhile. The worker is given back all the same.
                 return await asyncio.shield(self._start(self._ask(worker, ciphertext, key_id)))
         raise WorkerDiedError("Two workers ended while they evaluated this. Come back.")
 
@@ -119,11 +119,11 @@ class WorkerPool:
             await self._give_back(worker)
 
     def _start(self, coroutine: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Run something that :meth:`close` ends."""
+        """Start a task that :meth:`close` cancels."""
         task = asyncio.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        # Nobody may be left to ask how it ended.
+        # asyncio warns of exceptions that nobody retrieves.
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         return task
 
@@ -131,7 +131,7 @@ class WorkerPool:
         while True:
             async with self._changed:
                 await self._changed.wait_for(lambda: self._idle)
-                # One that has the keys in memory, if there is one.
+                # Prefer one that has the keys in memory.
                 worker = next((w for w in self._idle if w.last_key_id == key_id), self._idle[0])
                 self._idle.remove(worker)
             if worker.is_running():
@@ -190,11 +190,11 @@ class _Worker:
             return False
 
     def is_running(self) -> bool:
-        """Whether it can be asked."""
+        """Return whether the process is alive and has answered all calls."""
         return not self._is_lost and self._process.is_alive()
 
     def ask(self, ciphertext: bytes, key_id: str, timeout: int) -> bytes:
-        """Have a ciphertext evaluated. Without an answer, the worker is lost."""
+        """Evaluate a ciphertext in the process. Without an answer, the worker is lost."""
         self.last_key_id = key_id
         self._is_lost = True
         try:
@@ -217,7 +217,7 @@ class _Worker:
 
 
 def _work(pipe: Connection, settings: ServiceSettings) -> None:
-    # An interrupt from the keyboard reaches the whole group. The service decides when to end.
+    # Ctrl+C reaches the whole process group. The service decides when workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     find_keys = partial(read_keys, settings.data_dir)
     server = FHEServer(
@@ -228,7 +228,7 @@ def _work(pipe: Connection, settings: ServiceSettings) -> None:
         max(1, count_threads() // settings.n_workers),
     )
     pipe.send_bytes(b"ready")
-    # Without the service there is nobody to answer.
+    # The pipe breaks when the service ends.
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             pipe.send_bytes(_answer(server, pipe.recv_bytes()))

@@ -1,4 +1,4 @@
-"""What an operator may choose."""
+"""Settings of the service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["ServiceSettings"]
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """Limits and places of a service.
+    """Settings of a service: its files and limits.
 
     Parameters
     ----------
@@ -21,14 +21,14 @@ class ServiceSettings:
     data_dir : Path
         Where uploaded evaluation keys are kept.
     token : str or None, default=None
-        What clients must send as ``Authorization: Bearer TOKEN``. None lets anybody in.
+        Token that clients must send as ``Authorization: Bearer TOKEN``. ``None`` asks for none.
     n_workers : int, default=1
         Processes that evaluate, each a batch at a time. They share the cores.
     max_key_bytes : int, default=2 GB
         Memory for keys that are ready for use, of all workers together. Those least recently used
         go first.
     max_key_store_bytes : int, default=10 GB
-        Disk space for keys. Those least recently used go first.
+        Disk space for keys. Those least recently used are deleted first.
     max_body_bytes : int, default=16 MB
         Largest body of a prediction. Keys have a length of their own.
     max_pending : int, default=32

@@ -1,4 +1,4 @@
-"""How many requests of a kind may be in progress."""
+"""Limits on the number of requests in progress."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["SlotLimit", "Slots"]
 
 
 class Slots:
-    """A number of requests at a time."""
+    """Counter of requests in progress, with a limit."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -18,7 +18,7 @@ class Slots:
 
 
 class SlotLimit:
-    """ASGI middleware: tells those to come back for whom there is no slot.
+    """ASGI middleware that answers 503 to requests without a free slot.
 
     A request has its slot from its first byte to its last, so that slots bound the memory and the
     files that all requests take together.

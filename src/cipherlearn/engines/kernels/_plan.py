@@ -21,7 +21,7 @@ from cipherlearn.program._values import IntArray
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["Extraction", "LookupStep", "SumStep", "make_plan"]
+__all__ = ["ConstantStep", "Extraction", "LookupStep", "SumStep", "make_plan"]
 
 
 # Stands for the bits of the table that extracts one: it has keys of its own.
@@ -52,6 +52,24 @@ class SumStep:
         from scipy.sparse import csr_array
 
         return csr_array(self.weights.astype(np.uint64))
+
+
+@dataclass(frozen=True)
+class ConstantStep:
+    """Ciphertexts of a code that every table of a lookup gives. The compiler looks none up.
+
+    Parameters
+    ----------
+    n_neurons : int
+    dimension : int
+        Of the key that they would be under.
+    body : int
+        Their code, encoded.
+    """
+
+    n_neurons: int
+    dimension: int
+    body: int
 
 
 @dataclass(frozen=True)
@@ -106,12 +124,15 @@ class LookupStep:
     convert: int | None
 
 
+Step = ConstantStep | LookupStep | SumStep
+
+
 def make_plan(
     program: IntegerProgram,
     parameters: Parameters,
     rounding: str,
     code_bits: Sequence[int] | None = None,
-) -> list[SumStep | LookupStep]:
+) -> list[Step]:
     """Make the steps that evaluate a program, one for each of its nodes.
 
     Parameters
@@ -122,8 +143,8 @@ def make_plan(
     rounding : {"exact", "approximate"}
         How the circuit removes bits.
     code_bits : sequence of int, default=None
-        Bits that the codes of each lookup are encoded with. None stands for as few as the next
-        tables or the output need, which gives the least noise.
+        Bits that the codes of each lookup are encoded with, other than of constant ones. None
+        stands for as few as the next tables or the output need, which gives the least noise.
 
     Raises
     ------
@@ -156,20 +177,29 @@ class _Planner:
         _check_gates("outputs", parameters.outputs, sizes)
         self._gates = list(zip(range(len(form.inputs)), parameters.inputs, strict=True))
         self._gates += zip(form.outputs, parameters.outputs, strict=True)
-        self._lookups = {
+        lookups = {
             value: node
             for value, node in enumerate(form.nodes, len(form.inputs))
             if isinstance(node, Lookup)
         }
+        self._constants: dict[int, int] = {}
+        for value, node in lookups.items():
+            codes = np.unique(form.layer_of(node.reads).cell_tables)
+            if len(codes) == 1:
+                self._constants[value] = int(codes[0])
+        self._lookups = {v: node for v, node in lookups.items() if v not in self._constants}
         self._groups = self._connect()
         self._widths = self._choose_widths(code_bits)
         self._bootstraps = self._choose_bootstraps()
         self._keys = self._choose_keys()
 
-    def steps(self) -> list[SumStep | LookupStep]:
+    def steps(self) -> list[Step]:
         """Make a step for each node."""
-        steps: list[SumStep | LookupStep] = []
+        steps: list[Step] = []
         for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
+            if value in self._constants:
+                steps.append(self._constant(value, node.n_neurons))
+                continue
             if isinstance(node, Lookup):
                 steps.append(self._look_up(value, node))
                 continue
@@ -178,6 +208,14 @@ class _Planner:
             constant = node.constant.astype(np.uint64) << width
             steps.append(SumStep(node.reads, node.weights, constant))
         return steps
+
+    def _constant(self, value: int, n_neurons: int) -> ConstantStep:
+        group, key_sizes = self._groups[value], {}
+        for key in self._parameters.bootstrap_keys:
+            key_sizes[key.target] = key.k * key.polynomial_size
+        key_sizes |= {gate.key: gate.dimension for _, gate in self._gates}
+        body = self._constants[value] << (63 - self._widths[group])
+        return ConstantStep(n_neurons, key_sizes[self._keys[group]], body % 2**64)
 
     def _look_up(self, value: int, node: Lookup) -> LookupStep:
         layer, removed = self._form.layer_of(node.reads), node.lsbs_to_remove
@@ -249,13 +287,18 @@ class _Planner:
         return {g: widths.pop() if widths else needed[g] for g, widths in given.items()}
 
     def _choose_bootstraps(self) -> dict[int, int]:
-        """Positions of the keys for tables by their bits, in the order of their first use."""
+        """Positions of the keys for tables by their bits, in the order of their first use.
+
+        Where parameters for each do not pay, the compiler makes one key for all.
+        """
         chosen: dict[int, int] = {}
         for node in self._lookups.values():
             if node.lsbs_to_remove and self._is_exact:
                 chosen.setdefault(_EXTRACTED, len(chosen))
             chosen.setdefault(self._form.layer_of(node.reads).n_table_bits, len(chosen))
         n_keys = len(self._parameters.bootstrap_keys)
+        if n_keys == 1:
+            return dict.fromkeys(chosen, 0)
         if len(chosen) != n_keys:
             raise _unknown_keys(f"{n_keys} keys for tables of {sorted(chosen)} bits")
         return chosen
@@ -275,7 +318,8 @@ class _Planner:
         for group, found in sources.items():
             possible = [
                 key
-                for key in given[group] or found
+                # A group of constants may be under any.
+                for key in given[group] or found or {self._parameters.outputs[0].key}
                 if all(source == key or (source, key) in self._switches for source in found)
             ]
             if len(possible) != 1 or len(given[group]) > 1:

@@ -11,7 +11,13 @@ from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_thre
 from cipherlearn.engines.kernels._keys import EvaluationKeys, prepare_keys
 from cipherlearn.engines.kernels._library import load_library, why_unavailable
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
-from cipherlearn.engines.kernels._plan import Extraction, LookupStep, SumStep, make_plan
+from cipherlearn.engines.kernels._plan import (
+    ConstantStep,
+    Extraction,
+    LookupStep,
+    SumStep,
+    make_plan,
+)
 from cipherlearn.engines.kernels._wire import Words, read_value, write_value
 from cipherlearn.program._program import IntegerProgram
 
@@ -195,7 +201,12 @@ class KernelRuntime:
             for words, gate in zip(inputs, self.parameters.inputs, strict=True)
         ]
         for step in self._steps:
-            if isinstance(step, SumStep):
+            if isinstance(step, ConstantStep):
+                shape = step.n_neurons, inputs[0].shape[0], step.dimension + 1
+                constant = np.zeros(shape, dtype=np.uint64)
+                constant[:, :, -1] = step.body
+                values.append(constant)
+            elif isinstance(step, SumStep):
                 values.append(_add_up(step, [values[v] for v in step.reads]))
             else:
                 values.append(self._look_up(step, values[step.reads], keys, n_threads))

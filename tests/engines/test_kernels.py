@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +19,6 @@ from hypothesis import strategies as st
 from cipherlearn import (
     CompilationError,
     IntegerProgram,
-    NeuralNetClassifier,
     UnsupportedByEngineError,
 )
 from cipherlearn.engines import load_engine
@@ -127,26 +127,30 @@ def test_a_linear_model_needs_no_keys(batch_size):
 
 
 def test_batches_and_threads_change_no_word():
-    check(chain(2, 2), n_threads=2, batch_size=2)
+    """Nor does approximate rounding."""
+    check(chain(2, 2, lsbs_to_remove=1), n_threads=2, batch_size=2, rounding="approximate")
 
 
-def test_layers_of_several_precisions_have_keys_of_their_own():
-    program = chain(2, 3, 1, 1, largest=1)
-    assert len({layer.n_table_bits for layer in program.hidden_layers}) > 1
+def test_bits_that_are_removed_exactly_have_keys_of_their_own():
+    check(chain(1, 1, lsbs_to_remove=1), rounding="exact")
+
+
+def test_tables_of_several_bit_widths_give_values_under_several_keys():
+    check(GRAPHS["two parallel paths"]())
+
+
+def test_lookups_that_give_one_code_take_no_bootstrap():
+    """And what only they read is computed by nobody."""
+    program = chain(1, 1, 1)
+    *nodes, last = program.nodes
+    nodes[3] = replace(nodes[3], tables=np.full_like(nodes[3].tables, 2))
+    program = replace(program, nodes=(*nodes, last))
+    compiled = Compiled.of(program)
+    assert compiled.runtime().parameters.bootstrap_keys == ()
     check(program)
 
 
-@pytest.mark.parametrize("rounding", ["exact", "approximate"])
-def test_rounding(rounding):
-    check(chain(2, 1, lsbs_to_remove=1), rounding=rounding)
-
-
-@pytest.mark.parametrize("name", ["two parallel paths", "a wide path beside"])
-def test_graphs(name):
-    check(GRAPHS[name]())
-
-
-@settings(max_examples=3, deadline=None, derandomize=True)
+@settings(max_examples=1, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**31), rounding=st.sampled_from(["exact", "approximate"]))
 def test_random_graphs(seed, rounding):
     program = random_graph(seed, n_sums=2)
@@ -203,13 +207,11 @@ def test_a_library_without_the_kernels_is_noticed(monkeypatch):
 
 def test_circuits_with_other_keys_are_left_to_the_compiled_circuit():
     compiled = Compiled.of(chain(1, 1))
-    runtime = compiled.runtime()
     assert unsupported(compiled.program, compiled.specs) is None
-    # The same dimensions, and tables of two bit-widths.
-    deeper = chain(3, 1, 1)
-    assert len({layer.n_table_bits for layer in deeper.hidden_layers}) == 2
-    assert "Use the compiled circuit" in unsupported(deeper, compiled.specs)
-    assert runtime.parameters.bootstrap_keys
+    specs = json.loads(compiled.specs)
+    specs["keyset"]["lweKeyswitchKeys"] *= 2
+    reason = unsupported(compiled.program, json.dumps(specs).encode())
+    assert "Use the compiled circuit" in reason
 
 
 @pytest.mark.parametrize(
@@ -239,9 +241,3 @@ def test_an_error_in_a_thread_is_raised(monkeypatch):
     runtime._backend = Broken(load_library())
     with pytest.raises(MemoryError, match="no more"):
         runtime.run(messages, keys, n_threads=2)
-
-
-def test_a_trained_network_predicts(labelled_rows):
-    X, y = labelled_rows
-    clf = NeuralNetClassifier(module__n_hidden_neurons=2, max_epochs=5, random_state=0).fit(X, y)
-    check(clf.program_)

@@ -132,8 +132,8 @@ def make_plan(
     parameters: Parameters,
     rounding: str,
     code_bits: Sequence[int] | None = None,
-) -> list[Step]:
-    """Make the steps that evaluate a program, one for each of its nodes.
+) -> list[Step | None]:
+    """Make the steps that evaluate a program, one for each node or None where nothing needs it.
 
     Parameters
     ----------
@@ -177,26 +177,42 @@ class _Planner:
         _check_gates("outputs", parameters.outputs, sizes)
         self._gates = list(zip(range(len(form.inputs)), parameters.inputs, strict=True))
         self._gates += zip(form.outputs, parameters.outputs, strict=True)
-        lookups = {
-            value: node
-            for value, node in enumerate(form.nodes, len(form.inputs))
-            if isinstance(node, Lookup)
-        }
-        self._constants: dict[int, int] = {}
-        for value, node in lookups.items():
-            codes = np.unique(form.layer_of(node.reads).cell_tables)
-            if len(codes) == 1:
-                self._constants[value] = int(codes[0])
-        self._lookups = {v: node for v, node in lookups.items() if v not in self._constants}
+        self._constants, self._varying = self._split_lookups()
+        self._read = self._find_read()
+        self._lookups = {v: node for v, node in self._varying.items() if v in self._read}
         self._groups = self._connect()
         self._widths = self._choose_widths(code_bits)
         self._bootstraps = self._choose_bootstraps()
         self._keys = self._choose_keys()
 
-    def steps(self) -> list[Step]:
-        """Make a step for each node."""
-        steps: list[Step] = []
+    def _split_lookups(self) -> tuple[dict[int, int], dict[int, Lookup]]:
+        """Give the code of lookups that always give the same, and all others."""
+        constants, varying = {}, {}
         for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
+            if isinstance(node, Lookup):
+                codes = np.unique(self._form.layer_of(node.reads).cell_tables)
+                if len(codes) == 1:
+                    constants[value] = int(codes[0])
+                else:
+                    varying[value] = node
+        return constants, varying
+
+    def _find_read(self) -> set[int]:
+        """Values that outputs depend on."""
+        read = set(self._form.outputs)
+        nodes = list(enumerate(self._form.nodes, len(self._form.inputs)))
+        for value, node in reversed(nodes):
+            if value in read and value not in self._constants:
+                read.update((node.reads,) if isinstance(node, Lookup) else node.reads)
+        return read
+
+    def steps(self) -> list[Step | None]:
+        """Make a step for each node. None stands for one that nothing needs."""
+        steps: list[Step | None] = []
+        for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
+            if value not in self._read:
+                steps.append(None)
+                continue
             if value in self._constants:
                 steps.append(self._constant(value, node.n_neurons))
                 continue
@@ -275,7 +291,7 @@ class _Planner:
             group = self._groups[node.reads]
             needed[group] = max(needed[group], n_bits)
         if code_bits is not None:
-            for value, width in zip(self._lookups, code_bits, strict=True):
+            for value, width in zip(self._varying, code_bits, strict=True):
                 given[self._groups[value]].add(width)
         for group, widths in given.items():
             least = needed[group]

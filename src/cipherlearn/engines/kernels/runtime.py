@@ -26,6 +26,8 @@ __all__ = ["KernelRuntime", "unsupported"]
 # Memory that a value's ciphertexts may take while rows are evaluated together.
 _VALUE_BYTES = 2**27
 
+_NOTHING: Words = np.empty((0, 0, 0), dtype=np.uint64)
+
 
 class KernelRuntime:
     """Evaluation of one program with the keys of any client. It has no way to a secret key.
@@ -208,6 +210,8 @@ class KernelRuntime:
                 values.append(constant)
             elif isinstance(step, SumStep):
                 values.append(_add_up(step, [values[v] for v in step.reads]))
+            elif step is None:
+                values.append(_NOTHING)
             else:
                 values.append(self._look_up(step, values[step.reads], keys, n_threads))
         return [values[v].swapaxes(0, 1) for v in self._outputs]

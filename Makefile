@@ -25,7 +25,8 @@ test: $(VENV)/.installed-test
 
 # What depends on the versions of other packages, at their oldest.
 test-oldest: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest tests/estimators tests/cli/test_cli.py tests/deployment/test_preprocessing.py \
+	$(OLDEST)/bin/python -m pytest tests/estimators tests/cli/test_cli.py \
+		tests/deployment/test_preprocessing.py tests/deployment/test_untrusted_types.py \
 		tests/inspection/test_card.py tests/program/test_ladder.py
 
 # The same tests on the other engine.

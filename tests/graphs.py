@@ -59,7 +59,7 @@ def _sum_of_sums() -> IntegerProgram:
     """A sum that is looked up, read by another sum, and an output."""
     first = [[1, 0, 1], [0, 1, -1]]
     nodes = Sum((0,), first, [3, -1]), lookup(1, first), Sum((1, 2), [[1, -1, 1, 0]] * 2)
-    low = nodes[1].low + [3, -1]
+    low = nodes[1].low + np.array([3, -1])
     nodes = nodes[0], Lookup(1, nodes[1].tables, low), nodes[2]
     return IntegerProgram(CODES, ALL, nodes, (1, 3), OutputScaler([1.0] * 4, [0.0, 1.0]))
 

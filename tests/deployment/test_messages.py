@@ -70,24 +70,35 @@ def values(n_runs=3, n_words=4):
 
 def test_a_frame_takes_payload_out_and_puts_it_back():
     first, second = values()
-    frame = Frame.between(first, second)
+    frame = Frame.between([first], [second])
     assert frame.n_payload == 3 * 4 * 8
-    assert frame.fill(frame.strip(second)) == second
+    assert frame.fill(frame.strip([second])) == [second]
     third, _ = values()
-    assert frame.fill(frame.strip(third)) == third
+    assert frame.fill(frame.strip([third])) == [third]
     assert Frame.from_json(frame.to_json()) == frame
 
 
 def test_a_frame_of_equal_values_has_no_payload():
-    frame = Frame.between(b"constant", b"constant")
-    assert frame.strip(b"constant") == b""
-    assert frame.fill(b"") == b"constant"
+    frame = Frame.between([b"constant"], [b"constant"])
+    assert frame.strip([b"constant"]) == b""
+    assert frame.fill(b"") == [b"constant"]
+
+
+def test_values_of_several_inputs_share_a_payload():
+    first, second = values()
+    frame = Frame.between([first, b"longer  " + first], [second, b"longer  " + second])
+    assert frame.n_payload == 2 * 3 * 4 * 8
+    third = [values()[0], b"longer  " + values()[1]]
+    assert frame.fill(frame.strip(third)) == third
+    assert Frame.from_json(frame.to_json()) == frame
+    with pytest.raises(MessageError, match="another structure"):
+        frame.strip(third[::-1])
 
 
 @given(st.binary(min_size=96, max_size=96))
 def test_no_payload_changes_the_structure(payload):
     first, second = values()
-    filled = Frame.between(first, second).fill(payload)
+    (filled,) = Frame.between([first], [second]).fill(payload)
     assert filled.startswith(b"structure8bytes!")
     assert filled.endswith(b"end end ")
     assert filled.count(b"nextpart") >= 2
@@ -95,9 +106,11 @@ def test_no_payload_changes_the_structure(payload):
 
 def test_a_value_of_another_structure_is_refused():
     first, second = values()
-    frame = Frame.between(first, second)
+    frame = Frame.between([first], [second])
     with pytest.raises(MessageError, match="another structure"):
-        frame.strip(b"Structure" + first[9:])
+        frame.strip([b"Structure" + first[9:]])
+    with pytest.raises(MessageError, match="another structure"):
+        frame.strip([first, first])
     with pytest.raises(MessageError, match=r"must have 96 bytes\. Got 95"):
         frame.fill(bytes(95))
 
@@ -107,11 +120,11 @@ def test_a_value_of_another_structure_is_refused():
     [
         None,
         {},
-        {"n_bytes": 8, "fixed": [[0, "zz"]]},
-        {"n_bytes": 8, "fixed": [[4, "00" * 8]]},
-        {"n_bytes": 16, "fixed": [[8, "00" * 8], [0, "00" * 8]]},
-        {"n_bytes": 16, "fixed": [[-8, "00"]]},
-        {"n_bytes": -1, "fixed": []},
+        {"sizes": [8], "fixed": [[0, "zz"]]},
+        {"sizes": [8], "fixed": [[4, "00" * 8]]},
+        {"sizes": [16], "fixed": [[8, "00" * 8], [0, "00" * 8]]},
+        {"sizes": [16], "fixed": [[-8, "00"]]},
+        {"sizes": [-1], "fixed": []},
     ],
 )
 def test_an_impossible_frame_is_refused(value):
@@ -121,4 +134,4 @@ def test_an_impossible_frame_is_refused(value):
 
 def test_values_of_different_lengths_have_no_frame():
     with pytest.raises(ArtefactError, match="one length"):
-        Frame.between(bytes(8), bytes(16))
+        Frame.between([bytes(8)], [bytes(16)])

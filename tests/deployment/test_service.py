@@ -67,28 +67,29 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from cipherlearn.deployment import RemoteModel
 
-url, rows, predictions, n_clients = sys.argv[1:]
+rows, predictions, *urls = sys.argv[1:]
 X = np.load(rows)
-models = [RemoteModel(url) for _ in range(int(n_clients))]
+models = [RemoteModel(url) for url in urls]
 assert len({model.client_.key_id for model in models}) == len(models)
 with ThreadPoolExecutor(len(models)) as threads:
     np.save(predictions, list(threads.map(lambda model: model.predict(X), models)))
 """
 
 
-def test_eight_clients_at_once_get_their_own_predictions(
-    tmp_path, service, deployed_pipeline, labelled_rows
+def test_clients_at_once_get_their_own_predictions(
+    tmp_path, service, deployed_pipeline, linear_service, deployed_linear, labelled_rows
 ):
     X = labelled_rows[0][:3]
     np.save(tmp_path / "rows.npy", X)
-    arguments = [service.url, str(tmp_path / "rows.npy"), str(tmp_path / "predictions.npy"), "8"]
+    urls = [service.url] * 2 + [linear_service.url] * 6
+    arguments = [str(tmp_path / "rows.npy"), str(tmp_path / "predictions.npy"), *urls]
     result = subprocess.run(
         [sys.executable, "-c", CLIENTS, *arguments], capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stderr
     predictions = np.load(tmp_path / "predictions.npy")
-    assert predictions.shape == (8, 3)
-    np.testing.assert_array_equal(predictions, np.tile(deployed_pipeline.predict(X), (8, 1)))
+    expected = [deployed_pipeline.predict(X)] * 2 + [deployed_linear.predict(X)] * 6
+    np.testing.assert_array_equal(predictions, expected)
 
 
 def test_what_a_client_may_know_is_described(service, artefacts, remote):

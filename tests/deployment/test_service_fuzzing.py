@@ -12,6 +12,7 @@ import socket
 from collections import Counter
 
 import numpy as np
+import pytest
 import requests
 from serving import needs_proc, post, put_keys
 
@@ -79,11 +80,15 @@ def raw_request(service, data):
             pass
 
 
-def test_a_thousand_fuzzed_requests_crash_nothing(
-    service, artefacts, deployed_pipeline, labelled_rows
-):
+# Nine evaluations in ten without bootstraps take a fraction of the time.
+@pytest.mark.parametrize(("kind", "n_requests"), [("linear", 900), ("pipeline", 100)])
+def test_a_thousand_fuzzed_requests_crash_nothing(request, labelled_rows, kind, n_requests):
     X, _ = labelled_rows
-    client = FHEClient(artefacts / "client.zip")
+    prefix = "" if kind == "pipeline" else "linear_"
+    service = request.getfixturevalue(f"{prefix}service")
+    directory = request.getfixturevalue(f"{prefix}artefacts")
+    model = request.getfixturevalue(f"deployed_{kind}")
+    client = FHEClient(directory / "client.zip")
     client.generate_keys()
     assert put_keys(service, client).status_code == 201
     (ciphertext,) = client.encrypt(X[:1])
@@ -92,7 +97,7 @@ def test_a_thousand_fuzzed_requests_crash_nothing(
     assert len(workers) == 1
     statuses = Counter()
     session = requests.Session()
-    for i in range(1000):
+    for i in range(n_requests):
         if i % 10 == 9:
             start = rng.choice([b"", b"POST /v1/predict HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: "])
             raw_request(service, start + rng.randbytes(rng.randrange(500)))
@@ -104,13 +109,13 @@ def test_a_thousand_fuzzed_requests_crash_nothing(
             assert put_keys(service, client).status_code == 201
     assert not [status for status in statuses if status >= 500], statuses
     # Well-formed nonsense is computed, as a server that sees nothing must.
-    assert statuses[200] > 50
-    assert statuses[400] > 200
+    assert statuses[200] > n_requests / 20
+    assert statuses[400] > n_requests / 5
     assert service.worker_ids() == workers
     assert service.metric("cipherlearn_worker_restarts_total") == restarts
     results = post(service, ciphertext).content
-    (label,) = client.labels(client.decrypt([results], 1))
-    assert label == deployed_pipeline.predict(X[:1])[0]
+    (label,) = client.decode(client.decrypt([results], 1))
+    assert label == model.predict(X[:1])[0]
 
 
 def test_keys_of_nonsense_compute_nonsense(service, client, labelled_rows):

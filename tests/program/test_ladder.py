@@ -113,8 +113,13 @@ def test_ciphertexts_give_the_clear_result(options, seed):
     np.testing.assert_array_equal(circuit.execute(codes), clear)
 
 
+ON_BOTH = ("a skip connection", "a wide path beside")
+
+
 @needs_engine
-@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize(
+    "name", [*ON_BOTH, *(pytest.param(g, marks=MORE_KEYS) for g in GRAPHS if g not in ON_BOTH)]
+)
 def test_ciphertexts_give_the_clear_result_of_graphs(name):
     program = GRAPHS[name]()
     circuit = Circuit(program, [16] * len(program.layers), batch_size=2)

@@ -75,6 +75,6 @@ def test_a_stored_notebook_reads_well(name):
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_a_notebook_runs_from_scratch(script):
     # Any cell that raises ends it, and one does so where encrypted and clear predictions differ.
-    executed = execute(script)
+    executed = execute(script, max_epochs=10)
     (counts,) = agreements(executed)
     assert len(set(counts.split(" of "))) == 1

@@ -258,14 +258,10 @@ class Circuit:
 
     def _signed(self, sums: IntArray) -> IntArray:
         """Give the program's accumulators for the sums of the circuit, which start at 0."""
-        return sums + self._shift
-
-    @cached_property
-    def _shift(self) -> IntArray:
         moved, own = unsigned(self.program).scaler.offset, self.program.scaler.offset
         assert moved is not None
         assert own is not None
-        return moved - own
+        return sums + moved - own
 
     def execute(
         self, codes: IntArray, verbose: bool | int = False, n_jobs: int | None = None

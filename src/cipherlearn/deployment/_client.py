@@ -1,10 +1,10 @@
-"""The client: it holds the keys, encrypts rows and decrypts results."""
+"""The client of a deployed model."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,15 +15,16 @@ from cipherlearn.deployment._exchange import Exchange, Transport
 from cipherlearn.deployment._row_encoder import RowEncoder
 from cipherlearn.deployment.artefacts._archive import Archive
 from cipherlearn.deployment.artefacts._model import ClientModel, summary
-from cipherlearn.program._decoder import LabelDecoder, TargetDecoder
+from cipherlearn.program._decoder import LabelDecoder
 
 __all__ = ["FHEClient", "raw_outputs"]
 
-_Decoder = TypeVar("_Decoder", LabelDecoder, TargetDecoder)
+Outputs = NDArray[np.float32]
+Floats = NDArray[np.float64]
 
 
 class FHEClient:
-    """Holds the keys, encrypts rows and decrypts predictions.
+    """Client of one model, which holds the keys, encrypts rows and decrypts predictions.
 
     Needs neither torch nor scikit-learn (but what the model's own preprocessing needs). The
     cryptographic parameters in the artefact are checked for 128 bits of security.
@@ -47,8 +48,7 @@ class FHEClient:
     ------
     ArtefactError
         If the file is no client artefact, is damaged, or names insecure parameters; and when rows
-        are encrypted, if its preprocessing holds types that are not trusted. It is a
-        ``ValueError``.
+        are encrypted, if its preprocessing holds types that are not trusted.
 
     Examples
     --------
@@ -58,10 +58,8 @@ class FHEClient:
     >>> X = [[0.0], [1.0], [2.0], [3.0]]
     >>> clf = NeuralNetClassifier(module__n_layers=1, max_epochs=10).fit(X, ["a", "a", "b", "b"])
     >>> circuit = clf.compile()
-    >>> directory = tempfile.mkdtemp()
-    >>> paths = export(clf, directory)
-    >>> server = FHEServer(f"{directory}/server.zip")
-    >>> client = FHEClient(f"{directory}/client.zip")
+    >>> client_zip, server_zip = export(clf, tempfile.mkdtemp())
+    >>> client, server = FHEClient(client_zip), FHEServer(server_zip)
     >>> client.generate_keys()
     >>> key_id = server.add_keys(client.evaluation_keys())
     >>> bool((client.predict(X, server.evaluate) == clf.predict(X)).all())
@@ -103,7 +101,7 @@ class FHEClient:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What the artefact says of the model."""
+        """Content of ``client.json`` in the artefact."""
         return self._model.description
 
     def message_bytes(self, name: str) -> int:
@@ -121,14 +119,15 @@ class FHEClient:
         return self._exchange.keys.id.hex()
 
     def generate_keys(self, verbose: bool | int = False) -> None:
-        """Make fresh keys. What was encrypted with earlier ones needs those to be read.
+        """Make fresh keys. Only the earlier ones can decrypt what was encrypted with them.
 
         Parameters
         ----------
         verbose : bool or int, default=False
             Whether to show how long it takes.
         """
-        self._use(ClientKeys.generate(self._model, verbose))
+        keys = ClientKeys.generate(self._model, verbose)
+        self._present = Exchange(self._model, self.model_id, keys)
 
     def save_keys(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
         """Write the keys, the secret ones included, to a new file that only its owner may read.
@@ -167,7 +166,8 @@ class FHEClient:
         ArtefactError
             If the file is damaged or for other parameters, or the passphrase is wrong.
         """
-        self._use(ClientKeys.load(self._model, path, passphrase))
+        keys = ClientKeys.load(self._model, path, passphrase)
+        self._present = Exchange(self._model, self.model_id, keys)
 
     def open_keys(
         self,
@@ -175,12 +175,12 @@ class FHEClient:
         passphrase: str | None = None,
         verbose: bool | int = False,
     ) -> None:
-        """Load the keys of a file, or make them, and the file if one is named.
+        """Load keys from a file if it exists, else make keys and write them to it.
 
         Parameters
         ----------
         path : str, path or None
-            None makes keys that are not kept.
+            File of the keys. ``None`` makes keys that are not kept.
         passphrase : str or None, default=None
         verbose : bool or int, default=False
             As for :meth:`generate_keys`.
@@ -193,11 +193,8 @@ class FHEClient:
             self.save_keys(path, passphrase)
 
     def evaluation_keys(self) -> bytes:
-        """Give the keys that a server needs, as a message. They hold no secret."""
+        """Serialize the evaluation keys for a server. They hold no secret."""
         return self._exchange.keys.evaluation_keys()
-
-    def _use(self, keys: ClientKeys) -> None:
-        self._present = Exchange(self._model, self.model_id, keys)
 
     @property
     def _exchange(self) -> Exchange:
@@ -208,7 +205,7 @@ class FHEClient:
             )
         return self._present
 
-    def encrypt(self, X) -> Iterator[bytes]:
+    def encrypt(self, X: Any) -> Iterator[bytes]:
         """Encrypt rows, a batch at a time.
 
         Parameters
@@ -226,10 +223,9 @@ class FHEClient:
         ValueError
             If ``X`` is invalid.
         """
-        exchange = self._exchange
-        return (message.to_bytes() for message in exchange.encrypt(self._quantize(X)))
+        return (message.to_bytes() for message in self._exchange.encrypt(self._quantize(X)))
 
-    def decrypt(self, results: Sequence[bytes], n_rows: int) -> NDArray[np.float32]:
+    def decrypt(self, results: Sequence[bytes], n_rows: int) -> Outputs:
         """Decrypt results to the network's outputs.
 
         Parameters
@@ -242,7 +238,7 @@ class FHEClient:
         Returns
         -------
         ndarray of shape (n_rows, n_outputs)
-            For :meth:`labels`, :meth:`probabilities` or :meth:`targets`.
+            For :meth:`decode` or :meth:`probabilities`.
 
         Raises
         ------
@@ -251,7 +247,7 @@ class FHEClient:
         """
         return self._model.scaler(self._exchange.decrypt(results, n_rows))
 
-    def predict(self, X, transport: Transport, verbose: bool | int = False):
+    def predict(self, X: Any, transport: Transport, verbose: bool | int = False) -> NDArray[Any]:
         """Predict labels or targets of encrypted rows.
 
         Parameters
@@ -277,7 +273,7 @@ class FHEClient:
         """
         return self.decode(self.outputs(X, transport, verbose))
 
-    def predict_proba(self, X, transport: Transport, verbose: bool | int = False):
+    def predict_proba(self, X: Any, transport: Transport, verbose: bool | int = False) -> Floats:
         """Predict the probability of each class for encrypted rows.
 
         Parameters
@@ -292,10 +288,10 @@ class FHEClient:
         ndarray of shape (n_rows, n_classes)
             Columns in the order of ``classes_``.
         """
-        decoder = self._decoder_of(LabelDecoder, "predict_proba")
+        decoder = self._label_decoder("predict_proba")
         return decoder.probabilities(self.outputs(X, transport, verbose))
 
-    def outputs(self, X, transport: Transport, verbose: bool | int = False) -> NDArray[np.float32]:
+    def outputs(self, X: Any, transport: Transport, verbose: bool | int = False) -> Outputs:
         """Predict the network's outputs for encrypted rows.
 
         Parameters
@@ -308,37 +304,24 @@ class FHEClient:
         Returns
         -------
         ndarray of shape (n_rows, n_outputs)
-            For :meth:`labels`, :meth:`probabilities` or :meth:`targets`.
+            For :meth:`decode` or :meth:`probabilities`.
         """
-        exchange = self._exchange
-        return self._model.scaler(exchange.evaluate(self._quantize(X), transport, verbose))
+        return self._model.scaler(self._exchange.evaluate(self._quantize(X), transport, verbose))
 
-    def decode(self, outputs: NDArray[np.float32]) -> NDArray:
-        """Turn outputs into what :meth:`predict` gives: labels or targets."""
+    def decode(self, outputs: Outputs) -> NDArray[Any]:
+        """Turn outputs into labels, or targets in the units of the training data."""
         return self._decoder.predict(outputs)
 
-    def labels(self, outputs: NDArray[np.float32]) -> NDArray:
-        """Turn a classifier's outputs into labels."""
-        return self._decoder_of(LabelDecoder, "labels").predict(outputs)
-
-    def probabilities(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
+    def probabilities(self, outputs: Outputs) -> Floats:
         """Turn a classifier's outputs into probabilities."""
-        return self._decoder_of(LabelDecoder, "probabilities").probabilities(outputs)
+        return self._label_decoder("probabilities").probabilities(outputs)
 
-    def targets(self, outputs: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Turn a regressor's outputs into targets, in the units of the training data."""
-        return self._decoder_of(TargetDecoder, "targets").predict(outputs)
-
-    def _decoder_of(self, kind: type[_Decoder], method: str) -> _Decoder:
-        if not isinstance(self._decoder, kind):
-            raise AttributeError(
-                f"{method} is for a {kind.estimator}. This model is a {self._decoder.estimator}."
-            )
+    def _label_decoder(self, method: str) -> LabelDecoder:
+        if not isinstance(self._decoder, LabelDecoder):
+            raise AttributeError(f"{method} is for a classifier. This model is a regressor.")
         return self._decoder
 
 
-def raw_outputs(
-    client: FHEClient, codes: NDArray[np.int64], transport: Transport
-) -> NDArray[np.float32]:
+def raw_outputs(client: FHEClient, codes: NDArray[np.int64], transport: Transport) -> Outputs:
     """Give the network's outputs for codes, for the self-test of an export."""
     return client._model.scaler(client._exchange.evaluate(codes, transport))

@@ -108,9 +108,10 @@ def _compile_part(
     )
     evaluate = _evaluator(program, n_bits)
     encrypted = dict.fromkeys(inspect.signature(evaluate).parameters, "encrypted")
-    sample = tuple(
+    zeros = tuple(
         np.zeros((options.batch_size, len(columns)), dtype=np.int64) for columns in program.inputs
     )
+    sample = zeros if len(zeros) > 1 else zeros[0]
     try:
         with compilation():
             circuit = cnp.Compiler(evaluate, encrypted).compile([sample], configuration)

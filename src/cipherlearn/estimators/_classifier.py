@@ -84,7 +84,12 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
     >>> from sklearn.datasets import load_iris
     >>> from cipherlearn import NeuralNetClassifier
     >>> X, y = load_iris(return_X_y=True)
-    >>> clf = NeuralNetClassifier(module__n_hidden_neurons=4, random_state=0).fit(X, y)
+    >>> clf = NeuralNetClassifier(
+    ...     module__n_hidden_neurons=4,
+    ...     module__n_hidden_accum_bits=4,
+    ...     module__n_output_accum_bits=6,
+    ...     random_state=0,
+    ... ).fit(X, y)
     >>> clf.score(X, y) > 0.9
     True
     >>> circuit = clf.compile()

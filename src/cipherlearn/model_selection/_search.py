@@ -88,6 +88,7 @@ class EncryptedSearchCV(ShowsState, GridSearchCV):
     Examples
     --------
     >>> from sklearn.datasets import load_iris
+    >>> from sklearn.model_selection import ShuffleSplit
     >>> from cipherlearn import EncryptedSearchCV, NeuralNetClassifier
     >>> X, y = load_iris(return_X_y=True)
     >>> clf = NeuralNetClassifier(
@@ -97,7 +98,8 @@ class EncryptedSearchCV(ShowsState, GridSearchCV):
     ...     max_epochs=10,
     ...     random_state=0,
     ... )
-    >>> search = EncryptedSearchCV(clf, {"module__n_hidden_neurons": [1, 6]}, tolerance=0.02, cv=2)
+    >>> split = ShuffleSplit(1, random_state=0)
+    >>> search = EncryptedSearchCV(clf, {"module__n_layers": [1, 2]}, tolerance=0.02, cv=split)
     >>> labels = search.fit(X, y).predict(X[:2], execute_in_fhe=True)
     >>> bool((labels == search.predict(X[:2])).all())
     True

@@ -150,13 +150,13 @@ def test_lookups_that_give_one_code_take_no_bootstrap():
     check(program)
 
 
-@settings(max_examples=1, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**31), rounding=st.sampled_from(["exact", "approximate"]))
-def test_random_graphs(seed, rounding):
+@settings(max_examples=2, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**31))
+def test_random_graphs(seed):
     program = random_graph(seed, n_sums=2)
-    assume(max(layer.n_accum_bits for layer in program.layers) < 6)
+    assume(max(layer.n_accum_bits for layer in program.layers) < 5)
     try:
-        check(program, rounding=rounding)
+        check(program, rounding="approximate")
     except (CompilationError, UnsupportedByEngineError):
         assume(False)
 

@@ -184,6 +184,7 @@ class _Planner:
         self._widths = self._choose_widths(code_bits)
         self._bootstraps = self._choose_bootstraps()
         self._keys = self._choose_keys()
+        self._uses: dict[tuple[int, int], list[int | None]] = {}
 
     def _split_lookups(self) -> tuple[dict[int, int], dict[int, Lookup]]:
         """Give the code of lookups that always give the same, and all others."""
@@ -223,6 +224,7 @@ class _Planner:
             width = np.uint64(63 - self._widths[self._groups[value]])
             constant = node.constant.astype(np.uint64) << width
             steps.append(SumStep(node.reads, node.weights, constant))
+        self._check_uses()
         return steps
 
     def _constant(self, value: int, n_neurons: int) -> ConstantStep:
@@ -237,37 +239,59 @@ class _Planner:
         layer, removed = self._form.layer_of(node.reads), node.lsbs_to_remove
         n_bits = layer.n_table_bits + removed
         read, given = self._groups[node.reads], self._groups[value]
-        position = self._bootstraps[layer.n_table_bits]
         offset, extraction = 0, None
         if removed and self._is_exact:
-            offset, bits = 2 ** (62 - layer.n_table_bits), self._bootstraps[_EXTRACTED]
-            extraction = Extraction(n_bits, removed, *self._apply(read, bits, read))
+            offset = 2 ** (62 - layer.n_table_bits)
+            extraction = Extraction(n_bits, removed, *self._apply(read, _EXTRACTED, read))
         elif removed:
             # Sums half-way between two entries belong to the upper one, to which the bits that
             # are removed draw others too: less so by the unit of Concrete's widest encoding.
             offset = 2 ** (62 - n_bits) - 2
-        keyswitch, _, convert = self._apply(read, position, given)
-        size = self._parameters.bootstrap_keys[position].polynomial_size
+        keyswitch, bootstrap, convert = self._apply(read, layer.n_table_bits, given)
+        size = self._parameters.bootstrap_keys[bootstrap].polynomial_size
         return LookupStep(
             reads=node.reads,
             shift=self._widths[read] - n_bits,
             offset=offset,
             extraction=extraction,
             keyswitch=keyswitch,
-            bootstrap=position,
+            bootstrap=bootstrap,
             polynomials=_polynomials(layer, size, self._widths[given]),
             convert=convert,
         )
 
-    def _apply(self, read: int, bootstrap: int, given: int) -> tuple[int, int, int | None]:
-        """Keys that take a group's ciphertexts through a bootstrap into another group.
+    def _apply(self, read: int, n_bits: int, given: int) -> tuple[int, int, int | None]:
+        """Keys that take a group's ciphertexts through tables of so many bits into another group.
 
         Positions of the keyswitch key before, the bootstrap key, and the keyswitch key after.
         """
+        bootstrap = self._bootstraps[n_bits]
         key = self._parameters.bootstrap_keys[bootstrap]
+        keyswitch = self._switch(self._keys[read], key.source, n_bits)
         is_there = key.target == self._keys[given]
-        convert = None if is_there else self._switch(key.target, self._keys[given])
-        return self._switch(self._keys[read], key.source), bootstrap, convert
+        convert = None if is_there else self._switch(key.target, self._keys[given], None)
+        return keyswitch, bootstrap, convert
+
+    def _switch(self, source: int, target: int, n_bits: int | None) -> int:
+        """Position of the keyswitch key between two secret keys, for tables of so many bits.
+
+        Those between the same two come in the order of their first use, as lookups ask for them.
+        """
+        uses = self._uses.setdefault((source, target), [])
+        if n_bits not in uses:
+            uses.append(n_bits)
+        found = [i for i, key in enumerate(self._switches) if key == (source, target)]
+        position = 0 if len(found) == 1 else uses.index(n_bits)
+        if position >= len(found):
+            raise _unknown_keys(f"{len(found)} keys for a keyswitch")
+        return found[position]
+
+    def _check_uses(self) -> None:
+        """Check that every keyswitch key has its use."""
+        for pair in set(self._switches):
+            n_keys, n_uses = self._switches.count(pair), len(self._uses.get(pair, ()))
+            if n_keys > n_uses:
+                raise _unknown_keys(f"{n_keys} keys for {n_uses} kinds of keyswitches")
 
     def _connect(self) -> list[int]:
         """Name the group of each value by its first one."""
@@ -346,12 +370,6 @@ class _Planner:
     def _target(self, n_bits: int) -> int:
         """Id of the secret key after a bootstrap with tables of so many bits."""
         return self._parameters.bootstrap_keys[self._bootstraps[n_bits]].target
-
-    def _switch(self, source: int, target: int) -> int:
-        """Position of the keyswitch key between two secret keys."""
-        if self._switches.count((source, target)) != 1:
-            raise _unknown_keys(f"{self._switches.count((source, target))} for a keyswitch")
-        return self._switches.index((source, target))
 
 
 def _check_gates(kind: str, gates: Sequence[Gate], sizes: Sequence[int]) -> None:

@@ -27,6 +27,7 @@ from cipherlearn.engines.concrete_python import compiler as engine
 from cipherlearn.engines.kernels import (
     CpuBackend,
     KernelRuntime,
+    KernelTimes,
     _library,
     count_threads,
     time_kernels,
@@ -171,13 +172,28 @@ def test_keys_and_ciphertexts_may_be_uncompressed(monkeypatch):
 
 
 def test_estimates_need_no_keys():
-    parameters = Compiled.of(chain(2, 1)).runtime().parameters
-    times = time_kernels(parameters)
+    runtime = Compiled.of(chain(2, 1)).runtime()
+    times = time_kernels(runtime.parameters)
     assert len(times.bootstrap) == len(times.keyswitch) == len(times.expand) == 1
     assert min(*times.bootstrap, *times.keyswitch, *times.keyswitch_many, *times.expand) > 0
-    # A linear model costs nothing but its masks.
-    linear = time_kernels(Compiled.of(linear_program([[1, 1]])).runtime().parameters)
-    assert linear.bootstrap == linear.keyswitch == ()
+    row = runtime.estimate(times, n_threads=1)
+    assert row["bootstraps"] == pytest.approx(2 * times.bootstrap[0])
+    assert row["masks"] == pytest.approx(3 * times.expand[0])
+    rows = runtime.estimate(times, n_rows=4, n_threads=2)
+    assert rows["bootstraps"] == pytest.approx(2 * row["bootstraps"])
+    # A thread has one of two, and the third none.
+    assert runtime.estimate(times, n_threads=3)["bootstraps"] == pytest.approx(times.bootstrap[0])
+
+
+def test_exact_rounding_costs_bootstraps():
+    program = chain(1, 1, lsbs_to_remove=1)
+    costs = {}
+    for rounding in ("exact", "approximate"):
+        runtime = Compiled.of(program, rounding=rounding).runtime()
+        n_keys, n_inputs = len(runtime.parameters.bootstrap_keys), len(runtime.parameters.inputs)
+        times = KernelTimes((1.0,) * n_keys, (1.0,) * 9, (1.0,) * 9, (0.0,) * n_inputs)
+        costs[rounding] = runtime.estimate(times, n_threads=1)["bootstraps"]
+    assert costs == {"exact": 2.0, "approximate": 1.0}
 
 
 def test_other_versions_are_left_to_the_compiled_circuit(monkeypatch):

@@ -21,7 +21,7 @@ from cipherlearn.program._values import IntArray
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-__all__ = ["Extraction", "LookupStep", "SumStep", "make_plan"]
+__all__ = ["ConstantStep", "Extraction", "LookupStep", "SumStep", "make_plan"]
 
 
 # Stands for the bits of the table that extracts one: it has keys of its own.
@@ -52,6 +52,24 @@ class SumStep:
         from scipy.sparse import csr_array
 
         return csr_array(self.weights.astype(np.uint64))
+
+
+@dataclass(frozen=True)
+class ConstantStep:
+    """Ciphertexts of a code that every table of a lookup gives. The compiler looks none up.
+
+    Parameters
+    ----------
+    n_neurons : int
+    dimension : int
+        Of the key that they would be under.
+    body : int
+        Their code, encoded.
+    """
+
+    n_neurons: int
+    dimension: int
+    body: int
 
 
 @dataclass(frozen=True)
@@ -106,13 +124,16 @@ class LookupStep:
     convert: int | None
 
 
+Step = ConstantStep | LookupStep | SumStep
+
+
 def make_plan(
     program: IntegerProgram,
     parameters: Parameters,
     rounding: str,
     code_bits: Sequence[int] | None = None,
-) -> list[SumStep | LookupStep]:
-    """Make the steps that evaluate a program, one for each of its nodes.
+) -> list[Step | None]:
+    """Make the steps that evaluate a program, one for each node or None where nothing needs it.
 
     Parameters
     ----------
@@ -122,8 +143,8 @@ def make_plan(
     rounding : {"exact", "approximate"}
         How the circuit removes bits.
     code_bits : sequence of int, default=None
-        Bits that the codes of each lookup are encoded with. None stands for as few as the next
-        tables or the output need, which gives the least noise.
+        Bits that the codes of each lookup are encoded with, other than of constant ones. None
+        stands for as few as the next tables or the output need, which gives the least noise.
 
     Raises
     ------
@@ -156,20 +177,46 @@ class _Planner:
         _check_gates("outputs", parameters.outputs, sizes)
         self._gates = list(zip(range(len(form.inputs)), parameters.inputs, strict=True))
         self._gates += zip(form.outputs, parameters.outputs, strict=True)
-        self._lookups = {
-            value: node
-            for value, node in enumerate(form.nodes, len(form.inputs))
-            if isinstance(node, Lookup)
-        }
+        self._constants, self._varying = self._split_lookups()
+        self._read = self._find_read()
+        self._lookups = {v: node for v, node in self._varying.items() if v in self._read}
         self._groups = self._connect()
         self._widths = self._choose_widths(code_bits)
         self._bootstraps = self._choose_bootstraps()
         self._keys = self._choose_keys()
+        self._uses: dict[tuple[int, int], list[int | None]] = {}
 
-    def steps(self) -> list[SumStep | LookupStep]:
-        """Make a step for each node."""
-        steps: list[SumStep | LookupStep] = []
+    def _split_lookups(self) -> tuple[dict[int, int], dict[int, Lookup]]:
+        """Give the code of lookups that always give the same, and all others."""
+        constants, varying = {}, {}
         for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
+            if isinstance(node, Lookup):
+                codes = np.unique(self._form.layer_of(node.reads).cell_tables)
+                if len(codes) == 1:
+                    constants[value] = int(codes[0])
+                else:
+                    varying[value] = node
+        return constants, varying
+
+    def _find_read(self) -> set[int]:
+        """Values that outputs depend on."""
+        read = set(self._form.outputs)
+        nodes = list(enumerate(self._form.nodes, len(self._form.inputs)))
+        for value, node in reversed(nodes):
+            if value in read and value not in self._constants:
+                read.update((node.reads,) if isinstance(node, Lookup) else node.reads)
+        return read
+
+    def steps(self) -> list[Step | None]:
+        """Make a step for each node. None stands for one that nothing needs."""
+        steps: list[Step | None] = []
+        for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
+            if value not in self._read:
+                steps.append(None)
+                continue
+            if value in self._constants:
+                steps.append(self._constant(value, node.n_neurons))
+                continue
             if isinstance(node, Lookup):
                 steps.append(self._look_up(value, node))
                 continue
@@ -177,43 +224,74 @@ class _Planner:
             width = np.uint64(63 - self._widths[self._groups[value]])
             constant = node.constant.astype(np.uint64) << width
             steps.append(SumStep(node.reads, node.weights, constant))
+        self._check_uses()
         return steps
+
+    def _constant(self, value: int, n_neurons: int) -> ConstantStep:
+        group, key_sizes = self._groups[value], {}
+        for key in self._parameters.bootstrap_keys:
+            key_sizes[key.target] = key.k * key.polynomial_size
+        key_sizes |= {gate.key: gate.dimension for _, gate in self._gates}
+        body = self._constants[value] << (63 - self._widths[group])
+        return ConstantStep(n_neurons, key_sizes[self._keys[group]], body % 2**64)
 
     def _look_up(self, value: int, node: Lookup) -> LookupStep:
         layer, removed = self._form.layer_of(node.reads), node.lsbs_to_remove
         n_bits = layer.n_table_bits + removed
         read, given = self._groups[node.reads], self._groups[value]
-        position = self._bootstraps[layer.n_table_bits]
         offset, extraction = 0, None
         if removed and self._is_exact:
-            offset, bits = 2 ** (62 - layer.n_table_bits), self._bootstraps[_EXTRACTED]
-            extraction = Extraction(n_bits, removed, *self._apply(read, bits, read))
+            offset = 2 ** (62 - layer.n_table_bits)
+            extraction = Extraction(n_bits, removed, *self._apply(read, _EXTRACTED, read))
         elif removed:
             # Sums half-way between two entries belong to the upper one, to which the bits that
             # are removed draw others too: less so by the unit of Concrete's widest encoding.
             offset = 2 ** (62 - n_bits) - 2
-        keyswitch, _, convert = self._apply(read, position, given)
-        size = self._parameters.bootstrap_keys[position].polynomial_size
+        keyswitch, bootstrap, convert = self._apply(read, layer.n_table_bits, given)
+        size = self._parameters.bootstrap_keys[bootstrap].polynomial_size
         return LookupStep(
             reads=node.reads,
             shift=self._widths[read] - n_bits,
             offset=offset,
             extraction=extraction,
             keyswitch=keyswitch,
-            bootstrap=position,
+            bootstrap=bootstrap,
             polynomials=_polynomials(layer, size, self._widths[given]),
             convert=convert,
         )
 
-    def _apply(self, read: int, bootstrap: int, given: int) -> tuple[int, int, int | None]:
-        """Keys that take a group's ciphertexts through a bootstrap into another group.
+    def _apply(self, read: int, n_bits: int, given: int) -> tuple[int, int, int | None]:
+        """Keys that take a group's ciphertexts through tables of so many bits into another group.
 
         Positions of the keyswitch key before, the bootstrap key, and the keyswitch key after.
         """
+        bootstrap = self._bootstraps[n_bits]
         key = self._parameters.bootstrap_keys[bootstrap]
+        keyswitch = self._switch(self._keys[read], key.source, n_bits)
         is_there = key.target == self._keys[given]
-        convert = None if is_there else self._switch(key.target, self._keys[given])
-        return self._switch(self._keys[read], key.source), bootstrap, convert
+        convert = None if is_there else self._switch(key.target, self._keys[given], None)
+        return keyswitch, bootstrap, convert
+
+    def _switch(self, source: int, target: int, n_bits: int | None) -> int:
+        """Position of the keyswitch key between two secret keys, for tables of so many bits.
+
+        Those between the same two come in the order of their first use, as lookups ask for them.
+        """
+        uses = self._uses.setdefault((source, target), [])
+        if n_bits not in uses:
+            uses.append(n_bits)
+        found = [i for i, key in enumerate(self._switches) if key == (source, target)]
+        position = 0 if len(found) == 1 else uses.index(n_bits)
+        if position >= len(found):
+            raise _unknown_keys(f"{len(found)} keys for a keyswitch")
+        return found[position]
+
+    def _check_uses(self) -> None:
+        """Check that every keyswitch key has its use."""
+        for pair in set(self._switches):
+            n_keys, n_uses = self._switches.count(pair), len(self._uses.get(pair, ()))
+            if n_keys > n_uses:
+                raise _unknown_keys(f"{n_keys} keys for {n_uses} kinds of keyswitches")
 
     def _connect(self) -> list[int]:
         """Name the group of each value by its first one."""
@@ -237,7 +315,7 @@ class _Planner:
             group = self._groups[node.reads]
             needed[group] = max(needed[group], n_bits)
         if code_bits is not None:
-            for value, width in zip(self._lookups, code_bits, strict=True):
+            for value, width in zip(self._varying, code_bits, strict=True):
                 given[self._groups[value]].add(width)
         for group, widths in given.items():
             least = needed[group]
@@ -249,13 +327,18 @@ class _Planner:
         return {g: widths.pop() if widths else needed[g] for g, widths in given.items()}
 
     def _choose_bootstraps(self) -> dict[int, int]:
-        """Positions of the keys for tables by their bits, in the order of their first use."""
+        """Positions of the keys for tables by their bits, in the order of their first use.
+
+        Where parameters for each do not pay, the compiler makes one key for all.
+        """
         chosen: dict[int, int] = {}
         for node in self._lookups.values():
             if node.lsbs_to_remove and self._is_exact:
                 chosen.setdefault(_EXTRACTED, len(chosen))
             chosen.setdefault(self._form.layer_of(node.reads).n_table_bits, len(chosen))
         n_keys = len(self._parameters.bootstrap_keys)
+        if n_keys == 1:
+            return dict.fromkeys(chosen, 0)
         if len(chosen) != n_keys:
             raise _unknown_keys(f"{n_keys} keys for tables of {sorted(chosen)} bits")
         return chosen
@@ -275,7 +358,8 @@ class _Planner:
         for group, found in sources.items():
             possible = [
                 key
-                for key in given[group] or found
+                # A group of constants may be under any.
+                for key in given[group] or found or {self._parameters.outputs[0].key}
                 if all(source == key or (source, key) in self._switches for source in found)
             ]
             if len(possible) != 1 or len(given[group]) > 1:
@@ -286,12 +370,6 @@ class _Planner:
     def _target(self, n_bits: int) -> int:
         """Id of the secret key after a bootstrap with tables of so many bits."""
         return self._parameters.bootstrap_keys[self._bootstraps[n_bits]].target
-
-    def _switch(self, source: int, target: int) -> int:
-        """Position of the keyswitch key between two secret keys."""
-        if self._switches.count((source, target)) != 1:
-            raise _unknown_keys(f"{self._switches.count((source, target))} for a keyswitch")
-        return self._switches.index((source, target))
 
 
 def _check_gates(kind: str, gates: Sequence[Gate], sizes: Sequence[int]) -> None:

@@ -47,6 +47,12 @@ class KernelTimes:
     expand: tuple[float, ...]
     n_together: int = 8
 
+    def keyswitches(self, key: int, n: int) -> float:
+        """Seconds to switch ``n`` ciphertexts together: the key is read once for all."""
+        alone, many = self.keyswitch[key], self.keyswitch_many[key]
+        reading = max(0.0, alone - many) / (1 - 1 / self.n_together)
+        return (alone - reading) * n + reading
+
 
 def time_kernels(parameters: Parameters) -> KernelTimes:
     """Time the kernels for a circuit's parameters, in about a tenth of a second for each key.

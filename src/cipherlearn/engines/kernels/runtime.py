@@ -11,7 +11,14 @@ from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_thre
 from cipherlearn.engines.kernels._keys import EvaluationKeys, prepare_keys
 from cipherlearn.engines.kernels._library import load_library, why_unavailable
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
-from cipherlearn.engines.kernels._plan import Extraction, LookupStep, SumStep, make_plan
+from cipherlearn.engines.kernels._plan import (
+    ConstantStep,
+    Extraction,
+    LookupStep,
+    SumStep,
+    make_plan,
+)
+from cipherlearn.engines.kernels._times import KernelTimes
 from cipherlearn.engines.kernels._wire import Words, read_value, write_value
 from cipherlearn.program._program import IntegerProgram
 
@@ -19,6 +26,8 @@ __all__ = ["KernelRuntime", "unsupported"]
 
 # Memory that a value's ciphertexts may take while rows are evaluated together.
 _VALUE_BYTES = 2**27
+
+_NOTHING: Words = np.empty((0, 0, 0), dtype=np.uint64)
 
 
 class KernelRuntime:
@@ -55,24 +64,25 @@ class KernelRuntime:
 
     Examples
     --------
-    A client encrypts, and the runtime evaluates. Here the network is linear, so that it needs no
-    evaluation keys in truth:
+    A client encrypts and decrypts, and the runtime evaluates. A linear network has empty keys:
 
     >>> from cipherlearn import NeuralNetRegressor
     >>> from cipherlearn.engines import load_engine
     >>> from cipherlearn.engines._options import CompileOptions
     >>> from cipherlearn.engines.concrete_python.client import ClientRuntime
     >>> from cipherlearn.engines.kernels import KernelRuntime
+    >>> from cipherlearn.program._passes import unsigned
     >>> X, y = [[0.0], [1.0], [2.0], [3.0]], [0.0, 1.0, 2.0, 3.0]
-    >>> net = NeuralNetRegressor(module__n_layers=1, max_epochs=5).fit(X, y)
-    >>> compiled = load_engine().compile_program(net.program_, CompileOptions())
-    >>> specs = compiled.files()["specs.json"]
-    >>> client, runtime = ClientRuntime(specs), KernelRuntime(net.program_, specs)
+    >>> program = NeuralNetRegressor(module__n_layers=1, max_epochs=5).fit(X, y).program_
+    >>> specs = load_engine().compile_program(program, CompileOptions()).files()["specs.json"]
+    >>> client, runtime = ClientRuntime(specs), KernelRuntime(program, specs)
     >>> client.generate_keys()
     >>> keys = runtime.load_keys(client.evaluation_keys())
-    >>> messages = client.encrypt(net.program_.split(net.program_.quantize([[2.0]])))
-    >>> results = runtime.write(runtime.run(runtime.read(messages), keys))
-    >>> sums = client.decrypt(results)
+    >>> codes = program.quantize([[2.0]])
+    >>> ciphertexts = runtime.read(client.encrypt(program.split(codes)))
+    >>> sums = client.decrypt(runtime.write(runtime.run(ciphertexts, keys)))
+    >>> bool((sums == unsigned(program).run(codes)).all())
+    True
     """
 
     def __init__(
@@ -188,6 +198,44 @@ class KernelRuntime:
                 result[block] = words
         return results
 
+    def estimate(
+        self, times: KernelTimes, n_rows: int = 1, n_threads: int | None = None
+    ) -> dict[str, float]:
+        """Estimate the seconds that :meth:`run` takes, without keys.
+
+        Parameters
+        ----------
+        times : KernelTimes
+            What :func:`time_kernels` measured for the parameters.
+        n_rows : int, default=1
+        n_threads : int or None, default=None
+
+        Returns
+        -------
+        dict
+            Seconds for "bootstraps", "keyswitches" and "masks" of inputs.
+        """
+        n_threads = count_threads(n_threads)
+        masks = sum(
+            _rounds(gate.n_values * n_rows, n_threads) * seconds
+            for gate, seconds in zip(self.parameters.inputs, times.expand, strict=True)
+        )
+        result = {"bootstraps": 0.0, "keyswitches": 0.0, "masks": masks}
+        for step in self._steps:
+            if not isinstance(step, LookupStep):
+                continue
+            n = len(step.polynomials) * n_rows
+            repeated: list[tuple[LookupStep | Extraction, int]] = [(step, 1)]
+            if step.extraction is not None:
+                repeated.append((step.extraction, step.extraction.n_removed))
+            for part, repeats in repeated:
+                bootstraps = _rounds(n, n_threads) * times.bootstrap[part.bootstrap]
+                keys = [part.keyswitch, *([] if part.convert is None else [part.convert])]
+                keyswitches = sum(times.keyswitches(key, n) for key in keys) / n_threads
+                result["bootstraps"] += repeats * bootstraps
+                result["keyswitches"] += repeats * keyswitches
+        return result
+
     def _run_block(self, inputs: list[Words], keys: EvaluationKeys, n_threads: int) -> list[Words]:
         # Values lie neuron by neuron, each with its rows.
         values = [
@@ -195,8 +243,15 @@ class KernelRuntime:
             for words, gate in zip(inputs, self.parameters.inputs, strict=True)
         ]
         for step in self._steps:
-            if isinstance(step, SumStep):
+            if isinstance(step, ConstantStep):
+                shape = step.n_neurons, inputs[0].shape[0], step.dimension + 1
+                constant = np.zeros(shape, dtype=np.uint64)
+                constant[:, :, -1] = step.body
+                values.append(constant)
+            elif isinstance(step, SumStep):
                 values.append(_add_up(step, [values[v] for v in step.reads]))
+            elif step is None:
+                values.append(_NOTHING)
             else:
                 values.append(self._look_up(step, values[step.reads], keys, n_threads))
         return [values[v].swapaxes(0, 1) for v in self._outputs]
@@ -272,6 +327,11 @@ def _add_up(step: SumStep, values: list[Words]) -> Words:
     result: Words = sums.reshape(-1, n_rows, n_words)
     result[:, :, -1] += step.constant[:, None]
     return result
+
+
+def _rounds(n_tasks: int, n_threads: int) -> int:
+    """Tasks of the thread that does most of them."""
+    return -(-n_tasks // n_threads)
 
 
 def _checked(words: Words, gate: Gate) -> Words:

@@ -1,0 +1,259 @@
+"""The kernels give the very words that the compiled circuit gives."""
+
+# engine: concrete-python
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import linear_program
+from graphs import CODES, GRAPHS, every_code, lookup, random_graph
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from cipherlearn import (
+    CompilationError,
+    IntegerProgram,
+    UnsupportedByEngineError,
+)
+from cipherlearn.engines import load_engine
+from cipherlearn.engines._options import CompileOptions
+from cipherlearn.engines.concrete_python import compiler as engine
+from cipherlearn.engines.kernels import (
+    CpuBackend,
+    KernelRuntime,
+    KernelTimes,
+    _library,
+    count_threads,
+    time_kernels,
+    unsupported,
+    why_unavailable,
+)
+from cipherlearn.engines.kernels._library import load_library
+from cipherlearn.engines.kernels._wire import read_value
+from cipherlearn.program._decoder import OutputScaler
+from cipherlearn.program._nodes import Sum
+from cipherlearn.program._passes import unsigned
+
+# Wrong once in a million bootstraps, and several times quicker than the default.
+P_ERROR = 2.0**-20
+
+
+@dataclass
+class Compiled:
+    """A program's circuit with keys, and what it makes of some rows."""
+
+    program: IntegerProgram
+    circuit: Any
+    options: CompileOptions
+
+    @classmethod
+    def of(cls, program: IntegerProgram, **options: Any) -> Compiled:
+        options = CompileOptions(p_error=P_ERROR, **options)
+        return cls(program, load_engine().compile_program(program, options), options)
+
+    @property
+    def specs(self) -> bytes:
+        return self.circuit.files()["specs.json"]
+
+    def runtime(self, code_bits: list[int] | None = None) -> KernelRuntime:
+        return KernelRuntime(self.program, self.specs, self.options.rounding, code_bits)
+
+    @property
+    def code_bits(self) -> list[int]:
+        """Bits that the compiler encodes the codes of each lookup with."""
+        pattern = r"apply_(?:mapped_)?lookup_table.*-> tensor<.*!FHE\.eint<(\d+)>>"
+        return list(map(int, re.findall(pattern, self.circuit.files()["circuit.mlir"].decode())))
+
+    def encrypt(self, seed: int = 0) -> tuple[np.ndarray, Any]:
+        codes = every_code(self.program, 2 + self.options.batch_size, seed)[2:]
+        return codes, self.circuit.encrypt(self.program.split(codes))
+
+
+def check(program: IntegerProgram, n_threads: int = 1, **options: Any) -> None:
+    """Compare words with the compiled circuit, and what they decrypt to with the program."""
+    compiled = Compiled.of(program, **options)
+    circuit, same, fewest = compiled.circuit, compiled.runtime(compiled.code_bits), None
+    circuit.generate_keys()
+    keys = same.load_keys(circuit.evaluation_keys(), n_threads)
+    arrays = (*keys.bootstrap, *keys.keyswitch)
+    assert keys.n_bytes == same.parameters.key_bytes == sum(key.nbytes for key in arrays)
+    messages, expected = [], []
+    for seed in range(2):
+        codes, ciphertexts = compiled.encrypt(seed)
+        messages.append(same.read(circuit.serialize(ciphertexts)))
+        results = [read_value(value) for value in circuit.serialize(circuit.run(ciphertexts))]
+        mine = same.run(messages[-1], keys, n_threads)
+        for words, theirs in zip(mine, results, strict=True):
+            np.testing.assert_array_equal(words.ravel(), theirs)
+        expected.append(mine)
+        fewest = compiled.runtime().run(messages[-1], keys)
+        for words in (mine, fewest):
+            sums = circuit.decrypt(circuit.deserialize(same.write(words)))
+            np.testing.assert_array_equal(sums, unsigned(program).run(codes))
+    together = same.run(list(map(np.concatenate, zip(*messages, strict=True))), keys, n_threads)
+    for words, parts in zip(together, zip(*expected, strict=True), strict=True):
+        np.testing.assert_array_equal(words, np.concatenate(parts))
+
+
+def chain(*n_neurons: int, lsbs_to_remove: int = 0, largest: int = 3) -> IntegerProgram:
+    """Layers that read one another. The last has no tables."""
+    rng, nodes, low, high = np.random.default_rng(0), [], np.zeros(3, int), np.full(3, 3)
+    for n in n_neurons:
+        weights = rng.choice([-1, 1, 1], (n, len(low)))
+        nodes.append(Sum((len(nodes),), weights))
+        if len(nodes) < 2 * len(n_neurons) - 1:
+            smallest = np.minimum(weights, 0) @ high
+            size = int((np.abs(weights) @ high).max()) + 1
+            cells = smallest[:, None] + np.arange(size) + (1 << lsbs_to_remove >> 1)
+            cells >>= lsbs_to_remove
+            tables = rng.integers(0, largest + 1, (n, size + 1))
+            tables = np.take_along_axis(tables, cells - cells[:, :1], axis=1)
+            node = replace(lookup(len(nodes), weights), tables=tables, low=smallest)
+            nodes.append(replace(node, lsbs_to_remove=lsbs_to_remove))
+            low, high = np.zeros(n, int), tables.max(axis=1)
+    scaler = OutputScaler(np.ones(n_neurons[-1]), np.zeros(n_neurons[-1]))
+    inputs = (np.arange(3),)
+    return IntegerProgram(CODES, inputs, tuple(nodes), (len(nodes),), scaler)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_linear_model_needs_no_keys(batch_size):
+    check(linear_program([[1, -2, 3], [0, 1, 1]]), batch_size=batch_size)
+
+
+def test_batches_and_threads_change_no_word():
+    """Nor does approximate rounding."""
+    check(chain(2, 2, lsbs_to_remove=1), n_threads=2, batch_size=2, rounding="approximate")
+
+
+def test_bits_that_are_removed_exactly_have_keys_of_their_own():
+    check(chain(1, 1, lsbs_to_remove=1), rounding="exact")
+
+
+def test_tables_of_several_bit_widths_give_values_under_several_keys():
+    check(GRAPHS["two parallel paths"]())
+
+
+def test_lookups_that_give_one_code_take_no_bootstrap():
+    """And what only they read is computed by nobody."""
+    program = chain(1, 1, 1)
+    *nodes, last = program.nodes
+    nodes[3] = replace(nodes[3], tables=np.full_like(nodes[3].tables, 2))
+    program = replace(program, nodes=(*nodes, last))
+    compiled = Compiled.of(program)
+    assert compiled.runtime().parameters.bootstrap_keys == ()
+    check(program)
+
+
+@settings(max_examples=2, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**31))
+def test_random_graphs(seed):
+    program = random_graph(seed, n_sums=2)
+    assume(max(layer.n_accum_bits for layer in program.layers) < 5)
+    try:
+        check(program, rounding="approximate")
+    except (CompilationError, UnsupportedByEngineError):
+        assume(False)
+
+
+def test_keys_and_ciphertexts_may_be_uncompressed(monkeypatch):
+    plain = {"compress_evaluation_keys": False, "compress_input_ciphertexts": False}
+    configuration = engine.fhe.Configuration
+    monkeypatch.setattr(
+        engine.fhe, "Configuration", lambda **options: configuration(**{**options, **plain})
+    )
+    check(chain(1, 1, largest=1))
+
+
+def test_estimates_need_no_keys():
+    runtime = Compiled.of(chain(2, 1)).runtime()
+    times = time_kernels(runtime.parameters)
+    assert len(times.bootstrap) == len(times.keyswitch) == len(times.expand) == 1
+    assert min(*times.bootstrap, *times.keyswitch, *times.keyswitch_many, *times.expand) > 0
+    row = runtime.estimate(times, n_threads=1)
+    assert row["bootstraps"] == pytest.approx(2 * times.bootstrap[0])
+    assert row["masks"] == pytest.approx(3 * times.expand[0])
+    rows = runtime.estimate(times, n_rows=4, n_threads=2)
+    assert rows["bootstraps"] == pytest.approx(2 * row["bootstraps"])
+    # A thread has one of two, and the third none.
+    assert runtime.estimate(times, n_threads=3)["bootstraps"] == pytest.approx(times.bootstrap[0])
+
+
+def test_exact_rounding_costs_bootstraps():
+    program = chain(1, 1, lsbs_to_remove=1)
+    costs = {}
+    for rounding in ("exact", "approximate"):
+        runtime = Compiled.of(program, rounding=rounding).runtime()
+        n_keys, n_inputs = len(runtime.parameters.bootstrap_keys), len(runtime.parameters.inputs)
+        times = KernelTimes((1.0,) * n_keys, (1.0,) * 9, (1.0,) * 9, (0.0,) * n_inputs)
+        costs[rounding] = runtime.estimate(times, n_threads=1)["bootstraps"]
+    assert costs == {"exact": 2.0, "approximate": 1.0}
+
+
+def test_other_versions_are_left_to_the_compiled_circuit(monkeypatch):
+    assert why_unavailable() is None
+    _library._find.cache_clear()
+    try:
+        monkeypatch.setattr(_library, "version", lambda name: "2.99.0")
+        assert "2.99.0" in why_unavailable()
+        compiled = Compiled.of(linear_program([[1, 1]]))
+        assert unsupported(compiled.program, compiled.specs) == why_unavailable()
+        with pytest.raises(ImportError, match="Use the compiled circuit"):
+            compiled.runtime()
+    finally:
+        _library._find.cache_clear()
+
+
+def test_a_library_without_the_kernels_is_noticed(monkeypatch):
+    monkeypatch.setattr(
+        _library, "_SIGNATURES", {**_library._SIGNATURES, "no_such_kernel": (None, [])}
+    )
+    _library._find.cache_clear()
+    try:
+        assert "no_such_kernel" in why_unavailable()
+    finally:
+        _library._find.cache_clear()
+
+
+def test_circuits_with_other_keys_are_left_to_the_compiled_circuit():
+    compiled = Compiled.of(chain(1, 1))
+    assert unsupported(compiled.program, compiled.specs) is None
+    specs = json.loads(compiled.specs)
+    specs["keyset"]["lweKeyswitchKeys"] *= 2
+    reason = unsupported(compiled.program, json.dumps(specs).encode())
+    assert "Use the compiled circuit" in reason
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"), [("3", 3), ("2,4", 2), ("", None), ("many", None), ("0", None)]
+)
+def test_threads_are_those_that_the_environment_allows(monkeypatch, environment, expected):
+    for name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    assert count_threads() == (expected or count_threads(None)) >= 1
+    assert count_threads(5) == 5
+    with pytest.raises(ValueError, match="n_threads"):
+        count_threads(0)
+
+
+def test_an_error_in_a_thread_is_raised(monkeypatch):
+    compiled = Compiled.of(linear_program([[1, 1]], n_bits=1))
+    runtime = compiled.runtime()
+    compiled.circuit.generate_keys()
+    keys = runtime.load_keys(compiled.circuit.evaluation_keys())
+    messages = runtime.read(compiled.circuit.serialize(compiled.encrypt()[1]))
+
+    class Broken(CpuBackend):
+        def expand(self, seeded, dimension, n_threads):
+            raise MemoryError("no more")
+
+    runtime._backend = Broken(load_library())
+    with pytest.raises(MemoryError, match="no more"):
+        runtime.run(messages, keys, n_threads=2)

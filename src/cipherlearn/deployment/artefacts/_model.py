@@ -150,7 +150,7 @@ class ClientModel:
         return model
 
 
-def _check_columns(columns: NDArray, n_codes: int) -> None:
+def _check_columns(columns: NDArray[Any], n_codes: int) -> None:
     if columns.dtype != np.int64 or columns.ndim != 1 or not len(columns):
         raise ArtefactError(
             "Each input must name the codes that it holds, as a vector of int64. "

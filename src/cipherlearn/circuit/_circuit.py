@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -262,9 +262,10 @@ class Circuit:
 
     def run(self, ciphertexts: Sequence[Any]) -> Sequence[Any]:
         """Evaluate the network on an encrypted batch."""
-        return self._evaluate([ciphertexts])[0]
+        (results,) = self._evaluate([ciphertexts])
+        return results
 
-    def _evaluate(self, batches: Sequence[Sequence[Any]]) -> list[Any]:
+    def _evaluate(self, batches: Sequence[Sequence[Any]]) -> list[list[Any]]:
         server = self._compiled().server
         with self._lock:
             if self._ready_keys is None:
@@ -362,7 +363,13 @@ class Circuit:
         """Return what a client ("specs.json") and a compiled server ("circuit.mlir") need."""
         return self._compiled().files()
 
-    def _map_batches(self, function, codes: IntArray, title: str, verbose: bool | int) -> IntArray:
+    def _map_batches(
+        self,
+        function: Callable[[IntArray], IntArray],
+        codes: IntArray,
+        title: str,
+        verbose: bool | int,
+    ) -> IntArray:
         numbers = range(self._n_batches(codes))
         results = ((number, function(self._batch(codes, number))) for number in numbers)
         return self._collect(results, codes, title, verbose)

@@ -193,7 +193,12 @@ def _from_kernels(
         _times[shapes] = time_kernels(parameters)
     steps = make_plan(program, parameters, options.rounding)
     n_rows = options.batch_size
-    fixed, lookups = predict_seconds(steps, parameters, _times[shapes], n_rows, count_threads())
+    of_lookups = [
+        step for node, step in zip(program.nodes, steps, strict=True) if isinstance(node, Lookup)
+    ]
+    fixed, lookups = predict_seconds(
+        of_lookups, parameters, _times[shapes], n_rows, count_threads()
+    )
     fixed += _CALL_SECONDS + len(steps) * _STEP_SECONDS
     seconds = fixed + sum(lookups)
     n_sent = [key.n_sent for key in parameters.bootstrap_keys]

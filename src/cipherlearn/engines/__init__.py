@@ -138,7 +138,7 @@ def load_engine() -> Engine:
     EngineNotFoundError
         If there is none.
     """
-    engine: Any = import_module(f"{__name__}.{_MODULES[engine_name()]}")
+    engine: Engine = import_module(f"{__name__}.{_MODULES[engine_name()]}")
     return engine
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,13 +110,14 @@ class LabelDecoder:
     [[0.5, 0.5], [0.27, 0.73]]
     """
 
-    classes: NDArray
+    classes: NDArray[Any]
     rule: str | None = None
     estimator: ClassVar[str] = "classifier"
 
-    def predict(self, outputs: NDArray[np.float32]) -> NDArray:
+    def predict(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
         """Give the label of the largest output. Of equal ones the first counts."""
-        return self.classes[outputs.argmax(axis=1)]
+        labels: NDArray[Any] = self.classes[outputs.argmax(axis=1)]
+        return labels
 
     def probabilities(self, outputs: NDArray[np.float32]) -> FloatArray:
         """Give the probability of each class, or raise AttributeError without a rule."""
@@ -163,7 +164,7 @@ class TargetDecoder:
         return targets.ravel() if self.is_1d else targets
 
 
-def _check_terms(what: str, values: NDArray) -> None:
+def _check_terms(what: str, values: NDArray[Any]) -> None:
     """Raise ValueError unless values are integers whose sum with another such one cannot wrap."""
     if values.dtype.kind not in "iu":
         raise ValueError(f"{what} must be integers. Got {values.dtype}.")

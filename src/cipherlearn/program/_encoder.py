@@ -70,7 +70,7 @@ class InputQuantizer(Immutable):
     @cached_property
     def largest(self) -> IntArray:
         """Largest value of each code."""
-        largest = np.isfinite(self.thresholds).sum(axis=1)
+        largest: IntArray = np.isfinite(self.thresholds).sum(axis=1)
         largest.setflags(write=False)
         return largest
 
@@ -106,7 +106,9 @@ class InputQuantizer(Immutable):
             )
         return X
 
-    def blocks(self, X: Any, dtype: np.dtype | type = np.int64) -> Iterator[tuple[slice, NDArray]]:
+    def blocks(
+        self, X: Any, dtype: np.dtype[Any] | type = np.int64
+    ) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Give the codes of checked features, transposed, a block of rows at a time."""
         quantizer, n_block = self, BLOCK_ROWS
         if is_sparse(X):
@@ -124,9 +126,9 @@ class InputQuantizer(Immutable):
         read, feature = np.unique(self.feature, return_inverse=True)
         return read, InputQuantizer(len(read), feature.ravel(), self.thresholds)
 
-    def count(self, X: FloatArray, dtype: np.dtype | type = np.int64) -> NDArray:
+    def count(self, X: FloatArray, dtype: np.dtype[Any] | type = np.int64) -> NDArray[Any]:
         """Codes of checked features, transposed: of shape (n_codes, n_rows)."""
-        codes: NDArray = np.empty((len(self.feature), len(X)), dtype=dtype)
+        codes: NDArray[Any] = np.empty((len(self.feature), len(X)), dtype=dtype)
         for features, rows, thresholds in self._runs:
             codes[rows] = count_reached(X.T[features, None, :], thresholds)
         return codes

@@ -130,7 +130,7 @@ def _describe(node: Sum | Lookup) -> dict[str, Any]:
 
 
 def _build(header: dict[str, Any], members: dict[str, bytes]) -> IntegerProgram:
-    def array(name: str) -> NDArray:
+    def array(name: str) -> NDArray[Any]:
         return array_from(members[f"{name}.npy"])
 
     if header["version"] < 4:
@@ -146,7 +146,7 @@ def _build(header: dict[str, Any], members: dict[str, bytes]) -> IntegerProgram:
     )
 
 
-def _node(i: int, node: dict[str, Any], array: Callable[[str], NDArray]) -> Sum | Lookup:
+def _node(i: int, node: dict[str, Any], array: Callable[[str], NDArray[Any]]) -> Sum | Lookup:
     kind = {"sum": Sum, "lookup": Lookup}[node["kind"]]
     arrays = {name: array(f"node_{i}_{name}") for name in _ARRAYS[kind]}
     if kind is Sum:

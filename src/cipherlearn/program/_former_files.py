@@ -19,7 +19,7 @@ __all__ = ["build_chain"]
 _MAX_THRESHOLDS = 1 << 24
 
 
-def build_chain(header: dict[str, Any], array: Callable[[str], NDArray]) -> IntegerProgram:
+def build_chain(header: dict[str, Any], array: Callable[[str], NDArray[Any]]) -> IntegerProgram:
     """Make the program of a file of these versions.
 
     Parameters
@@ -53,7 +53,7 @@ def build_chain(header: dict[str, Any], array: Callable[[str], NDArray]) -> Inte
     return IntegerProgram.chain(quantizer, layers, scaler)
 
 
-def _affine_quantizer(offset: NDArray, step: NDArray, n_bits: int) -> InputQuantizer:
+def _affine_quantizer(offset: NDArray[Any], step: NDArray[Any], n_bits: int) -> InputQuantizer:
     """Give the rule of version 1, ``rint(clip((x - offset) / step))``, as thresholds.
 
     A threshold is the smallest float that the rule, which never decreases, maps to its code.
@@ -83,6 +83,6 @@ def _ordered(x: float) -> int:
     return bits if x >= 0 else -bits
 
 
-def _float_at(ordered: NDArray) -> NDArray:
+def _float_at(ordered: NDArray[Any]) -> NDArray[Any]:
     magnitude = np.abs(ordered).view(np.float64)
     return np.where(ordered >= 0, magnitude, -magnitude)

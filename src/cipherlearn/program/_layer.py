@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -218,12 +218,12 @@ class IntegerLayer(Immutable):
             index += (np.arange(len(self.weights)) * self.tables.shape[1] - self.low)[:, None]
             return self.tables.ravel().take(index)
         first, rises, falls = self._steps
-        outputs = first + count_reached(sums, rises)
+        outputs: IntArray = first + count_reached(sums, rises)
         outputs -= count_reached(sums, falls)
         return outputs
 
     @cached_property
-    def sum_dtype(self) -> np.dtype:
+    def sum_dtype(self) -> np.dtype[Any]:
         """Narrowest integers that hold every partial sum of the layer, and the one beyond."""
         return np.min_scalar_type(-int(self._reach()) - 2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +66,7 @@ def simplify(program: IntegerProgram) -> IntegerProgram:
     return IntegerProgram(quantizer, inputs, tuple(nodes), program.outputs, program.scaler)
 
 
-def _needed(program: IntegerProgram) -> list[NDArray]:
+def _needed(program: IntegerProgram) -> list[NDArray[Any]]:
     """Mark the integers of each value that must stay: those that vary and are read."""
     n_inputs = len(program.inputs)
     ranges = program.ranges
@@ -73,7 +74,7 @@ def _needed(program: IntegerProgram) -> list[NDArray]:
     for value in program.outputs:
         needed[value][:] = True
 
-    def need(value: int, integers: NDArray) -> None:
+    def need(value: int, integers: NDArray[Any]) -> None:
         low, high = ranges[value]
         needed[value] |= integers & (low != high)
 
@@ -97,7 +98,7 @@ def _needed(program: IntegerProgram) -> list[NDArray]:
     return needed
 
 
-def _at_least_one(kept: NDArray) -> NDArray:
+def _at_least_one(kept: NDArray[Any]) -> NDArray[Any]:
     """Keep a first element where none is needed: a value cannot be empty."""
     return kept if kept.any() else np.arange(len(kept)) == 0
 

@@ -21,6 +21,9 @@ from cipherlearn.program._values import Immutable, IntArray, frozen
 
 __all__ = ["IntegerProgram"]
 
+# A layer, what it reads and its accumulators.
+_Traced = tuple[IntegerLayer, NDArray[Any], NDArray[Any]]
+
 
 @dataclass(frozen=True, eq=False)
 class IntegerProgram(Immutable):
@@ -293,7 +296,7 @@ class IntegerProgram(Immutable):
             result[block] = self._accumulate(codes[block].T)
         return result
 
-    def trace(self, codes: NDArray) -> Iterator[tuple[IntegerLayer, NDArray, NDArray]]:
+    def trace(self, codes: NDArray[Any]) -> Iterator[_Traced]:
         """Compute every sum, in order, on the way to the outputs.
 
         Parameters
@@ -311,11 +314,11 @@ class IntegerProgram(Immutable):
         """
         yield from self._steps(self._values(codes))
 
-    def _values(self, codes: NDArray) -> list[NDArray]:
+    def _values(self, codes: NDArray[Any]) -> list[NDArray[Any]]:
         every = np.arange(len(codes))
         return [codes if np.array_equal(c, every) else codes[c] for c in self.inputs]
 
-    def _steps(self, values: list[NDArray]) -> Iterator[tuple[IntegerLayer, NDArray, NDArray]]:
+    def _steps(self, values: list[NDArray[Any]]) -> Iterator[_Traced]:
         """Append the value of every node, and give each layer with what it read and summed."""
         for node in self.nodes:
             if isinstance(node, Lookup):
@@ -327,7 +330,7 @@ class IntegerProgram(Immutable):
             values.append(layer.sums(inputs))
             yield layer, inputs, values[-1]
 
-    def _accumulate(self, codes: NDArray) -> NDArray:
+    def _accumulate(self, codes: NDArray[Any]) -> NDArray[Any]:
         """Compute accumulators of shape (n_rows, n_sums) from transposed codes."""
         values = self._values(codes)
         for _ in self._steps(values):
@@ -364,7 +367,7 @@ class IntegerProgram(Immutable):
         return outputs
 
     @cached_property
-    def _code_dtype(self) -> np.dtype:
+    def _code_dtype(self) -> np.dtype[Any]:
         """Integers that hold every code, and that the first sum needs no copy of."""
         return np.result_type(
             self.layers[0].sum_dtype, np.min_scalar_type(-int(self.quantizer.largest.max()) - 1)

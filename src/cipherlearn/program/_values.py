@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,8 +49,9 @@ class IntegerRange:
 class Immutable:
     """Copies and pickles are built, so that their arrays are checked and read-only too."""
 
-    def __reduce__(self):
-        return type(self), tuple(getattr(self, field.name) for field in fields(self))
+    def __reduce__(self) -> tuple[Any, ...]:
+        names = (field.name for field in fields(self))  # type: ignore[arg-type]
+        return type(self), tuple(getattr(self, name) for name in names)
 
 
 def freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:
@@ -57,12 +59,12 @@ def freeze(instance: object, name: str, dtype: type, n_dimensions: int) -> None:
     object.__setattr__(instance, name, frozen(name, getattr(instance, name), dtype, n_dimensions))
 
 
-def frozen(name: str, value: object, dtype: type, n_dimensions: int) -> NDArray:
+def frozen(name: str, value: object, dtype: type, n_dimensions: int) -> NDArray[Any]:
     """Copy an array of the right type and rank to one that cannot be written."""
     given = np.asarray(value)
     if np.issubdtype(dtype, np.integer) and given.dtype.kind not in "iu":
         raise ValueError(f"{name} must hold integers. Got {given.dtype}.")
-    array: NDArray = np.array(given, dtype=dtype)
+    array: NDArray[Any] = np.array(given, dtype=dtype)
     if given.dtype.kind == "u" and (array < 0).any():
         raise ValueError(f"{name} must fit {np.dtype(dtype)}. Got {given.max()}.")
     if array.ndim != n_dimensions:
@@ -71,10 +73,10 @@ def frozen(name: str, value: object, dtype: type, n_dimensions: int) -> NDArray:
     return array
 
 
-def count_reached(values: NDArray, thresholds: NDArray) -> NDArray:
+def count_reached(values: NDArray[Any], thresholds: NDArray[Any]) -> NDArray[Any]:
     """Count the thresholds of shape (n_steps, ...) that the values of shape (..., n) reach."""
     dtype = np.uint8 if len(thresholds) < 256 else np.int64
-    counts: NDArray = np.zeros((*thresholds.shape[1:], values.shape[-1]), dtype=dtype)
+    counts: NDArray[Any] = np.zeros((*thresholds.shape[1:], values.shape[-1]), dtype=dtype)
     for threshold in thresholds:
         counts += (values >= threshold[..., None]).view(np.uint8)
     return counts

@@ -38,7 +38,7 @@ class ClientRuntime:
 
     def secret_keys(self) -> bytes:
         """Serialize all keys, the secret ones included."""
-        return self._keyset.serialize()
+        return bytes(self._keyset.serialize())
 
     def load_keys(self, keys: bytes) -> None:
         """Use keys that :meth:`secret_keys` gave."""
@@ -46,7 +46,7 @@ class ClientRuntime:
 
     def evaluation_keys(self) -> bytes:
         """Serialize the evaluation keys, which hold no secret."""
-        return self._keyset.get_server_keys().serialize()
+        return bytes(self._keyset.get_server_keys().serialize())
 
     def encrypt(self, inputs: Sequence[NDArray[np.int64]]) -> list[bytes]:
         """Encrypt the codes of each input, of shape (batch_size, n_integers)."""

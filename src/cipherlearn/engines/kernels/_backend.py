@@ -172,7 +172,7 @@ class CpuBackend:
             np.add(sums[worker], part[worker], out=sums[worker])
 
         in_threads(len(sums), len(starts), switch)
-        result = sums[0] if len(sums) == 1 else sums.sum(axis=0, dtype=np.uint64)
+        result: Words = sums[0] if len(sums) == 1 else sums.sum(axis=0, dtype=np.uint64)
         result[:, n_out] -= inputs[:, size : shape.n_in : size].sum(axis=1, dtype=np.uint64)
         return result
 

@@ -132,7 +132,7 @@ def aligned(n_bytes: int, alignment: int) -> NDArray[np.uint8]:
     return memory[start : start + n_bytes]
 
 
-def pointer(array: NDArray) -> int:
+def pointer(array: NDArray[Any]) -> int:
     """Address of an array, which must outlive its use."""
     return array.ctypes.data
 

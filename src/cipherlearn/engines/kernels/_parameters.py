@@ -230,7 +230,7 @@ def _native(params: dict[str, Any]) -> dict[str, Any]:
 def _seeded(value: dict[str, Any]) -> bool:
     if value["compression"] not in ("seed", "none"):
         raise ValueError(f"compression must be seed or none, got {value['compression']}")
-    return value["compression"] == "seed"
+    return bool(value["compression"] == "seed")
 
 
 def _dimension(params: dict[str, Any]) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cipherlearn.engines.kernels._backend import CpuBackend
 from cipherlearn.engines.kernels._library import load_library
@@ -16,7 +18,7 @@ from cipherlearn.engines.kernels._parameters import (
     KeyswitchKey,
     Parameters,
 )
-from cipherlearn.engines.kernels._plan import Extraction, LookupStep, SumStep
+from cipherlearn.engines.kernels._plan import Extraction, LookupStep, Step
 
 __all__ = ["KernelTimes", "predict_seconds", "time_kernels"]
 
@@ -68,7 +70,7 @@ def time_kernels(parameters: Parameters) -> KernelTimes:
     """
     backend, rng = CpuBackend(load_library()), np.random.default_rng(0)
 
-    def words(*shape: int) -> np.ndarray:
+    def words(*shape: int) -> NDArray[Any]:
         return rng.integers(0, 2**64, shape, dtype=np.uint64)
 
     def bootstrap(shape: BootstrapKey) -> float:
@@ -102,7 +104,7 @@ def time_kernels(parameters: Parameters) -> KernelTimes:
 
 
 def predict_seconds(
-    steps: Sequence[SumStep | LookupStep],
+    steps: Sequence[Step | None],
     parameters: Parameters,
     times: KernelTimes,
     n_rows: int,
@@ -112,7 +114,8 @@ def predict_seconds(
 
     Parameters
     ----------
-    steps : sequence of SumStep and LookupStep
+    steps : sequence
+        What :func:`make_plan` gave for each lookup of the program.
     parameters : Parameters
     times : KernelTimes
         Of these parameters.
@@ -146,7 +149,10 @@ def predict_seconds(
 
     lookups = []
     for step in steps:
-        if isinstance(step, LookupStep):
+        if not isinstance(step, LookupStep):
+            # It always gives the same code.
+            lookups.append(0.0)
+        else:
             n, seconds = len(step.polynomials) * n_rows, 0.0
             if step.extraction is not None:
                 seconds += step.extraction.n_removed * apply(step.extraction, n)

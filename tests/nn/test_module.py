@@ -23,7 +23,8 @@ def outputs(module, X):
 
 
 def widths(module):
-    return [module.encoder.n_features, *(linear.out_features for linear in module.linears)]
+    hidden = [quantizer.offset.numel() for quantizer in module.quantizers]
+    return [module.encoder.n_features, *hidden, module.linears[-1].out_features]
 
 
 # ---------------------------------------------------------------------- parameters
@@ -88,7 +89,7 @@ def test_hidden_widths_are_one_int_or_one_per_layer(n_layers, n_hidden_neurons, 
 
 def test_bit_widths_may_be_numpy_integers():
     bits = {"n_w_bits": np.int64(3), "n_a_bits": np.int64(2), "n_accum_bits": np.int32(8)}
-    module = SparseQuantNeuralNetImpl(3, 2, **bits)
+    module = SparseQuantNeuralNetImpl(3, 2, **bits, wide_path=False)
     assert module.budgets == [12, 12]
     module.fit_encoder(torch.randn(20, 3))
     assert outputs(module, torch.zeros(7, 3)).shape == (7, 2)
@@ -101,13 +102,15 @@ def test_hidden_widths_may_be_an_array():
 
 def test_hidden_layers_may_have_accumulators_of_their_own():
     module = SparseQuantNeuralNetImpl(3, 2, 3, n_accum_bits=8, n_hidden_accum_bits=5)
-    assert module.accum_bits == [5, 5, 8]
-    assert module.max_widths == [31, 31, None]
-    assert module.budgets == [28, 28, 28]
+    assert module.accum_bits == [5, 5, 8, 16]
+    assert module.max_widths == [31, 31, None, 65535]
+    assert module.budgets == [28, 28, 28, 48]
 
 
 def test_every_layer_has_the_common_accumulator_by_default():
-    module = SparseQuantNeuralNetImpl(3, 2, 3, n_accum_bits=6, n_hidden_neurons_multiplier=1.5)
+    module = SparseQuantNeuralNetImpl(
+        3, 2, 3, n_accum_bits=6, n_hidden_neurons_multiplier=1.5, wide_path=False
+    )
     assert module.accum_bits == [6, 6, 6]
     assert module.budgets == [10, 10, 10]
     assert module.max_widths == [None, None, None]
@@ -115,7 +118,7 @@ def test_every_layer_has_the_common_accumulator_by_default():
 
 def test_the_budget_may_bound_magnitudes_in_every_layer():
     module = SparseQuantNeuralNetImpl(3, 2, 2, n_accum_bits=6, n_w_bits=4, budget="l1")
-    assert module.max_widths == [63, 63]
+    assert module.max_widths == [63, 63, 65535]
 
 
 def test_an_unknown_budget_is_refused():
@@ -260,7 +263,7 @@ def test_substitute_input_keeps_the_function():
         x = torch.randn(50, 5)
         before = layer(x)
         offset, step = torch.randn(5), torch.rand(5) + 0.1
-        layer.substitute_input(offset, step)
+        layer.bias.add_(layer.substitute_input(offset, step))
         after = layer((x - offset) / step)
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
     assert before.std() > 0.1
@@ -272,7 +275,7 @@ def test_calibrating_a_layer_keeps_its_mean_output_and_most_of_its_variance():
     codes = torch.randint(0, 4, (200, 20)).float()
     with torch.no_grad():
         before = layer(codes)
-        layer.calibrate(codes)
+        layer.bias.add_(layer.calibrate(codes))
         after = layer(codes)
     torch.testing.assert_close(after.mean(dim=0), before.mean(dim=0), atol=1e-4, rtol=1e-4)
     assert (after - before).var(dim=0).sum() < 0.1 * before.var(dim=0).sum()
@@ -324,7 +327,7 @@ def test_calibration_at_8_bits_nearly_keeps_the_function(n_layers):
 
 def test_calibration_at_2_bits_gives_ternary_weights_and_codes_up_to_3():
     module, X = random_module(0, n_layers=3)
-    for linear in module.linears:
+    for linear in module.linears[:3]:
         assert linear.effective_weight().unique().tolist() == [-1, 0, 1]
     codes = module.encoder(torch.from_numpy(X))
     assert codes.unique().tolist() == [0, 1, 2, 3]
@@ -355,7 +358,7 @@ def test_copies_compute_the_same_and_share_nothing(duplicate, quantized):
     assert torch.equal(outputs(twin, X), before)
     with torch.no_grad():
         twin.linears[0].weight.zero_()
-        twin.linears[-1].bias.add_(1.0)
+        twin.linears[-1].log_gain.add_(1.0)
     assert torch.equal(outputs(module, X), before)
     assert not torch.equal(outputs(twin, X), before)
 

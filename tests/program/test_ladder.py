@@ -28,9 +28,10 @@ ACTIVATIONS = [
 
 # Every new kind of layer joins here. Narrow, so that keys take seconds.
 ENCRYPTED = [
-    pytest.param({"n_layers": 1, "n_a_bits": 4, "n_w_bits": 3}, id="linear"),
-    pytest.param({"n_layers": 1, "n_a_bits": 1}, id="linear-1-bit"),
+    pytest.param({"n_layers": 1, "n_a_bits": 4, "n_w_bits": 3, "wide_path": False}, id="linear"),
+    pytest.param({"n_layers": 1, "n_a_bits": 1}, id="wide-1-bit"),
     pytest.param({"n_layers": 2}, id="relu"),
+    pytest.param({"n_layers": 2, "wide_path": False}, id="relu-alone"),
     pytest.param({"n_layers": 2, "activation_function": torch.nn.Tanh}, id="tanh"),
     pytest.param({"n_layers": 3, "n_hidden_neurons": [3, 2]}, id="three-layers"),
     pytest.param({"n_layers": 4, "n_a_bits": 1, "n_hidden_neurons": 3}, id="four-layers-1-bit"),
@@ -46,19 +47,24 @@ def module_result(module, X):
 
 
 def module_accumulators(module, X):
-    """The last layer's sums, computed by torch."""
+    """The sums of every path to the outputs, computed by torch."""
     with torch.no_grad():
-        codes = module.encoder(torch.from_numpy(X))
+        first = codes = module.encoder(torch.from_numpy(X))
         for i, activation in enumerate(module.activations):
             codes = module.quantizers[i](activation(module.linears[i](codes)))
-        last = module.linears[-1]
-        return torch.nn.functional.linear(codes, last.effective_weight()).numpy()
+        paths = module.linears[len(module.activations) :]
+        sums = [
+            torch.nn.functional.linear(inputs, path.effective_weight())
+            for inputs, path in zip((codes, first), paths, strict=False)
+        ]
+        return torch.cat(sums, dim=1).numpy()
 
 
+@pytest.mark.parametrize("wide_path", [True, False])
 @pytest.mark.parametrize("n_layers", [1, 2, 3, 4])
 @pytest.mark.parametrize("n_w_bits", range(2, 9))
 @pytest.mark.parametrize("n_a_bits", range(1, 9))
-def test_program_equals_module_integer_for_integer(n_layers, n_w_bits, n_a_bits):
+def test_program_equals_module_integer_for_integer(n_layers, n_w_bits, n_a_bits, wide_path):
     seed = 100 * n_layers + 10 * n_w_bits + n_a_bits
     module, X = random_module(
         seed,
@@ -68,6 +74,7 @@ def test_program_equals_module_integer_for_integer(n_layers, n_w_bits, n_a_bits)
         n_a_bits=n_a_bits,
         n_accum_bits=16,
         activation_function=ACTIVATIONS[seed % len(ACTIVATIONS)],
+        wide_path=wide_path,
     )
     program = lower(module)
     rows = far_and_near(X, 200, seed)
@@ -101,7 +108,7 @@ def test_tables_equal_the_activation_at_every_reachable_accumulator(activation):
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=MORE_KEYS) for seed in (1, 2))])
 @pytest.mark.parametrize("options", ENCRYPTED)
 def test_ciphertexts_give_the_clear_result(options, seed):
-    """21 networks, 10 rows each: with the trained ones elsewhere, over 200 encrypted rows."""
+    """24 networks, 10 rows each: with the trained ones elsewhere, over 200 encrypted rows."""
     options = {"n_hidden_neurons": 3, "n_accum_bits": 8, "n_hidden_accum_bits": 4, **options}
     options.setdefault("n_hidden_neurons_multiplier", 3.0)
     module, X = random_module(seed, **options)

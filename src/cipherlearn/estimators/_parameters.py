@@ -16,7 +16,8 @@ PARAMETERS_DOC = """
     module : torch module class, default=SparseQuantNeuralNetImpl
         The network. Another class must take the same arguments and have the same methods.
     module__n_layers : int, default=2
-        Number of linear layers. 1 is a linear model, which needs no bootstrap at all.
+        Number of linear layers. 1 is a linear model, which needs no bootstrap at all: the wide path
+        alone, if there is one.
     module__n_hidden_neurons : int or sequence of int, default=32
         Neurons of each hidden layer, or one number per hidden layer. Each hidden neuron
         costs one bootstrap per encrypted row.
@@ -72,6 +73,9 @@ OTHER_PARAMETERS_DOC = """
         Class of an element-wise torch activation. It becomes a lookup table.
     module__pruning : bool, default=True
         Whether to keep each neuron within its budget of weights.
+    module__wide_path : bool, default=True
+        Whether the input codes also lead straight to the outputs, by sums of 16 bits that need no
+        bootstrap. The client decrypts them too, and adds them to what the layers give.
     criterion : torch loss class or None, default=None
         Loss. ``None`` takes {criterion}. ``criterion__*`` are its arguments.
     optimizer : torch optimizer class, default=torch.optim.Adam

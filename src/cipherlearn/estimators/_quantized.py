@@ -59,6 +59,7 @@ class QuantizedNet(SkorchNet):
         module__threshold_placement="mixed",
         module__activation_function=torch.nn.ReLU,
         module__pruning=True,
+        module__wide_path=True,
         criterion=None,
         optimizer=torch.optim.Adam,
         iterator_train=DataLoader,
@@ -94,6 +95,7 @@ class QuantizedNet(SkorchNet):
         self.module__threshold_placement = module__threshold_placement
         self.module__activation_function = module__activation_function
         self.module__pruning = module__pruning
+        self.module__wide_path = module__wide_path
         self.criterion = criterion
         self.optimizer = optimizer
         self.iterator_train = iterator_train

@@ -7,10 +7,12 @@ import copy
 import numpy as np
 import torch
 
+from cipherlearn.nn._layers import SparseQuantLinear
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._passes import simplify
 from cipherlearn.program._program import IntegerProgram
 
@@ -66,21 +68,38 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
         thresholds=encoder.thresholds.reshape(-1, encoder.max_code).numpy(),
     )
     low, high = np.zeros(len(quantizer.feature), dtype=np.int64), quantizer.largest
-
-    layers = []
-    for i, linear in enumerate(module.linears):
-        weights = linear.quant_weight().int().to(torch.int64).numpy()
+    n_hidden = len(module.activations)
+    # The hidden layers and each of the paths to the outputs. A wide path reads an input of its own.
+    hidden, paths = module.linears[:n_hidden], module.linears[n_hidden:]
+    inputs = [np.arange(len(quantizer.feature))] * len(paths)
+    nodes: list[Sum | Lookup] = []
+    read = 0
+    for i, linear in enumerate(hidden):
+        weights = _weights(linear)
         layer = IntegerLayer(weights, low, high)
-        if i < len(module.activations):
-            tables = _tabulate(module, i, layer)
-            layer = IntegerLayer(weights, low, high, tables, linear.lsbs_to_remove)
-            low = np.array([r.low for r in layer.table_ranges], dtype=np.int64)
-            high = np.array([r.high for r in layer.table_ranges], dtype=np.int64)
-        layers.append(layer)
+        tables = _tabulate(module, i, layer)
+        layer = IntegerLayer(weights, low, high, tables, linear.lsbs_to_remove)
+        low = np.array([r.low for r in layer.table_ranges], dtype=np.int64)
+        high = np.array([r.high for r in layer.table_ranges], dtype=np.int64)
+        nodes.append(Sum((read,), weights))
+        nodes.append(Lookup(_last(inputs, nodes), tables, layer.low, linear.lsbs_to_remove))
+        read = _last(inputs, nodes)
+    outputs = []
+    for number, linear in enumerate(paths):
+        nodes.append(Sum((number or read,), _weights(linear)))
+        outputs.append(_last(inputs, nodes))
+    gain = torch.cat([linear.log_gain.exp() for linear in paths])
+    scaler = OutputScaler(gain=gain.numpy(), bias=paths[0].bias.numpy())
+    return simplify(IntegerProgram(quantizer, tuple(inputs), tuple(nodes), tuple(outputs), scaler))
 
-    last = module.linears[-1]
-    scaler = OutputScaler(gain=last.log_gain.exp().numpy(), bias=last.bias.numpy())
-    return simplify(IntegerProgram.chain(quantizer, layers, scaler))
+
+def _weights(linear: SparseQuantLinear) -> np.ndarray:
+    return linear.quant_weight().int().to(torch.int64).numpy()
+
+
+def _last(inputs: list[np.ndarray], nodes: list[Sum | Lookup]) -> int:
+    """Return the number of the value that the last of the nodes gives."""
+    return len(inputs) + len(nodes) - 1
 
 
 def _tabulate(module: SparseQuantNeuralNetImpl, i: int, layer: IntegerLayer) -> np.ndarray:

@@ -136,6 +136,8 @@ class SparseQuantLinear(QuantLinear):
     lsbs_to_remove : int, default=0
         Least significant bits of an accumulator that its lookup table does not see. The others
         are those of the nearest multiple of ``2**lsbs_to_remove``, the larger of two.
+    bias : bool, default=True
+        Whether there is a bias. A layer whose output is added to another's needs none.
     """
 
     quantized: Tensor
@@ -150,12 +152,13 @@ class SparseQuantLinear(QuantLinear):
         max_code: int,
         max_width: int | None = None,
         lsbs_to_remove: int = 0,
+        bias: bool = True,
     ) -> None:
         max_level = 2 ** (n_bits - 1) - 1
         super().__init__(
             in_features,
             out_features,
-            bias=True,
+            bias=bias,
             weight_quant=_UnitScaleWeight,
             weight_bit_width=n_bits,
             weight_scaling_init=float(max_level),
@@ -181,7 +184,11 @@ class SparseQuantLinear(QuantLinear):
 
     def from_accumulator(self, accumulator: Tensor) -> Tensor:
         """Turn accumulators into real units. Element-wise, so lowering can tabulate it."""
-        return self._rounded(accumulator) * self.log_gain.exp() + self.bias
+        scaled = self._scaled(accumulator)
+        return scaled if self.bias is None else scaled + self.bias
+
+    def _scaled(self, accumulator: Tensor) -> Tensor:
+        return self._rounded(accumulator) * self.log_gain.exp()
 
     def _rounded(self, accumulator: Tensor) -> Tensor:
         if self.lsbs_to_remove == 0:
@@ -198,11 +205,23 @@ class SparseQuantLinear(QuantLinear):
         return self.from_accumulator(nn.functional.linear(x, quant_weight))
 
     def forward(self, inputs: Tensor) -> Tensor:
-        exporting = self.weight_quant.export_mode
-        if not (exporting or self.quantized):
+        if self._is_float:
             return nn.functional.linear(inputs, self.effective_weight(), self.bias)
-        weight = self.effective_weight() if self.training else self.quant_weight()
-        return self.inner_forward_impl(inputs, weight)
+        return self.inner_forward_impl(inputs, self._integer_weight())
+
+    def without_bias(self, inputs: Tensor) -> Tensor:
+        """Compute the output as it is before the bias is added."""
+        if self._is_float:
+            return nn.functional.linear(inputs, self.effective_weight())
+        return self._scaled(nn.functional.linear(inputs, self._integer_weight()))
+
+    @property
+    def _is_float(self) -> bool:
+        # What is exported is quantized: a trace cannot branch on a tensor to find out.
+        return not (self.weight_quant.export_mode or self.quantized)
+
+    def _integer_weight(self) -> Tensor:
+        return self.effective_weight() if self.training else self.quant_weight()
 
     @torch.no_grad()
     def keep_largest(self, n_weights: int, progress: float = 1.0) -> None:
@@ -226,19 +245,28 @@ class SparseQuantLinear(QuantLinear):
         self.mask.scatter_(1, order, kept.to(self.mask))
 
     @torch.no_grad()
-    def substitute_input(self, offset: Tensor, step: Tensor) -> None:
-        """Rewrite the float layer for inputs ``v`` with ``x = offset + step * v``."""
-        self.bias.add_(self.effective_weight() @ offset)
+    def substitute_input(self, offset: Tensor, step: Tensor) -> Tensor:
+        """Rewrite the float layer for inputs ``v`` with ``x = offset + step * v``.
+
+        Returns what to add to the bias.
+        """
+        constant = self.effective_weight() @ offset
         self.weight.mul_(step)
+        return constant
 
     @torch.no_grad()
-    def calibrate(self, codes: Tensor) -> None:
+    def calibrate(self, codes: Tensor) -> Tensor:
         """Quantize the weights with the scale per neuron that changes its output least.
 
         Parameters
         ----------
         codes : Tensor of shape (n_samples, in_features)
-            Integer inputs on which the output is compared. Its mean is kept exactly.
+            Integer inputs on which the output is compared.
+
+        Returns
+        -------
+        Tensor of shape (out_features,)
+            What to add to the bias, so that the output keeps its mean exactly.
         """
         mean = codes.mean(dim=0)
         centred = codes - mean
@@ -267,7 +295,7 @@ class SparseQuantLinear(QuantLinear):
         self.quantized.fill_(True)
         self.project()
         rounded = self.effective_weight() * best_scale
-        self.bias.add_((weight - rounded) @ mean)
+        return (weight - rounded) @ mean
 
     @torch.no_grad()
     def project(self) -> None:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cipherlearn._checks import check_int
-from cipherlearn.nn._budget import l1_limit, neuron_budget
 from cipherlearn.nn._encoder import PLACEMENTS, InputEncoder
 from cipherlearn.nn._encoder import n_codes_per_feature as default_n_codes
 from cipherlearn.nn._layers import ActivationQuantizer, SparseQuantLinear
+from cipherlearn.nn._plan import plan_layers
 
 __all__ = ["SparseQuantNeuralNetImpl"]
 
@@ -35,7 +35,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
     n_outputs : int
         Number of outputs: classes, or regression targets.
     n_layers : int, default=2
-        Number of linear layers. 1 is a linear model, which needs no bootstrap.
+        Number of linear layers one after the other. 1 is a linear model, which needs no
+        bootstrap.
     n_hidden_neurons : int or sequence of int, default=16
         Neurons of each hidden layer, or one number per hidden layer.
     n_w_bits : int, default=2
@@ -75,16 +76,24 @@ class SparseQuantNeuralNetImpl(nn.Module):
     pruning : bool, default=True
         Whether to keep each neuron within its budget of non-zero weights. Without
         it ``compile`` succeeds only if the trained weights happen to fit.
+    wide_path : bool, default=True
+        Whether the input codes also lead straight to the outputs, with a weight of 8 bits for
+        every code and sums of 16 bits. Nothing looks these sums up, so they cost next to nothing:
+        the client decrypts them as a second output, and adds them up. With ``n_layers=1`` it is
+        the whole network.
 
     Attributes
     ----------
+    plans : tuple of LayerPlan
+        Shape, bit-widths, budget and largest span of each layer. The last is the wide path, if
+        there is one.
     accum_bits : list of int
         Bit-width of the accumulators of each layer.
     budgets : list of int
         Largest number of non-zero weights of a neuron of each layer.
     max_widths : list of int or None
-        Largest sum of a neuron's ``abs(weight) * largest input code``, of each layer, where it
-        is enforced.
+        Largest span of a neuron of each layer, ``sum(abs(weight) * largest input code)``, where it
+        is bounded.
 
     Raises
     ------
@@ -100,8 +109,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
     >>> module.fit_encoder(X)
     >>> module(X[:5]).shape
     torch.Size([5, 2])
-    >>> module.budgets
-    [28, 28, 28]
+    >>> module.budgets  # the last is the wide path's: all of its 210 inputs
+    [28, 28, 28, 210]
     """
 
     def __init__(
@@ -122,6 +131,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
         threshold_placement: str = "mixed",
         activation_function: Callable[[], nn.Module] = nn.ReLU,
         pruning: bool = True,
+        wide_path: bool = True,
     ) -> None:
         super().__init__()
         input_dim = check_int("input_dim", input_dim, 1)
@@ -134,6 +144,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
             n_hidden_accum_bits = check_int("n_hidden_accum_bits", n_hidden_accum_bits, 1, 16)
         if n_output_accum_bits is not None:
             n_output_accum_bits = check_int("n_output_accum_bits", n_output_accum_bits, 1, 16)
+        if rounding_bits is not None:
+            rounding_bits = check_int("rounding_bits", rounding_bits, 1, 16)
         hidden = _hidden_widths(n_layers, n_hidden_neurons)
 
         self._arguments: dict[str, Any] = {
@@ -153,6 +165,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
             "threshold_placement": threshold_placement,
             "activation_function": activation_function,
             "pruning": pruning,
+            "wide_path": wide_path,
         }
         if budget not in ("omega", "l1"):
             raise ValueError(f'budget must be "omega" or "l1". Got {budget!r}.')
@@ -164,46 +177,33 @@ class SparseQuantNeuralNetImpl(nn.Module):
             n_codes_per_feature = default_n_codes(input_dim, n_a_bits)
         n_codes = check_int('n_codes_per_feature, unless "auto",', n_codes_per_feature, 1)
         self.pruning = pruning
-        hidden_bits = output_bits = n_accum_bits
-        if pruning and n_hidden_accum_bits is not None:
-            hidden_bits = min(hidden_bits, n_hidden_accum_bits)
-        if pruning and n_output_accum_bits is not None:
-            output_bits = min(output_bits, n_output_accum_bits)
-        self.accum_bits = [hidden_bits] * len(hidden) + [output_bits]
-        n_removed = 0
-        if rounding_bits is not None:
-            n_removed = max(0, hidden_bits - check_int("rounding_bits", rounding_bits, 1, 16))
-        lsbs_to_remove = [n_removed] * len(hidden) + [0]
-        # A count alone does not make sums as narrow as asked, nor those of "l1", nor does it keep
-        # rounding from reaching one step too many.
-        self.max_widths = [
-            2**n_max - 2**lsbs
-            if pruning and (budget == "l1" or n_max < n_accum_bits or lsbs)
-            else None
-            for n_max, lsbs in zip(self.accum_bits, lsbs_to_remove, strict=True)
-        ]
-        n_inputs = [input_dim * n_codes, *hidden]
-        self.budgets = list(n_inputs)
-        if pruning:
-            # One weight at least must fit.
-            for n_max, lsbs in zip(self.accum_bits, lsbs_to_remove, strict=True):
-                l1_limit(n_max, n_a_bits)
-                if 2**n_max - 2**lsbs < 2**n_a_bits - 1:
-                    raise ValueError(
-                        f"Rounding {n_max}-bit sums to rounding_bits={rounding_bits} leaves widths "
-                        f"up to {2**n_max - 2**lsbs}, less than one input of {n_a_bits} bits "
-                        "spans. Raise rounding_bits or n_hidden_accum_bits."
-                    )
-            if budget == "omega":
-                limit = neuron_budget(n_accum_bits, n_w_bits, n_a_bits, n_hidden_neurons_multiplier)
-                self.budgets = [limit] * len(n_inputs)
-
+        widths = [input_dim * n_codes, *hidden, n_outputs]
+        self.plans = plan_layers(
+            widths,
+            n_w_bits=n_w_bits,
+            n_a_bits=n_a_bits,
+            n_accum_bits=n_accum_bits,
+            n_hidden_accum_bits=n_hidden_accum_bits,
+            n_output_accum_bits=n_output_accum_bits,
+            rounding_bits=rounding_bits,
+            n_hidden_neurons_multiplier=n_hidden_neurons_multiplier,
+            budget=budget,
+            pruning=pruning,
+            wide_path=wide_path,
+        )
         self.encoder = InputEncoder(input_dim, n_a_bits, n_codes, threshold_placement)
+        # Both paths end in outputs, and share one bias.
         self.linears: Sequence[SparseQuantLinear] = _module_list(
-            SparseQuantLinear(n_in, n_out, n_w_bits, 2**n_a_bits - 1, max_width, lsbs)
-            for n_in, n_out, max_width, lsbs in zip(
-                n_inputs, [*hidden, n_outputs], self.max_widths, lsbs_to_remove, strict=True
+            SparseQuantLinear(
+                plan.n_inputs,
+                plan.n_neurons,
+                plan.weight_bits,
+                plan.largest_code,
+                plan.max_span,
+                plan.lsbs_to_remove,
+                bias=i < n_layers,
             )
+            for i, plan in enumerate(self.plans)
         )
         self.quantizers: Sequence[ActivationQuantizer] = _module_list(
             ActivationQuantizer(width, n_a_bits) for width in hidden
@@ -226,13 +226,18 @@ class SparseQuantNeuralNetImpl(nn.Module):
         -------
         torch.Tensor of shape (n_samples, n_outputs)
         """
-        return self.from_codes(self.encoder(X))
+        codes = self.encoder(X)
+        return self.from_codes(codes, codes)
 
-    def from_codes(self, codes: Tensor, i_layer: int = 0) -> Tensor:
-        """Compute the outputs from the inputs of layer ``i_layer``."""
+    def from_codes(self, codes: Tensor, first_codes: Tensor, i_layer: int = 0) -> Tensor:
+        """Compute the outputs from the inputs of layer ``i_layer`` and those of the first."""
         for i in range(i_layer, len(self.activations)):
             codes = self.quantizers[i](self.activations[i](self.linears[i](codes)))
-        return self.linears[-1](codes)
+        last, *wide = self.linears[len(self.activations) :]
+        if not wide:
+            return last(codes)
+        # In the order in which clients add them up, to the last bit.
+        return last.without_bias(codes) + wide[0](first_codes) + last.bias
 
     def train(self, mode: bool = True) -> SparseQuantNeuralNetImpl:
         """Set the mode, without walking through Brevitas's many modules for nothing."""
@@ -242,6 +247,21 @@ class SparseQuantNeuralNetImpl(nn.Module):
     def n_neurons(self) -> list[int]:
         """Neurons that each layer trains. The last are the outputs."""
         return [linear.out_features for linear in self.linears]
+
+    @property
+    def accum_bits(self) -> list[int]:
+        """Bit-width of the accumulators of each layer."""
+        return [plan.accum_bits for plan in self.plans]
+
+    @property
+    def budgets(self) -> list[int]:
+        """Largest number of non-zero weights of a neuron of each layer."""
+        return [plan.budget for plan in self.plans]
+
+    @property
+    def max_widths(self) -> list[int | None]:
+        """Largest span of a neuron of each layer, where it is bounded."""
+        return [plan.max_span for plan in self.plans]
 
     @property
     def quantized(self) -> bool:
@@ -260,9 +280,10 @@ class SparseQuantNeuralNetImpl(nn.Module):
             Whether to show a progress bar over the features.
         """
         self.encoder.fit(X, verbose)
-        first, largest = self.linears[0], self.encoder.largest
-        first.input_max.copy_(largest)
-        first.mask.copy_((largest > 0).expand_as(first.mask))
+        largest = self.encoder.largest
+        for linear in {self.linears[0], *self.linears[len(self.activations) + 1 :]}:
+            linear.input_max.copy_(largest)
+            linear.mask.copy_((largest > 0).expand_as(linear.mask))
 
     @torch.no_grad()
     def calibrate(self, X: Tensor, percentile: float = 95.0) -> None:
@@ -276,19 +297,21 @@ class SparseQuantNeuralNetImpl(nn.Module):
             Codes span each neuron's activation between percentiles ``100 - percentile`` and
             ``percentile``. Activations beyond are clipped.
         """
-        encoder = self.encoder
-        codes = encoder.codes(X)
+        encoder, n_hidden = self.encoder, len(self.activations)
+        inputs = codes = encoder.codes(X)
         encoder.quantized.fill_(True)
-        self.linears[0].substitute_input(-encoder.center / encoder.spread, 1 / encoder.spread)
-        self.linears[0].calibrate(codes)
-        for i, (activation, quantizer) in enumerate(
-            zip(self.activations, self.quantizers, strict=True)
+        offset, step = from_inputs = -encoder.center / encoder.spread, 1 / encoder.spread
+        for linear, activation, quantizer in zip(
+            self.linears, self.activations, self.quantizers, strict=False
         ):
-            values = activation(self.linears[i](codes))
+            _quantize(linear, linear.bias, codes, offset, step)
+            values = activation(linear(codes))
             quantizer.calibrate(*_robust_range(values, percentile))
-            codes = quantizer(values)
-            self.linears[i + 1].substitute_input(quantizer.offset, quantizer.step)
-            self.linears[i + 1].calibrate(codes)
+            codes, offset, step = quantizer(values), quantizer.offset, quantizer.step
+        last, *wide = self.linears[n_hidden:]
+        _quantize(last, last.bias, codes, offset, step)
+        for linear in wide:
+            _quantize(linear, last.bias, inputs, *from_inputs)
 
     def __reduce__(self):
         # Brevitas's injected quantizer classes do not pickle; the tensors do. The
@@ -348,6 +371,14 @@ def _rebuild(cls, arguments, tensors, training):
         path, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(path), leaf, tensor)
     return module.train(training)
+
+
+def _quantize(
+    linear: SparseQuantLinear, bias: Tensor, codes: Tensor, offset: Tensor, step: Tensor
+) -> None:
+    """Quantize a layer whose inputs become codes, which stand for ``offset + step * code``."""
+    bias.add_(linear.substitute_input(offset, step))
+    bias.add_(linear.calibrate(codes))
 
 
 def _robust_range(values: Tensor, percentile: float) -> tuple[Tensor, Tensor]:

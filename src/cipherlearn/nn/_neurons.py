@@ -32,7 +32,7 @@ def neuron_importance(module: SparseQuantNeuralNetImpl, X: Tensor) -> list[Tenso
     list of torch.Tensor of shape (n_neurons,)
         For each hidden layer, the mean squared change of the outputs as a part of their variance.
     """
-    outputs = module(X)
+    outputs, inputs = module(X), module.encoder(X)
     variance = outputs.var(dim=0, unbiased=False).sum().clamp_min(1e-12)
     importance = []
     for i, codes in enumerate(_hidden_codes(module, X)):
@@ -40,7 +40,7 @@ def neuron_importance(module: SparseQuantNeuralNetImpl, X: Tensor) -> list[Tenso
         for j, mean in enumerate(codes.mean(dim=0)):
             ablated = codes.clone()
             ablated[:, j] = mean
-            change = module.from_codes(ablated, i + 1) - outputs
+            change = module.from_codes(ablated, inputs, i + 1) - outputs
             changes.append(change.square().mean(dim=0).sum() / variance)
         importance.append(torch.stack(changes))
     return importance

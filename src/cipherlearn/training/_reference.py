@@ -63,10 +63,10 @@ class Reference:
         if self.prunes:
             return "Lower n_prune_neurons_percentage."
         # Wider hidden sums gained most by far where much was lost, and more neurons little.
-        *hidden, last = self.net.module_.accum_bits
-        if hidden and hidden[0] < last:
-            return f"Raise module__n_hidden_accum_bits from {hidden[0]} to {hidden[0] + 1}."
-        return f"Raise module__n_accum_bits from {last} to {last + 1}."
+        first, n_bits = self.net.module_.plans[0].accum_bits, self.net.module__n_accum_bits
+        if first < n_bits:
+            return f"Raise module__n_hidden_accum_bits from {first} to {first + 1}."
+        return f"Raise module__n_accum_bits from {n_bits} to {n_bits + 1}."
 
     def consider(self, module: torch.nn.Module) -> None:
         """Keep the scores of this network if they are the best so far."""

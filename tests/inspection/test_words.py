@@ -28,6 +28,7 @@ matplotlib.use("Agg")
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8, "max_epochs": 5}
 COST = CostEstimate(
     engine="concrete-python",
+    runtime="kernels",
     n_bootstraps=5,
     table_bits=(4,),
     seconds=0.5,

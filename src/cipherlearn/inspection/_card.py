@@ -182,9 +182,11 @@ def _listed(names: Any) -> str:
 
 def _description(net: FittedNetwork) -> str:
     program = net.program_
-    n_layers, n_outputs = len(program.layers), program.n_outputs
+    n_layers, n_outputs = len(program.layers) - len(program.wide_paths), program.n_outputs
     kind = "classes" if is_classifier(net) else "targets" if n_outputs > 1 else "target"
     layers = f"{n_layers} layer" + "s" * (n_layers > 1)
+    if program.wide_paths:
+        layers += " and a wide path"
     same = "Both compute the same integers."
     if hasattr(net, "circuit_") and net.circuit_.rounding == "approximate":
         same = "The latter rounds approximately, so that some results differ."

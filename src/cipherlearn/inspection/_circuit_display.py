@@ -154,7 +154,7 @@ def _stages(network: FittedNetwork, circuit: Circuit | None) -> list[Stage]:
     codes = f"{count(program.n_codes, 'code')} of {count(program.quantizer.n_bits, 'bit')}"
     stages = [
         Stage("client", "Quantize", f"{count(program.n_features, 'feature')} → {codes}"),
-        Stage("client", "Encrypt", count(program.n_codes, "integer")),
+        Stage("client", "Encrypt", count(sum(map(len, program.inputs)), "integer")),
     ]
     layers = zip(program.layer_names, program.layers, network.module_.n_neurons, strict=True)
     for name, layer, n_trained in layers:

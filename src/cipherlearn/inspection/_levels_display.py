@@ -31,10 +31,10 @@ class IntegerLevelsDisplay:
     ----------
     layer_names : sequence of str
         Name of each layer.
-    weight_levels : array-like of shape (n_levels,)
-        Ascending integers that a weight may be.
-    weight_counts : array-like of shape (n_layers, n_levels)
-        Weights of each layer at each level.
+    weight_levels : sequence of array-like of shape (n_levels,)
+        Ascending integers that a weight may be, for each layer.
+    weight_counts : sequence of array-like of shape (n_levels,)
+        Weights at each level, for each layer.
     code_levels : array-like of shape (n_codes,), default=None
         Ascending integers that a code may be.
     code_counts : array-like of shape (n_layers, n_codes), default=None
@@ -58,7 +58,7 @@ class IntegerLevelsDisplay:
     >>> X, y = load_iris(return_X_y=True)
     >>> clf = NeuralNetClassifier(max_epochs=10, random_state=0).fit(X, y)
     >>> display = IntegerLevelsDisplay.from_estimator(clf, X)
-    >>> display.weight_levels
+    >>> display.weight_levels[0]
     array([-3, -2, -1,  0,  1,  2,  3])
     >>> sum(bar.get_height() for bar in display.weight_bars_[0]) == np.count_nonzero(
     ...     clf.program_.layers[0].weights
@@ -70,8 +70,8 @@ class IntegerLevelsDisplay:
         self,
         *,
         layer_names: Sequence[str],
-        weight_levels: NDArray,
-        weight_counts: NDArray,
+        weight_levels: Sequence[NDArray],
+        weight_counts: Sequence[NDArray],
         code_levels: NDArray | None = None,
         code_counts: NDArray | None = None,
     ) -> None:
@@ -101,8 +101,8 @@ class IntegerLevelsDisplay:
         """
         network = find_network(estimator)
         program = network.program_
-        largest = max(linear.max_level for linear in network.module_.linears)
-        weight_levels = np.arange(-largest, largest + 1)
+        largest = [linear.max_level for linear in network.module_.linears]
+        weight_levels = [np.arange(-level, level + 1) for level in largest]
         code_levels = code_counts = None
         if X is not None:
             codes = program.quantize(network_inputs(estimator, X))
@@ -112,7 +112,10 @@ class IntegerLevelsDisplay:
         display = cls(
             layer_names=program.layer_names,
             weight_levels=weight_levels,
-            weight_counts=np.stack([_counts(la.weights, weight_levels) for la in program.layers]),
+            weight_counts=[
+                _counts(layer.weights, levels)
+                for layer, levels in zip(program.layers, weight_levels, strict=True)
+            ],
             code_levels=code_levels,
             code_counts=code_counts,
         )
@@ -135,10 +138,12 @@ class IntegerLevelsDisplay:
         self.axes_ = axes_grid(ax, n_rows, n_layers, (3.2 * n_layers + 0.6, 3.2 * n_rows))
         self.figure_ = self.axes_[0, 0].figure
         self.weight_bars_, self.code_bars_ = [], []
-        levels = np.asarray(self.weight_levels)
-        is_zero = levels == 0
-        top = zip(self.axes_[0], self.layer_names, np.asarray(self.weight_counts), strict=True)
-        for panel, name, counts in top:
+        top = zip(
+            self.axes_[0], self.layer_names, self.weight_levels, self.weight_counts, strict=True
+        )
+        for panel, name, levels, counts in top:
+            levels, counts = np.asarray(levels), np.asarray(counts)
+            is_zero = levels == 0
             self.weight_bars_.append(panel.bar(levels[~is_zero], counts[~is_zero], color="C0"))
             zeros, total = int(counts[is_zero].sum()), int(counts.sum())
             panel.set_title(f"{name}\n{zeros} of {total} are 0")

@@ -142,13 +142,16 @@ class NetworkDisplay:
         ):
             if len(names) != count:
                 raise ValueError(f"{kind} must hold {count} names. Got {len(names)}.")
+        # A wide path has a weight for nearly every code, too many to be lines.
+        layers = dict(zip(program.layer_names, program.layers, strict=True))
+        layers.pop("wide path", None)
         display = cls(
-            weights=[layer.weights for layer in program.layers],
+            weights=[layer.weights for layer in layers.values()],
             code_features=program.quantizer.feature,
             feature_names=features,
             output_names=outputs,
-            layer_names=program.layer_names,
-            n_trained=network.module_.n_neurons,
+            layer_names=list(layers),
+            n_trained=network.module_.n_neurons[: len(layers)],
         )
         return display.plot(ax=ax, max_features=max_features)
 

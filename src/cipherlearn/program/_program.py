@@ -265,19 +265,31 @@ class IntegerProgram(Immutable):
 
     @cached_property
     def layer_names(self) -> list[str]:
-        """Name each layer for reports and pictures: "hidden 1" and so on, and "output"."""
-        n_outputs, n_hidden, n_others, names = len(self.outputs), 0, 0, []
+        """Name each layer for reports: "hidden 1" and so on, "output", and "wide path"."""
+        n_hidden, n_others, names = 0, 0, []
         for value, layer in self._layer_of.items():
             if layer.tables is not None:
                 n_hidden += 1
                 names.append(f"hidden {n_hidden}")
+            elif value in self.wide_paths:
+                names.append("wide path")
             elif value in self.outputs:
-                number = f" {self.outputs.index(value) + 1}" if n_outputs > 1 else ""
-                names.append(f"output{number}")
+                names.append("output")
             else:
                 n_others += 1
                 names.append(f"sum {n_others}")
         return names
+
+    @property
+    def wide_paths(self) -> list[int]:
+        """Outputs that read inputs alone, beside others that do not."""
+        n_inputs = len(self.inputs)
+        straight = []
+        for value in self.outputs:
+            node = self.nodes[value - n_inputs]
+            if isinstance(node, Sum) and max(node.reads) < n_inputs:
+                straight.append(value)
+        return straight if len(straight) < len(self.outputs) else []
 
     def quantize(self, X: Any) -> IntArray:
         """Turn features, an array or sparse, into integer codes of shape (n_samples, n_codes)."""

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import io
 import json
 import math
@@ -16,10 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cipherlearn import load_program, save_program
 from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer
 from cipherlearn.deployment.artefacts._archive import Archive
 from cipherlearn.deployment.artefacts._model import ClientModel, ServerModel
 from cipherlearn.deployment.artefacts._specs import _INTERCEPT, _SLOPE
+from cipherlearn.program._nodes import Lookup, Sum
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +167,11 @@ def test_a_pickle_in_an_array_is_not_loaded(client_zip):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda members: members.pop("circuit.mlir"),
+        lambda members: members.pop("program.zip"),
+        lambda members: members.update({"program.zip": b"PK"}),
+        # Nothing that could be compiled has a place in it.
+        lambda members: members.update({"circuit.mlir": b"func.func @main() {"}),
+        with_json("server.json", lambda d: d.update(rounding="up")),
         lambda members: members.pop("client.zip"),
         lambda members: members.update({"client.zip": b"PK"}),
         with_json("server.json", lambda d: d["error_probability"].update(p_error=2.0)),
@@ -176,16 +184,62 @@ def test_an_incomplete_server_artefact_is_refused(linear_artefacts, change):
         ServerModel.from_archive(Archive.from_bytes(resealed(content, change, "server"), "server"))
 
 
-@pytest.mark.parametrize("circuit", [b"no circuit", b"func.func @main() {"])
-def test_a_circuit_that_does_not_compile_is_refused(tmp_path, linear_artefacts, circuit):
+def test_a_program_that_is_not_that_of_the_clients_is_refused(artefacts, linear_artefacts):
+    other = Archive.read(artefacts / "server.zip", "server").members["program.zip"]
     content = (linear_artefacts / "server.zip").read_bytes()
+    changed = resealed(content, lambda m: m.update({"program.zip": other}), "server")
+    with pytest.raises(ArtefactError, match="must be that of its clients"):
+        ServerModel.from_archive(Archive.from_bytes(changed, "server"))
+
+
+def test_parameters_that_are_not_for_the_program_are_refused(tmp_path, artefacts):
+    """The digest of another program is stated, as whoever makes artefacts can."""
+    archive = Archive.read(artefacts / "server.zip", "server")
+    program = load_program(io.BytesIO(archive.members["program.zip"]))
+    wider = dataclasses.replace(
+        program,
+        nodes=tuple(
+            dataclasses.replace(node, weights=50 * node.weights) if type(node) is Sum else
+            Lookup(node.reads, np.repeat(node.tables, 50, axis=1), 50 * node.low)
+            for node in program.nodes
+        ),
+    )  # fmt: skip
+    buffer = io.BytesIO()
+    save_program(wider, buffer)
+    digest = hashlib.sha256(buffer.getvalue()).hexdigest()
+    client = resealed(
+        archive.members["client.zip"],
+        with_json("client.json", lambda d: d.update(program_sha256=digest)),
+    )
+    change = {"program.zip": buffer.getvalue(), "client.zip": client}
     path = tmp_path / "server.zip"
-    path.write_bytes(resealed(content, lambda m: m.update({"circuit.mlir": circuit}), "server"))
-    with pytest.raises(ArtefactError, match="cannot compile"):
+    content = (artefacts / "server.zip").read_bytes()
+    path.write_bytes(resealed(content, lambda m: m.update(change), "server"))
+    with pytest.raises(ArtefactError):
         FHEServer(path)
 
 
-def test_a_server_that_compiles_to_other_parameters_is_refused(tmp_path, artefacts):
+@pytest.fixture
+def no_kernels(monkeypatch):
+    name = "cipherlearn.engines.concrete_python.server.unsupported"
+    monkeypatch.setattr(name, lambda *arguments: "they are not here")
+
+
+def test_without_kernels_a_server_compiles_the_program(artefacts, labelled_rows, no_kernels):
+    server, client = FHEServer(artefacts / "server.zip"), FHEClient(artefacts / "client.zip")
+    assert server.runtime == "compiled"
+    client.generate_keys()
+    server.add_keys(client.evaluation_keys())
+    X = labelled_rows[0][:2]
+    result = client.decrypt(list(server.evaluate(client.encrypt(X))), len(X))
+    program = load_program(
+        io.BytesIO(Archive.read(artefacts / "server.zip", "server").members["program.zip"])
+    )
+    codes = client._quantize(X)
+    np.testing.assert_array_equal(result, program.scaler(program.run(codes)))
+
+
+def test_a_server_that_compiles_to_other_parameters_is_refused(tmp_path, artefacts, no_kernels):
     change = with_json("server.json", lambda d: d["error_probability"].update(p_error=2.0**-10))
     content = (artefacts / "server.zip").read_bytes()
     path = tmp_path / "server.zip"

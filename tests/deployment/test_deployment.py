@@ -139,7 +139,7 @@ BLOCKED = """
                 raise ModuleNotFoundError(f"{{name}} is blocked")
     sys.meta_path.insert(0, Blocker())
 """
-TRAINING = {"torch", "skorch", "brevitas", "sklearn", "pandas", "scipy", "matplotlib"}
+TRAINING = {"torch", "skorch", "brevitas", "sklearn", "pandas", "matplotlib"}
 
 
 def test_client_and_server_need_nothing_that_trains(
@@ -160,6 +160,20 @@ def test_client_and_server_need_nothing_that_trains(
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.split() == deployed_linear.predict(X[:3]).tolist()
+
+
+def test_a_client_needs_no_scipy(linear_artefacts):
+    code = f"""
+    from cipherlearn.deployment import FHEClient
+    client = FHEClient({str(linear_artefacts / "client.zip")!r})
+    client.generate_keys()
+    print(len(list(client.encrypt([[0.0] * 4]))))
+    """
+    script = textwrap.dedent(BLOCKED).format(blocked={*TRAINING, "scipy"}) + textwrap.dedent(code)
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "1\n", result.stderr
 
 
 def test_importing_the_package_imports_neither_torch_nor_scikit_learn():

@@ -45,7 +45,8 @@ def test_keys_out_of_memory_are_found_again_or_unknown(linear_artefacts, labelle
     clients = [FHEClient(linear_artefacts / "client.zip") for _ in range(3)]
     for each in clients:
         each.generate_keys()
-    forgetful = FHEServer(linear_artefacts / "server.zip", max_loaded_keys=2)
+    size = FHEServer(linear_artefacts / "server.zip").key_bytes
+    forgetful = FHEServer(linear_artefacts / "server.zip", max_key_bytes=2 * size)
     for each in clients:
         forgetful.add_keys(each.evaluation_keys())
     with pytest.raises(UnknownKeyError):

@@ -191,7 +191,7 @@ def test_keys_that_are_evicted_midway_are_uploaded_again(
     tmp_path, linear_artefacts, deployed_linear, labelled_rows
 ):
     X, _ = labelled_rows
-    with Service(linear_artefacts / "server.zip", tmp_path / "keys", "--max-loaded-keys", "1") as s:
+    with Service(linear_artefacts / "server.zip", tmp_path / "keys", "--max-key-bytes", "1") as s:
         remote = RemoteModel(s.url)
         remote.upload_keys()
         real, calls = remote._session.send, []

@@ -33,7 +33,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
     try:
         with zipfile.ZipFile(options.artefact) as members:
-            is_server = "circuit.mlir" in members.namelist()
+            is_server = "program.zip" in members.namelist()
     except zipfile.BadZipFile as error:
         raise ArtefactError(f"{options.artefact} must be a zip archive. {error}.") from error
     if is_server:

@@ -46,6 +46,8 @@ class FHEServer:
         The artefact for clients.
     description : dict
         Public description of the model, with the sizes of messages.
+    key_bytes : int
+        Memory of a client's keys that are ready for use.
     runtime : {"kernels", "compiled"}
         Concrete's kernels or, where they cannot be used, a circuit that is compiled from the
         model's program.
@@ -76,7 +78,7 @@ class FHEServer:
         self.model_id = self._served.model_id
         self.description = self._served.description
         self._server = _open(self._served, n_threads)
-        self.runtime = self._server.runtime
+        self.runtime, self.key_bytes = self._server.runtime, self._server.key_bytes
         self._keys = KeyCache(check_int("max_key_bytes", max_key_bytes, 1))
         # One evaluation takes all threads, so that nothing is lost by doing one at a time.
         self._run_lock = threading.Lock()

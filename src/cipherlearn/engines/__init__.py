@@ -66,10 +66,13 @@ class Server(Protocol):
         What evaluates.
     batches_together : int
         Batches that are best given at a time.
+    key_bytes : int
+        Memory of a client's evaluation keys that are ready.
     """
 
     runtime: str
     batches_together: int
+    key_bytes: int
 
     def load_keys(self, evaluation_keys: bytes) -> Any:
         """Make evaluation keys ready, for :meth:`run`."""

@@ -246,6 +246,12 @@ class ServerModel:
                 archive.members["program.zip"],
                 Archive.from_bytes(archive.members["client.zip"], "client"),
             )
+            members = {"server.json", "program.zip", "client.zip"}
+            if set(archive.members) != members:
+                raise ArtefactError(
+                    f"server.zip must hold {', '.join(sorted(members))} and nothing else. "
+                    f"Got {', '.join(sorted(archive.members))}."
+                )
             _check_server_description(model.description)
             client = ClientModel.from_archive(model.client)
             stated = client.description["program_sha256"]

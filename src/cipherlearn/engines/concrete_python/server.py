@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cipherlearn._exceptions import CompilationError, UnsupportedByEngineError
 from cipherlearn.engines import Server
@@ -22,7 +23,15 @@ from cipherlearn.engines._bindings import compiler, keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.engines.concrete_python import ENGINE, engine_version
-from cipherlearn.engines.kernels import EvaluationKeys, KernelRuntime, unsupported
+from cipherlearn.engines.kernels import (
+    EvaluationKeys,
+    Gate,
+    KernelRuntime,
+    Parameters,
+    read_value,
+    unsupported,
+    write_value,
+)
 from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["CompiledServer", "KernelServer", "OtherParametersError", "open_server"]
@@ -92,6 +101,7 @@ class KernelServer:
         self._kernels = kernels
         self._n_threads = n_threads
         self.batches_together = max(1, _ROWS_TOGETHER // batch_size)
+        self.key_bytes = kernels.key_bytes
 
     def load_keys(self, evaluation_keys: bytes) -> EvaluationKeys:
         """Make evaluation keys ready, for :meth:`run`."""
@@ -122,6 +132,15 @@ class CompiledKeys:
     n_bytes: int
 
 
+def _rows(words: NDArray[np.uint64], gate: Gate) -> NDArray[np.uint64]:
+    return words.reshape(gate.batch_size, gate.n_values, gate.n_words)
+
+
+def _sent_bytes(parameters: Parameters) -> int:
+    keys = [key.n_sent for key in parameters.bootstrap_keys]
+    return 1024 + 8 * sum(keys + [key.n_sent for key in parameters.keyswitch_keys])
+
+
 class CompiledServer:
     """Evaluation by a compiled circuit, with the keys of any client.
 
@@ -144,6 +163,9 @@ class CompiledServer:
     def __init__(
         self, mlir: bytes, specs: bytes, error_probability: dict[str, float | None]
     ) -> None:
+        # As they are serialized, seeds in place of what is random.
+        self._parameters = Parameters.from_specs(specs)
+        self.key_bytes = _sent_bytes(self._parameters)
         # It is read again in every call.
         folder = tempfile.mkdtemp(prefix="cipherlearn-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -166,7 +188,11 @@ class CompiledServer:
         program = compiler.ServerProgram(self._library, False)
         results = program.get_server_circuit(self._function).call(values, keys)
         keep_broken_pipes_errors()
-        return [result.serialize() for result in results]
+        # In the one form that the kernels' results have, too.
+        return [
+            write_value(_rows(read_value(result.serialize()), gate), gate)
+            for result, gate in zip(results, self._parameters.outputs, strict=True)
+        ]
 
 
 def open_server(

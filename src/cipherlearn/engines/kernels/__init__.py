@@ -12,6 +12,7 @@ from cipherlearn.engines.kernels._library import why_unavailable
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
 from cipherlearn.engines.kernels._plan import make_plan
 from cipherlearn.engines.kernels._times import KernelTimes, predict_seconds, time_kernels
+from cipherlearn.engines.kernels._wire import read_value, write_value
 from cipherlearn.engines.kernels.runtime import KernelRuntime, unsupported
 
 __all__ = [
@@ -26,7 +27,9 @@ __all__ = [
     "count_threads",
     "make_plan",
     "predict_seconds",
+    "read_value",
     "time_kernels",
     "unsupported",
     "why_unavailable",
+    "write_value",
 ]

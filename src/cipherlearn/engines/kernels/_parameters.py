@@ -16,6 +16,9 @@ _MAX_POLYNOMIALS = 2**10
 _MIN_POLYNOMIAL_SIZE = 256
 _MAX_ROWS = 2**20
 
+# What is kept of a client even if there are no keys.
+_CLIENT_BYTES = 1024
+
 
 @dataclass(frozen=True)
 class BootstrapKey:
@@ -160,7 +163,7 @@ class Parameters:
     def key_bytes(self) -> int:
         """Bytes of a client's evaluation keys, ready for use."""
         n_words = sum(key.n_words for key in self.bootstrap_keys)
-        return 8 * (n_words + sum(key.n_words for key in self.keyswitch_keys))
+        return _CLIENT_BYTES + 8 * (n_words + sum(key.n_words for key in self.keyswitch_keys))
 
 
 def _bootstrap_key(key: dict[str, Any], dimensions: dict[int, int]) -> BootstrapKey:

@@ -117,6 +117,11 @@ class KernelRuntime:
             self.parameters, evaluation_keys, self._backend, count_threads(n_threads)
         )
 
+    @property
+    def key_bytes(self) -> int:
+        """Memory of a client's evaluation keys that are ready for use."""
+        return self.parameters.key_bytes
+
     def read(self, values: Sequence[bytes]) -> list[Words]:
         """Read what a client encrypted, one value for each input, for :meth:`run`.
 

@@ -78,7 +78,8 @@ class Compiled:
 def check(program: IntegerProgram, n_threads: int = 1, **options: Any) -> None:
     """Compare words with the compiled circuit, and what they decrypt to with the program."""
     compiled = Compiled.of(program, **options)
-    circuit, same, fewest = compiled.circuit, compiled.runtime(compiled.code_bits), None
+    circuit, fewest = compiled.circuit, compiled.runtime()
+    same = compiled.runtime(compiled.code_bits)
     circuit.generate_keys()
     keys = same.load_keys(circuit.evaluation_keys(), n_threads)
     arrays = (*keys.bootstrap, *keys.keyswitch)
@@ -92,10 +93,11 @@ def check(program: IntegerProgram, n_threads: int = 1, **options: Any) -> None:
         for words, theirs in zip(mine, results, strict=True):
             np.testing.assert_array_equal(words.ravel(), theirs)
         expected.append(mine)
-        fewest = compiled.runtime().run(messages[-1], keys)
-        for words in (mine, fewest):
+        for words in (mine, fewest.run(messages[-1], keys)):
             sums = circuit.decrypt(circuit.deserialize(same.write(words)))
-            np.testing.assert_array_equal(sums, unsigned(program).run(codes))
+            # Approximate rounding is wrong now and then, in the compiled circuit too.
+            if compiled.options.rounding == "exact":
+                np.testing.assert_array_equal(sums, unsigned(program).run(codes))
     together = same.run(list(map(np.concatenate, zip(*messages, strict=True))), keys, n_threads)
     for words, parts in zip(together, zip(*expected, strict=True), strict=True):
         np.testing.assert_array_equal(words, np.concatenate(parts))

@@ -125,14 +125,9 @@ class KernelRuntime:
         MessageError
             If one is damaged, or for another model.
         """
-        gates = self.parameters.inputs
-        if len(values) != len(gates):
-            raise MessageError(
-                f"This model has {len(gates)} encrypted inputs. Got {len(values)}. "
-                "Encrypt with the model's client.zip."
-            )
+        self._check_count(values)
         arrays = []
-        for value, gate in zip(values, gates, strict=True):
+        for value, gate in zip(values, self.parameters.inputs, strict=True):
             words, row = read_value(value), gate.n_values * gate.n_words
             if len(words) == 0 or len(words) % row:
                 raise MessageError(
@@ -174,12 +169,15 @@ class KernelRuntime:
         Raises
         ------
         MessageError
-            If an array has another shape.
+            If an array has another shape, or the keys are for other parameters.
         """
-        arrays = [
-            _checked(words, gate)
-            for words, gate in zip(ciphertexts, self.parameters.inputs, strict=True)
-        ]
+        if keys.shapes != self.parameters.key_shapes:
+            raise MessageError(
+                "These evaluation keys are for other cryptographic parameters than this model's. "
+                "Make keys with the model's client.zip."
+            )
+        self._check_count(ciphertexts)
+        arrays = list(map(_checked, ciphertexts, self.parameters.inputs))
         n_rows = len(arrays[0])
         if any(len(array) != n_rows for array in arrays):
             raise MessageError(
@@ -235,6 +233,13 @@ class KernelRuntime:
                 result["bootstraps"] += repeats * bootstraps
                 result["keyswitches"] += repeats * keyswitches
         return result
+
+    def _check_count(self, inputs: Sequence[object]) -> None:
+        if len(inputs) != len(self.parameters.inputs):
+            raise MessageError(
+                f"This model has {len(self.parameters.inputs)} encrypted inputs. "
+                f"Got {len(inputs)}. Encrypt with the model's client.zip."
+            )
 
     def _run_block(self, inputs: list[Words], keys: EvaluationKeys, n_threads: int) -> list[Words]:
         # Values lie neuron by neuron, each with its rows.

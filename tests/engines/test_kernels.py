@@ -142,14 +142,23 @@ def test_tables_of_several_bit_widths_give_values_under_several_keys():
     check(GRAPHS["two parallel paths"]())
 
 
-def test_lookups_that_give_one_code_take_no_bootstrap():
-    """And what only they read is computed by nobody."""
-    program = chain(1, 1, 1)
+def _always_the_same(program: IntegerProgram) -> IntegerProgram:
     *nodes, last = program.nodes
     nodes[3] = replace(nodes[3], tables=np.full_like(nodes[3].tables, 2))
-    program = replace(program, nodes=(*nodes, last))
-    compiled = Compiled.of(program)
-    assert compiled.runtime().parameters.bootstrap_keys == ()
+    return replace(program, nodes=(*nodes, last))
+
+
+def _without_weights(program: IntegerProgram) -> IntegerProgram:
+    *nodes, last = program.nodes
+    last = Sum(last.reads, 0 * last.weights, [3])
+    return replace(program, nodes=(*nodes, last))
+
+
+@pytest.mark.parametrize("change", [_always_the_same, _without_weights])
+def test_what_is_the_same_for_every_input_takes_no_bootstrap(change):
+    """And what only that reads is computed by nobody."""
+    program = change(chain(1, 1, 1))
+    assert Compiled.of(program).runtime().parameters.bootstrap_keys == ()
     check(program)
 
 

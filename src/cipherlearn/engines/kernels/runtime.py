@@ -11,12 +11,12 @@ from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_thre
 from cipherlearn.engines.kernels._keys import EvaluationKeys, prepare_keys
 from cipherlearn.engines.kernels._library import load_library, why_unavailable
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
-from cipherlearn.engines.kernels._plan import (
+from cipherlearn.engines.kernels._plan import make_plan
+from cipherlearn.engines.kernels._steps import (
     ConstantStep,
     Extraction,
     LookupStep,
     SumStep,
-    make_plan,
 )
 from cipherlearn.engines.kernels._times import KernelTimes
 from cipherlearn.engines.kernels._wire import Words, read_value, write_value
@@ -249,9 +249,9 @@ class KernelRuntime:
         ]
         for step in self._steps:
             if isinstance(step, ConstantStep):
-                shape = step.n_neurons, inputs[0].shape[0], step.dimension + 1
+                shape = len(step.bodies), len(inputs[0]), step.dimension + 1
                 constant = np.zeros(shape, dtype=np.uint64)
-                constant[:, :, -1] = step.body
+                constant[:, :, -1] = step.bodies[:, None]
                 values.append(constant)
             elif isinstance(step, SumStep):
                 values.append(_add_up(step, [values[v] for v in step.reads]))

@@ -362,6 +362,18 @@ def unsupported(program: IntegerProgram, specs: bytes, rounding: str = "exact") 
     ------
     ArtefactError
         If the parameters are damaged, or not for the program.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cipherlearn import NeuralNetRegressor
+    >>> from cipherlearn.engines import load_engine
+    >>> from cipherlearn.engines._options import CompileOptions
+    >>> from cipherlearn.engines.kernels import unsupported
+    >>> X = np.arange(4.0)[:, None]
+    >>> program = NeuralNetRegressor(module__n_layers=1, max_epochs=5).fit(X, X[:, 0]).program_
+    >>> circuit = load_engine().compile_program(program, CompileOptions())
+    >>> unsupported(program, circuit.files()["specs.json"])
     """
     try:
         make_plan(program, Parameters.from_specs(specs), rounding)

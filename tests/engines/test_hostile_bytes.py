@@ -145,6 +145,18 @@ def test_values_and_keys_of_another_model_are_refused(linear, specs):
     with pytest.raises(MessageError, match="bootstrap keys of this model must have"):
         other.load_keys(circuit.evaluation_keys())
     assert read_keys(circuit.evaluation_keys()) == ([], [])
+    # Keys that were loaded for one are not used with another.
+    keys = runtime.load_keys(circuit.evaluation_keys())
+    with pytest.raises(MessageError, match="for other cryptographic parameters"):
+        other.run(other.read([value]), keys)
+
+
+def test_messages_may_start_anywhere_in_memory(linear):
+    program, circuit, _ = linear
+    (value,) = circuit.serialize(circuit.encrypt(program.split(np.zeros((2, 3), dtype=int))))
+    shifted = memoryview(b"x" + value)[1:]
+    np.testing.assert_array_equal(read_value(shifted), read_value(value))
+    assert read_value(shifted).flags.aligned
 
 
 BOOTSTRAP, KEYSWITCH = ("keyset", "lweBootstrapKeys", 0), ("keyset", "lweKeyswitchKeys", 0)

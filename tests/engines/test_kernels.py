@@ -78,7 +78,8 @@ class Compiled:
 def check(program: IntegerProgram, n_threads: int = 1, **options: Any) -> None:
     """Compare words with the compiled circuit, and what they decrypt to with the program."""
     compiled = Compiled.of(program, **options)
-    circuit, same, fewest = compiled.circuit, compiled.runtime(compiled.code_bits), None
+    circuit, fewest = compiled.circuit, compiled.runtime()
+    same = compiled.runtime(compiled.code_bits)
     circuit.generate_keys()
     keys = same.load_keys(circuit.evaluation_keys(), n_threads)
     arrays = (*keys.bootstrap, *keys.keyswitch)
@@ -92,10 +93,11 @@ def check(program: IntegerProgram, n_threads: int = 1, **options: Any) -> None:
         for words, theirs in zip(mine, results, strict=True):
             np.testing.assert_array_equal(words.ravel(), theirs)
         expected.append(mine)
-        fewest = compiled.runtime().run(messages[-1], keys)
-        for words in (mine, fewest):
+        for words in (mine, fewest.run(messages[-1], keys)):
             sums = circuit.decrypt(circuit.deserialize(same.write(words)))
-            np.testing.assert_array_equal(sums, unsigned(program).run(codes))
+            # Approximate rounding is wrong now and then, in the compiled circuit too.
+            if compiled.options.rounding == "exact":
+                np.testing.assert_array_equal(sums, unsigned(program).run(codes))
     together = same.run(list(map(np.concatenate, zip(*messages, strict=True))), keys, n_threads)
     for words, parts in zip(together, zip(*expected, strict=True), strict=True):
         np.testing.assert_array_equal(words, np.concatenate(parts))
@@ -140,14 +142,23 @@ def test_tables_of_several_bit_widths_give_values_under_several_keys():
     check(GRAPHS["two parallel paths"]())
 
 
-def test_lookups_that_give_one_code_take_no_bootstrap():
-    """And what only they read is computed by nobody."""
-    program = chain(1, 1, 1)
+def _always_the_same(program: IntegerProgram) -> IntegerProgram:
     *nodes, last = program.nodes
     nodes[3] = replace(nodes[3], tables=np.full_like(nodes[3].tables, 2))
-    program = replace(program, nodes=(*nodes, last))
-    compiled = Compiled.of(program)
-    assert compiled.runtime().parameters.bootstrap_keys == ()
+    return replace(program, nodes=(*nodes, last))
+
+
+def _without_weights(program: IntegerProgram) -> IntegerProgram:
+    *nodes, last = program.nodes
+    last = Sum(last.reads, 0 * last.weights, [3])
+    return replace(program, nodes=(*nodes, last))
+
+
+@pytest.mark.parametrize("change", [_always_the_same, _without_weights])
+def test_what_is_the_same_for_every_input_takes_no_bootstrap(change):
+    """And what only that reads is computed by nobody."""
+    program = change(chain(1, 1, 1))
+    assert Compiled.of(program).runtime().parameters.bootstrap_keys == ()
     check(program)
 
 

@@ -201,8 +201,6 @@ def _from_kernels(
     )
     fixed += _CALL_SECONDS + len(steps) * _STEP_SECONDS
     seconds = fixed + sum(lookups)
-    n_sent = [key.n_sent for key in parameters.bootstrap_keys]
-    n_sent += [key.n_sent for key in parameters.keyswitch_keys]
     return CostEstimate(
         **common,
         runtime="kernels",
@@ -210,7 +208,7 @@ def _from_kernels(
         seconds_per_row=seconds / n_rows,
         fixed_seconds=fixed,
         layer_seconds=lookups,
-        key_bytes=8 * sum(n_sent),
+        key_bytes=8 * sum(shape.n_sent for shape in parameters.key_shapes),
         input_bytes=_gate_bytes(parameters.inputs, n_rows),
         output_bytes=_gate_bytes(parameters.outputs, n_rows),
     )

@@ -1,6 +1,7 @@
-"""Compilers from an integer program to a homomorphic circuit, one file each.
+"""Compilers from an integer program to a homomorphic circuit, one file each, and kernels.
 
-No other file imports an FHE library. :func:`load_engine` finds the one that is installed.
+``kernels`` evaluates programs on ciphertexts without a compiler. No other folder imports an FHE
+library. :func:`load_engine` finds the compiler that is installed.
 """
 
 from __future__ import annotations

@@ -137,8 +137,7 @@ def _rows(words: NDArray[np.uint64], gate: Gate) -> NDArray[np.uint64]:
 
 
 def _sent_bytes(parameters: Parameters) -> int:
-    keys = [key.n_sent for key in parameters.bootstrap_keys]
-    return 1024 + 8 * sum(keys + [key.n_sent for key in parameters.keyswitch_keys])
+    return 1024 + 8 * sum(shape.n_sent for shape in parameters.key_shapes)
 
 
 class CompiledServer:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cipherlearn._exceptions import MessageError
 from cipherlearn.engines.kernels._backend import Backend, in_threads
-from cipherlearn.engines.kernels._parameters import Parameters
+from cipherlearn.engines.kernels._parameters import BootstrapKey, KeyswitchKey, Parameters
 from cipherlearn.engines.kernels._wire import Words, read_keys
 
 __all__ = ["EvaluationKeys", "KeyCache", "prepare_keys"]
@@ -26,11 +26,14 @@ class EvaluationKeys:
         As the backend made them, in the order of the parameters.
     n_bytes : int
         Memory that they take.
+    shapes : tuple of BootstrapKey and KeyswitchKey
+        What they are keys for.
     """
 
     bootstrap: tuple[Any, ...]
     keyswitch: tuple[Any, ...]
     n_bytes: int
+    shapes: tuple[BootstrapKey | KeyswitchKey, ...] = ()
 
 
 def prepare_keys(
@@ -58,7 +61,12 @@ def prepare_keys(
     n_keys = len(bootstrap) + len(keyswitch)
     in_threads(n_threads, n_keys, prepare)
     ready = tuple(keys[i] for i in range(n_keys))
-    return EvaluationKeys(ready[: len(bootstrap)], ready[len(bootstrap) :], parameters.key_bytes)
+    return EvaluationKeys(
+        ready[: len(bootstrap)],
+        ready[len(bootstrap) :],
+        parameters.key_bytes,
+        parameters.key_shapes,
+    )
 
 
 def _check(kind: str, keys: list[Words], expected: list[int]) -> None:

@@ -162,8 +162,12 @@ class Parameters:
     @property
     def key_bytes(self) -> int:
         """Bytes of a client's evaluation keys, ready for use."""
-        n_words = sum(key.n_words for key in self.bootstrap_keys)
-        return _CLIENT_BYTES + 8 * (n_words + sum(key.n_words for key in self.keyswitch_keys))
+        return _CLIENT_BYTES + 8 * sum(shape.n_words for shape in self.key_shapes)
+
+    @property
+    def key_shapes(self) -> tuple[BootstrapKey | KeyswitchKey, ...]:
+        """Of all evaluation keys."""
+        return (*self.bootstrap_keys, *self.keyswitch_keys)
 
 
 def _bootstrap_key(key: dict[str, Any], dimensions: dict[int, int]) -> BootstrapKey:

@@ -3,128 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cipherlearn._exceptions import ArtefactError, UnsupportedByEngineError
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
+from cipherlearn.engines.kernels._steps import (
+    ConstantStep,
+    Extraction,
+    LookupStep,
+    Step,
+    SumStep,
+)
 from cipherlearn.engines.kernels._wire import Words
 from cipherlearn.program._layer import IntegerLayer
-from cipherlearn.program._nodes import Lookup
+from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._passes import unsigned
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
-if TYPE_CHECKING:
-    from scipy.sparse import csr_array
-
-__all__ = ["ConstantStep", "Extraction", "LookupStep", "SumStep", "make_plan"]
-
+__all__ = ["make_plan"]
 
 # Stands for the bits of the table that extracts one: it has keys of its own.
 _EXTRACTED = 0
-
-
-@dataclass(frozen=True)
-class SumStep:
-    """Integer matrix product of ciphertexts, plus a clear constant.
-
-    Parameters
-    ----------
-    reads : tuple of int
-        Values side by side.
-    weights : ndarray of shape (n_neurons, n_inputs), int64
-    constant : ndarray of shape (n_neurons,), uint64
-        Encoded.
-    """
-
-    reads: tuple[int, ...]
-    weights: IntArray
-    constant: Words
-
-    @cached_property
-    def sparse_weights(self) -> csr_array:
-        """Weights modulo 2**64."""
-        # A client never comes here, and imports faster without.
-        from scipy.sparse import csr_array
-
-        return csr_array(self.weights.astype(np.uint64))
-
-
-@dataclass(frozen=True)
-class ConstantStep:
-    """Ciphertexts of a code that every table of a lookup gives. The compiler looks none up.
-
-    Parameters
-    ----------
-    n_neurons : int
-    dimension : int
-        Of the key that they would be under.
-    body : int
-        Their code, encoded.
-    """
-
-    n_neurons: int
-    dimension: int
-    body: int
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """The removal of a sum's last bits, each by a keyswitch and a bootstrap of its own.
-
-    Parameters
-    ----------
-    n_bits, n_removed : int
-        Bits of the sum, and those of them that are removed.
-    keyswitch, bootstrap, convert : int
-        As for :class:`LookupStep`.
-    """
-
-    n_bits: int
-    n_removed: int
-    keyswitch: int
-    bootstrap: int
-    convert: int | None
-
-
-@dataclass(frozen=True)
-class LookupStep:
-    """A keyswitch and a bootstrap of every ciphertext.
-
-    Parameters
-    ----------
-    reads : int
-        Its value.
-    shift : int
-        Bits that ciphertexts are moved to the left before.
-    offset : int
-        Added to bodies then.
-    extraction : Extraction or None
-        Follows, if bits are removed exactly.
-    keyswitch, bootstrap : int
-        Positions of the keys among the parameters' own.
-    polynomials : ndarray of shape (n_neurons, polynomial_size), uint64
-        Tables, encoded.
-    convert : int or None
-        Position of the keyswitch key, if any, that takes results to the key of those that they
-        are added to.
-    """
-
-    reads: int
-    shift: int
-    offset: int
-    extraction: Extraction | None
-    keyswitch: int
-    bootstrap: int
-    polynomials: Words
-    convert: int | None
-
-
-Step = ConstantStep | LookupStep | SumStep
 
 
 def make_plan(
@@ -186,14 +87,14 @@ class _Planner:
         self._keys = self._choose_keys()
         self._uses: dict[tuple[int, int], list[int | None]] = {}
 
-    def _split_lookups(self) -> tuple[dict[int, int], dict[int, Lookup]]:
-        """Give the code of lookups that always give the same, and all others."""
+    def _split_lookups(self) -> tuple[dict[int, IntArray], dict[int, Lookup]]:
+        """Give the codes of lookups that always give the same one, and all others."""
         constants, varying = {}, {}
         for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
             if isinstance(node, Lookup):
-                codes = np.unique(self._form.layer_of(node.reads).cell_tables)
-                if len(codes) == 1:
-                    constants[value] = int(codes[0])
+                codes = self._form.layer_of(node.reads).cell_tables
+                if (codes == codes[0, 0]).all():
+                    constants[value] = codes[:, 0]
                 else:
                     varying[value] = node
         return constants, varying
@@ -203,9 +104,19 @@ class _Planner:
         read = set(self._form.outputs)
         nodes = list(enumerate(self._form.nodes, len(self._form.inputs)))
         for value, node in reversed(nodes):
-            if value in read and value not in self._constants:
-                read.update((node.reads,) if isinstance(node, Lookup) else node.reads)
+            if value not in read or value in self._constants:
+                continue
+            if isinstance(node, Lookup):
+                read.add(node.reads)
+            else:
+                read.update(v for v, part in self._parts(node) if part.any())
         return read
+
+    def _parts(self, node: Sum) -> list[tuple[int, IntArray]]:
+        """Values that a sum reads, and its weights for each."""
+        sizes = [len(self._form.ranges[v][0]) for v in node.reads]
+        parts = np.split(node.weights, np.cumsum(sizes)[:-1], axis=1)
+        return list(zip(node.reads, parts, strict=True))
 
     def steps(self) -> list[Step | None]:
         """Make a step for each node. None stands for one that nothing needs."""
@@ -213,27 +124,35 @@ class _Planner:
         for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
             if value not in self._read:
                 steps.append(None)
-                continue
-            if value in self._constants:
-                steps.append(self._constant(value, node.n_neurons))
-                continue
-            if isinstance(node, Lookup):
+            elif value in self._constants:
+                steps.append(self._constant(value, self._constants[value]))
+            elif isinstance(node, Lookup):
                 steps.append(self._look_up(value, node))
-                continue
-            assert node.constant is not None
-            width = np.uint64(63 - self._widths[self._groups[value]])
-            constant = node.constant.astype(np.uint64) << width
-            steps.append(SumStep(node.reads, node.weights, constant))
+            else:
+                steps.append(self._add_up(value, node))
         self._check_uses()
         return steps
 
-    def _constant(self, value: int, n_neurons: int) -> ConstantStep:
-        group, key_sizes = self._groups[value], {}
+    def _add_up(self, value: int, node: Sum) -> ConstantStep | SumStep:
+        assert node.constant is not None
+        parts = [(v, part) for v, part in self._parts(node) if part.any()]
+        if not parts:
+            return self._constant(value, node.constant)
+        reads, weights = zip(*parts, strict=True)
+        return SumStep(reads, np.concatenate(weights, axis=1), self._encode(value, node.constant))
+
+    def _constant(self, value: int, integers: IntArray) -> ConstantStep:
+        key_sizes = {gate.key: gate.dimension for _, gate in self._gates}
         for key in self._parameters.bootstrap_keys:
             key_sizes[key.target] = key.k * key.polynomial_size
-        key_sizes |= {gate.key: gate.dimension for _, gate in self._gates}
-        body = self._constants[value] << (63 - self._widths[group])
-        return ConstantStep(n_neurons, key_sizes[self._keys[group]], body % 2**64)
+        dimension = key_sizes[self._keys[self._groups[value]]]
+        return ConstantStep(dimension, self._encode(value, integers))
+
+    def _encode(self, value: int, integers: IntArray) -> Words:
+        """Encode integers as bodies of ciphertexts of a value."""
+        shift = np.uint64(63 - self._widths[self._groups[value]])
+        encoded: Words = integers.astype(np.uint64) << shift
+        return encoded
 
     def _look_up(self, value: int, node: Lookup) -> LookupStep:
         layer, removed = self._form.layer_of(node.reads), node.lsbs_to_remove

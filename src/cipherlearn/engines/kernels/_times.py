@@ -67,6 +67,12 @@ def time_kernels(parameters: Parameters) -> KernelTimes:
     ------
     EngineNotFoundError
         If the kernels cannot be used here.
+
+    Examples
+    --------
+    >>> from cipherlearn.engines.kernels import Parameters, time_kernels
+    >>> time_kernels(Parameters((), (), (), ()))
+    KernelTimes(bootstrap=(), keyswitch=(), keyswitch_many=(), expand=(), n_together=8)
     """
     backend, rng = CpuBackend(load_library()), np.random.default_rng(0)
 

@@ -47,7 +47,8 @@ class _Reader:
         start = 8 * (n_segments // 2 + 1)
         if len(data) != start + 8 * sum(sizes):
             raise _malformed(f"{len(data)} bytes instead of {start + 8 * sum(sizes)}")
-        words = np.frombuffer(data, dtype="<u8")
+        # Kernels read whole words.
+        words = np.require(np.frombuffer(data, dtype="<u8"), requirements="A")
         edges = np.cumsum([start // 8, *sizes])
         self._segments = [words[a:b] for a, b in itertools.pairwise(edges)]
 

@@ -11,12 +11,12 @@ from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_thre
 from cipherlearn.engines.kernels._keys import EvaluationKeys, prepare_keys
 from cipherlearn.engines.kernels._library import load_library, why_unavailable
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
-from cipherlearn.engines.kernels._plan import (
+from cipherlearn.engines.kernels._plan import make_plan
+from cipherlearn.engines.kernels._steps import (
     ConstantStep,
     Extraction,
     LookupStep,
     SumStep,
-    make_plan,
 )
 from cipherlearn.engines.kernels._times import KernelTimes
 from cipherlearn.engines.kernels._wire import Words, read_value, write_value
@@ -130,14 +130,9 @@ class KernelRuntime:
         MessageError
             If one is damaged, or for another model.
         """
-        gates = self.parameters.inputs
-        if len(values) != len(gates):
-            raise MessageError(
-                f"This model has {len(gates)} encrypted inputs. Got {len(values)}. "
-                "Encrypt with the model's client.zip."
-            )
+        self._check_count(values)
         arrays = []
-        for value, gate in zip(values, gates, strict=True):
+        for value, gate in zip(values, self.parameters.inputs, strict=True):
             words, row = read_value(value), gate.n_values * gate.n_words
             if len(words) == 0 or len(words) % row:
                 raise MessageError(
@@ -179,12 +174,15 @@ class KernelRuntime:
         Raises
         ------
         MessageError
-            If an array has another shape.
+            If an array has another shape, or the keys are for other parameters.
         """
-        arrays = [
-            _checked(words, gate)
-            for words, gate in zip(ciphertexts, self.parameters.inputs, strict=True)
-        ]
+        if keys.shapes != self.parameters.key_shapes:
+            raise MessageError(
+                "These evaluation keys are for other cryptographic parameters than this model's. "
+                "Make keys with the model's client.zip."
+            )
+        self._check_count(ciphertexts)
+        arrays = list(map(_checked, ciphertexts, self.parameters.inputs))
         n_rows = len(arrays[0])
         if any(len(array) != n_rows for array in arrays):
             raise MessageError(
@@ -241,6 +239,13 @@ class KernelRuntime:
                 result["keyswitches"] += repeats * keyswitches
         return result
 
+    def _check_count(self, inputs: Sequence[object]) -> None:
+        if len(inputs) != len(self.parameters.inputs):
+            raise MessageError(
+                f"This model has {len(self.parameters.inputs)} encrypted inputs. "
+                f"Got {len(inputs)}. Encrypt with the model's client.zip."
+            )
+
     def _run_block(self, inputs: list[Words], keys: EvaluationKeys, n_threads: int) -> list[Words]:
         # Values lie neuron by neuron, each with its rows.
         values = [
@@ -249,9 +254,9 @@ class KernelRuntime:
         ]
         for step in self._steps:
             if isinstance(step, ConstantStep):
-                shape = step.n_neurons, inputs[0].shape[0], step.dimension + 1
+                shape = len(step.bodies), len(inputs[0]), step.dimension + 1
                 constant = np.zeros(shape, dtype=np.uint64)
-                constant[:, :, -1] = step.body
+                constant[:, :, -1] = step.bodies[:, None]
                 values.append(constant)
             elif isinstance(step, SumStep):
                 values.append(_add_up(step, [values[v] for v in step.reads]))
@@ -362,6 +367,18 @@ def unsupported(program: IntegerProgram, specs: bytes, rounding: str = "exact") 
     ------
     ArtefactError
         If the parameters are damaged, or not for the program.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from cipherlearn import NeuralNetRegressor
+    >>> from cipherlearn.engines import load_engine
+    >>> from cipherlearn.engines._options import CompileOptions
+    >>> from cipherlearn.engines.kernels import unsupported
+    >>> X = np.arange(4.0)[:, None]
+    >>> program = NeuralNetRegressor(module__n_layers=1, max_epochs=5).fit(X, X[:, 0]).program_
+    >>> circuit = load_engine().compile_program(program, CompileOptions())
+    >>> unsupported(program, circuit.files()["specs.json"])
     """
     try:
         make_plan(program, Parameters.from_specs(specs), rounding)

@@ -24,11 +24,11 @@ LINEAR: dict[str, Any] = {"module__n_layers": 1}
 FAST: dict[str, Any] = {
     "module__n_hidden_neurons": 8,
     "module__n_hidden_accum_bits": 4,
-    "module__n_output_accum_bits": 6,
 }
 
 #: 40 bootstraps of 5 bits at most. The default lies between this and ``FAST``.
 ACCURATE: dict[str, Any] = {
     "module__n_hidden_neurons": 40,
     "module__n_hidden_accum_bits": 5,
+    "module__n_output_accum_bits": 8,
 }

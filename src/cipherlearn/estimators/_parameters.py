@@ -53,9 +53,10 @@ OTHER_PARAMETERS_DOC = """
         Most significant bits of a hidden accumulator that its lookup table sees, so that sums may
         be wider than tables. ``compile(rounding=...)`` says how they are rounded. With
         ``None`` it sees all.
-    module__n_output_accum_bits : int or None, default=None
+    module__n_output_accum_bits : int or None, default=6
         Bit-width of the accumulators of the last layer. 6 makes every bootstrap cheaper than 8
-        do. With ``None``, or without pruning, ``module__n_accum_bits`` applies.
+        do. With ``None``, or without pruning, ``module__n_accum_bits`` applies. The wide
+        path's have 16 bits.
     module__n_hidden_neurons_multiplier : float, default=2.3
         A neuron keeps at most ``floor(multiplier * Ω)`` non-zero weights, with Ω from
         :func:`~cipherlearn.max_active_neurons`. Weights are signed, so 2.3 is safe for bit-widths

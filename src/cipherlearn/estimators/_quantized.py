@@ -52,7 +52,7 @@ class QuantizedNet(SkorchNet):
         random_state=None,
         verbose=0,
         module__rounding_bits=None,
-        module__n_output_accum_bits=None,
+        module__n_output_accum_bits=6,
         module__n_hidden_neurons_multiplier=2.3,
         module__budget="omega",
         module__n_codes_per_feature="auto",

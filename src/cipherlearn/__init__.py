@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cipherlearn import presets
 from cipherlearn._lazy import lazy_names
 from cipherlearn._version import __version__
 
@@ -51,6 +52,7 @@ __all__ = [
     "load_program",
     "make_fhe_scorer",
     "max_active_neurons",
+    "presets",
     "save_program",
 ]
 

@@ -18,7 +18,7 @@ PARAMETERS_DOC = """
     module__n_layers : int, default=2
         Number of linear layers. 1 is a linear model, which needs no bootstrap at all: the wide path
         alone, if there is one.
-    module__n_hidden_neurons : int or sequence of int, default=32
+    module__n_hidden_neurons : int or sequence of int, default=24
         Neurons of each hidden layer, or one number per hidden layer. Each hidden neuron
         costs one bootstrap per encrypted row.
     module__n_w_bits : int, default=3
@@ -28,7 +28,7 @@ PARAMETERS_DOC = """
     module__n_accum_bits : int, default=8
         Bit-width of an accumulator. ``compile`` refuses a network that some
         input could drive beyond it.
-    module__n_hidden_accum_bits : int or None, default=5
+    module__n_hidden_accum_bits : int or None, default=4
         Bit-width of the accumulators of hidden layers. The cost of a bootstrap
         grows steeply with it. It is guaranteed by a bound on the span of each neuron.
         With ``None``, or without pruning, ``module__n_accum_bits`` applies.{own}
@@ -36,8 +36,8 @@ PARAMETERS_DOC = """
         Learning rate at the start of each phase.
     max_epochs : int or None, default=None
         Epochs of one ``fit``, or of one ``partial_fit``. ``None`` chooses between 30
-        and 500, to make about 4000 steps.
-    batch_size : int, default=32
+        and 500, to make about 2000 steps.
+    batch_size : int, default=64
         Rows of a training batch. -1 takes all rows at once.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights and of the order of the batches.
@@ -53,9 +53,10 @@ OTHER_PARAMETERS_DOC = """
         Most significant bits of a hidden accumulator that its lookup table sees, so that sums may
         be wider than tables. ``compile(rounding=...)`` says how they are rounded. With
         ``None`` it sees all.
-    module__n_output_accum_bits : int or None, default=None
+    module__n_output_accum_bits : int or None, default=6
         Bit-width of the accumulators of the last layer. 6 makes every bootstrap cheaper than 8
-        do. With ``None``, or without pruning, ``module__n_accum_bits`` applies.
+        do. With ``None``, or without pruning, ``module__n_accum_bits`` applies. The wide
+        path's have 16 bits.
     module__n_hidden_neurons_multiplier : float, default=2.3
         A neuron keeps at most ``floor(multiplier * Ω)`` non-zero weights, with Ω from
         :func:`~cipherlearn.max_active_neurons`. Weights are signed, so 2.3 is safe for bit-widths

@@ -24,7 +24,7 @@ from cipherlearn.training._callbacks import prune
 __all__ = ["Phase", "Schedule", "choose_epochs"]
 
 # Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
-_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 4000, 30, 500
+_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 2000, 30, 500
 
 # Ranges and scales are estimated on at most this many values per layer.
 _CALIBRATION_VALUES = 1_000_000

@@ -49,6 +49,18 @@ def rows_of(model):
     return X
 
 
+def read_by_layers(model):
+    """The layers of a network, and what each reads."""
+    program, read = inner(model).program_, []
+    inputs = program.split(program.quantize(rows_of(model)))
+    codes = inputs[0]
+    for name, layer in zip(program.layer_names, program.layers, strict=True):
+        read.append(inputs[1] if name == "wide path" else codes)
+        if layer.tables is not None:
+            codes = layer(codes)
+    return program.layers, read
+
+
 def heights(bars):
     return [bar.get_height() for bar in bars]
 
@@ -75,9 +87,10 @@ def test_a_display_draws_where_it_is_told(display, models):
     assert drawn.figure_ is figure
     if display in PANELS:
         # In its place, as scikit-learn's PartialDependenceDisplay.
-        assert len(figure.axes) == 4
-        assert drawn.plot(ax=[left, right]).axes_.tolist() == [[left, right]]
-        with pytest.raises(ValueError, match=r"one for each of the 1 x 2 panels\. Got 1"):
+        assert len(figure.axes) == 5
+        _, axes = plt.subplots(1, 3)
+        assert drawn.plot(ax=axes).axes_.tolist() == [axes.tolist()]
+        with pytest.raises(ValueError, match=r"one for each of the 1 x 3 panels\. Got 1"):
             drawn.plot(ax=[left])
     else:
         assert drawn.ax_ is left
@@ -137,11 +150,9 @@ def test_bars_are_the_proven_and_observed_bits(model):
     program = inner(model).program_
     proven, observed = display.bars_
     assert heights(proven) == [layer.n_accum_bits for layer in program.layers]
-    codes = program.quantize(rows_of(model))
-    for layer, height in zip(program.layers, heights(observed), strict=True):
+    for layer, codes, height in zip(*read_by_layers(model), heights(observed), strict=True):
         sums = codes @ layer.weights.T
         assert height == max(1, int(np.ptp(sums, axis=0).max()).bit_length())
-        codes = layer(codes)
     limits = [segment[0][1] for segment in display.limits_.get_segments()]
     assert limits == inner(model).module_.accum_bits
 
@@ -177,27 +188,28 @@ def test_bars_are_the_weights_that_the_budget_bounds(model):
 
 
 def test_a_line_is_drawn_only_where_there_is_a_limit(models):
-    assert WeightBudgetDisplay.from_estimator(models["not pruned"]).lines_ == [None, None]
+    *lines, of_wide_path = WeightBudgetDisplay.from_estimator(models["not pruned"]).lines_
+    assert lines == [None, None]
+    assert of_wide_path is not None
     bounded = WeightBudgetDisplay.from_estimator(models["l1"])
-    # Widths alone are bounded, so no bar touches the line.
-    assert bounded.budgets == [None, None]
-    assert max(heights(bounded.bars_[0])) < bounded.lines_[0].get_ydata()[0]
+    # Widths alone are bounded, as always in the wide path, so no bar touches the line.
+    assert bounded.budgets == [None, None, None]
+    for bars, line in zip(bounded.bars_, bounded.lines_, strict=True):
+        assert max(heights(bars)) < line.get_ydata()[0]
 
 
 def test_bars_count_the_weights_at_each_level(model):
     X, _ = blobs()
     display = IntegerLevelsDisplay.from_estimator(model, X)
     program = inner(model).program_
-    codes = program.quantize(rows_of(model))
-    layers = zip(program.layers, display.weight_bars_, display.code_bars_, strict=True)
-    for layer, weight_bars, code_bars in layers:
+    layers = zip(*read_by_layers(model), display.weight_bars_, display.code_bars_, strict=True)
+    for layer, codes, weight_bars, code_bars in layers:
         assert sum(heights(weight_bars)) == np.count_nonzero(layer.weights)
         for bar in weight_bars:
             level = round(bar.get_x() + bar.get_width() / 2)
             assert bar.get_height() == (layer.weights == level).sum()
         shares = [100 * (codes == code).mean() for code in range(len(code_bars))]
         np.testing.assert_allclose(heights(code_bars), shares)
-        codes = layer(codes)
     alone = IntegerLevelsDisplay.from_estimator(model)
     assert alone.axes_.shape == (1, len(program.layers))
     assert alone.code_bars_ == []

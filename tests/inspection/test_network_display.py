@@ -20,13 +20,27 @@ def test_edges_are_the_weights_that_are_not_zero(model):
     display = NetworkDisplay.from_estimator(model)
     program = inner(model).program_
     first = program.layers[0].weights != 0
-    features = program.quantizer.feature
+    features = program.quantizer.feature[program.inputs[0]]
     pairs = {(j, features[code]) for j, code in zip(*np.nonzero(first), strict=True)}
     counts = [len(edges.get_segments()) for edges in display.edges_]
-    assert counts == [len(pairs), *(np.count_nonzero(la.weights) for la in program.layers[1:])]
+    chain = [
+        layer
+        for name, layer in zip(program.layer_names, program.layers, strict=True)
+        if name != "wide path"
+    ]
+    assert counts == [len(pairs), *(np.count_nonzero(layer.weights) for layer in chain[1:])]
     assert set(display.features_) == {feature for _, feature in pairs}
     drawn = [len(nodes.get_offsets()) for nodes in display.nodes_]
-    assert drawn == [len(display.features_), *(len(layer.weights) for layer in program.layers)]
+    assert drawn == [len(display.features_), *(len(layer.weights) for layer in chain)]
+
+
+def test_a_note_counts_the_weights_of_the_wide_path(models):
+    clf = models["two layers"]
+    note = texts(NetworkDisplay.from_estimator(clf).ax_)[-1]
+    assert note.startswith(f"Not drawn: the wide path, {clf.program_.layers[-1].n_weights} weights")
+    # Of a network of one layer, which is drawn, there is nothing to say.
+    drawn = NetworkDisplay.from_estimator(models["one layer"])
+    assert "Not drawn" not in "".join(texts(drawn.ax_))
 
 
 def texts(ax):
@@ -85,13 +99,31 @@ def test_stages_tell_shapes_bits_and_bootstraps(model):
     program = inner(model).program_
     assert len(display.boxes_) == len(display.stages)
     lookups = [stage for stage in display.stages if stage.title.endswith("table lookups")]
-    assert [s.n_bootstraps for s in lookups] == [len(la.weights) for la in program.layers[:-1]]
+    assert [s.n_bootstraps for s in lookups] == [len(la.weights) for la in program.hidden_layers]
     sums = [stage.details for stage in display.stages if stage.title.endswith("sums")]
     for layer, details in zip(program.layers, sums, strict=True):
         assert f"of {layer.n_accum_bits} bit" in details
     sides = [stage.side for stage in display.stages]
     assert sides == sorted(sides[:-2]) + ["client"] * 2
     assert "not compiled yet" in display.notes
+
+
+def test_the_wide_path_is_beside_the_others(models):
+    display = CircuitDisplay.from_estimator(models["two layers"])
+    (wide_path,) = [stage for stage in display.stages if stage.is_apart]
+    assert (wide_path.side, wide_path.title) == ("server", "Wide path: sums")
+    encrypt, decrypt, decide = display.stages[1], *display.stages[-2:]
+    inputs = models["two layers"].program_.inputs
+    assert encrypt.details == f"{len(inputs[0])} + {len(inputs[1])} integers"
+    assert decrypt.details == "3 + 3 integers"
+    assert decide.details.startswith("scale, add both, ")
+    left = {
+        stage.title: box.get_x() for stage, box in zip(display.stages, display.boxes_, strict=True)
+    }
+    assert left["Decrypt"] < left["Output: sums"] < left["Wide path: sums"]
+    alone = CircuitDisplay.from_estimator(models["one layer"])
+    assert not any(stage.is_apart for stage in alone.stages)
+    assert alone.stages[-2].details == "3 integers"
 
 
 @needs_concrete_python("exact rounding takes many minutes")

@@ -35,10 +35,10 @@ def test_a_notebook_shows_the_state_beside_the_diagram(models):
 
 def test_a_notebook_shows_costs_once_they_are_known(models, monkeypatch):
     clf = copy.deepcopy(models["one layer"])
-    monkeypatch.setattr(_cost, "_calibrations", {})
+    monkeypatch.setattr(_cost, "_estimates", {})
     clf.compile()
     assert "Estimated" not in clf._repr_html_()
-    assert _cost._calibrations == {}
+    assert _cost._estimates == {}
     cost = clf.estimate()
     assert f"{cost.seconds_per_row:.3g} s a row" in clf._repr_html_()
     clf.compile(p_error=0.001)

@@ -71,8 +71,8 @@ def test_all_count_the_neurons_in_the_program_and_say_how_many_were_trained(drop
     program = dropped.program_
     n_neurons = program.n_bootstraps
     assert n_neurons <= 4
-    assert dropped.module_.n_neurons == [6, 3]
-    report = make_report(program, dropped.module_.n_neurons, [9, 9], [9, 9], COST)
+    assert dropped.module_.n_neurons == [6, 3, 3]
+    report = make_report(program, dropped.module_.n_neurons, [9] * 3, [9] * 3, COST)
     assert (report.layers[0].n_neurons, report.layers[0].n_trained) == (n_neurons, 6)
     displays = [
         display.from_estimator(dropped)
@@ -126,13 +126,15 @@ def test_a_program_says_its_shape(dropped, linear):
         f"3 outputs, {n} bootstraps of {bits} bits a row>"
     )
     assert "no hidden neurons, 3 outputs, no bootstraps>" in repr(linear.program_)
-    hidden, output = program.layers
+    hidden, output, wide_path = program.layers
     assert repr(hidden) == (
         f"<IntegerLayer: {n} neurons of {program.n_codes} inputs, {hidden.n_weights} non-zero "
         f"weights, sums of {hidden.n_accum_bits} bits, {n} tables of {bits} bits>"
     )
-    assert repr(output).endswith(f"sums of {output.n_accum_bits} bits, no tables>")
-    assert program._repr_html_().count("<tr>") == 3
+    for layer in output, wide_path:
+        assert repr(layer).endswith(f"sums of {layer.n_accum_bits} bits, no tables>")
+    assert program._repr_html_().count("<tr>") == 4
+    assert "<td>wide path</td>" in program._repr_html_()
 
 
 def test_a_circuit_says_what_it_was_compiled_for_and_whether_there_are_keys(linear, monkeypatch):
@@ -156,18 +158,18 @@ def test_a_circuit_says_what_it_was_compiled_for_and_whether_there_are_keys(line
 def test_a_cost_reads_as_in_a_report(dropped):
     line = (
         "5 bootstraps of 4 bits a row. About 0.25 s a row and 0.5 s a call, 0.1 s of which are "
-        "fixed. Timed with concrete-python."
+        "fixed. Timed with concrete-python, its kernels."
     )
     sizes = "Evaluation keys 25 MB, an encrypted batch 0.9 kB, its result 33.0 kB."
     assert repr(COST) == f"<CostEstimate: {line} {sizes}>"
     assert COST._repr_html_().count("<p>") == 2
-    report = make_report(dropped.program_, [6, 3], [9, 9], [9, 9], COST)
+    report = make_report(dropped.program_, [6, 3, 3], [9] * 3, [9] * 3, COST)
     assert repr(report) == str(report)
     assert str(report).endswith(f"\n\n{line}\n{sizes}")
 
 
 def test_a_fitted_search_shows_its_frontier_and_the_winner(monkeypatch):
-    monkeypatch.setattr(_cost, "_calibrations", {})
+    monkeypatch.setattr(_cost, "_estimates", {})
     grid = {"module__n_w_bits": [2, 3], "max_epochs": [1, 5]}
     search = EncryptedSearchCV(
         NeuralNetClassifier(**LINEAR), grid, cv=2, compile_options={"batch_size": [1, 2]}

@@ -156,7 +156,8 @@ class AccumulatorDisplay:
             )
         ax.set_xticks(at, self.layer_names)
         ax.set_xlim(-0.6, n_layers - 0.4)
-        ax.set_ylim(0, limit_bits.max() + 0.8)
+        # Room for the text above the highest limit.
+        ax.set_ylim(0, 1.1 * limit_bits.max() + 0.4)
         ax.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.set_ylabel("bits of a sum")
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)

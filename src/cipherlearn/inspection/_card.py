@@ -139,6 +139,11 @@ _ARCHITECTURE = (
     "one bootstrap, and sees the table bits."
 )
 
+_WIDE_PATH = (
+    " The wide path is a linear sum from the inputs straight to the outputs, which takes no "
+    "bootstrap. It may read every input: the bits of its sums are its limit."
+)
+
 _SECURITY = """\
 Whoever computes the encrypted prediction, the server, sees ciphertexts and evaluation keys. It
 sees no feature, no hidden value and no result. It learns who asks, when and how often. It has the
@@ -148,7 +153,8 @@ model in the clear.
   The security is IND-CPA. It does not cover an attacker who sees decrypted results (IND-CPA-D).
 - Ciphertexts are malleable, and nothing proves what was computed. The server is trusted to
   compute, not to see.
-- A client who may ask often enough can copy the model.
+- A client who may ask often enough can copy the model. It decrypts exact sums, which tell more
+  than a label does, and those of a wide path apart from the others.
 - Training is in the clear: whoever trains sees the training data.
 - cipherlearn has had no security audit."""
 
@@ -271,7 +277,8 @@ def _architecture(report: Report) -> str:
         )
         for layer in report.layers
     )
-    return f"{_ARCHITECTURE}\n\n{_table(header, rows)}"
+    has_wide_path = any(layer.name == "wide path" for layer in report.layers)
+    return f"{_ARCHITECTURE}{_WIDE_PATH * has_wide_path}\n\n{_table(header, rows)}"
 
 
 def _evaluation(net: FittedNetwork, X: ArrayLike, y: ArrayLike) -> str:

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,6 +28,7 @@ class Stage(NamedTuple):
     title: str
     details: str
     n_bootstraps: int = 0
+    is_apart: bool = False
 
 
 class CircuitDisplay:
@@ -42,9 +43,11 @@ class CircuitDisplay:
 
     Parameters
     ----------
-    stages : sequence of tuple of (side, title, details, n_bootstraps)
+    stages : sequence of tuple of (side, title, details, n_bootstraps, is_apart)
         In the order of execution: who does it, "client" or "server", what it is, its shapes and
-        bit-widths, and the bootstraps that it takes for a row.
+        bit-widths, and the bootstraps that it takes for a row. The last says whether it is a way
+        of its own, from an encrypted input to an output, as the wide path is. Such a stage is
+        beside the others.
     notes : sequence of str
         Lines below the picture.
 
@@ -68,13 +71,13 @@ class CircuitDisplay:
     >>> clf = NeuralNetClassifier(max_epochs=10, random_state=0).fit(X, y)
     >>> display = CircuitDisplay.from_estimator(clf)
     >>> [stage.title for stage in display.stages if stage.side == "server"]
-    ['Hidden 1: sums', 'Hidden 1: table lookups', 'Output: sums']
+    ['Hidden 1: sums', 'Hidden 1: table lookups', 'Output: sums', 'Wide path: sums']
     >>> sum(stage.n_bootstraps for stage in display.stages) == clf.program_.n_bootstraps
     True
     """
 
     def __init__(
-        self, *, stages: Sequence[tuple[str, str, str, int]], notes: Sequence[str] = ()
+        self, *, stages: Sequence[tuple[str, str, str, int, bool]], notes: Sequence[str] = ()
     ) -> None:
         self.stages = stages
         self.notes = notes
@@ -119,25 +122,36 @@ class CircuitDisplay:
         CircuitDisplay
         """
         stages = [Stage(*stage) for stage in self.stages]
-        n_stages = len(stages)
-        ax = one_axes(ax, figsize=(8, 0.85 * n_stages + 1.1))
+        n_columns = 3 if any(stage.is_apart for stage in stages) else 2
+        places = _places(stages)
+        n_rows = 1 + int(max(y for _, y in places))
+        ax = one_axes(ax, figsize=(4 * n_columns, 0.85 * n_rows + 1.1))
         inches = ax.bbox.width / ax.figure.dpi, ax.bbox.height / ax.figure.dpi
-        size = max(4.0, min(10.0, 1.7 * inches[0], 15 * inches[1] / n_stages))
-        ax.plot([0, 0], [-0.4, n_stages - 0.1], color="0.6", linestyle=":", zorder=0)
+        size = max(4.0, min(10.0, 3.4 * inches[0] / n_columns, 15 * inches[1] / n_rows))
+        ax.plot([0, 0], [-0.4, n_rows - 0.1], color="0.6", linestyle=":", zorder=0)
         self.boxes_ = [
-            _plot_box(ax, stage, n_stages - 1 - i, size) for i, stage in enumerate(stages)
+            _plot_box(ax, stage, *place, size)
+            for stage, place in zip(stages, places, strict=True)
         ]
-        for i, (stage, following) in enumerate(pairwise(stages)):
-            _plot_arrow(ax, stage.side, following.side, n_stages - 1 - i)
-        for side, (x, title) in {
-            "client": (-1, "Client: holds the secret key"),
-            "server": (1, "Server: sees ciphertexts only"),
-        }.items():
+        chain = [i for i, stage in enumerate(stages) if not stage.is_apart]
+        arrows = list(pairwise(chain))
+        for i in sorted({*range(len(stages))} - {*chain}):
+            # From the last stage of the client to its next.
+            encrypt = max(j for j in chain if j < i and stages[j].side == "client")
+            decrypt = min(j for j in chain if j > i and stages[j].side == "client")
+            arrows += [(encrypt, i), (i, decrypt)]
+        for i, j in arrows:
+            _plot_arrow(ax, places[i], places[j])
+        for side, x, title in (
+            ("client", -1, "Client: holds the secret key"),
+            ("server", n_columns - 1, "Server: sees ciphertexts only"),
+        ):
             ink = _COLORS[side][1]
-            ax.text(x, n_stages - 0.25, title, ha="center", color=ink, weight="bold", fontsize=size)
-        ax.text(0, -0.62, "   ·   ".join(self.notes), ha="center", va="top", fontsize=size)
-        ax.set_xlim(-2, 2)
-        ax.set_ylim(-1, n_stages)
+            ax.text(x, n_rows - 0.25, title, ha="center", color=ink, weight="bold", fontsize=size)
+        notes = "   ·   ".join(self.notes)
+        ax.text(n_columns - 2, -0.62, notes, ha="center", va="top", fontsize=size)
+        ax.set_xlim(-2, 2 * n_columns - 2)
+        ax.set_ylim(-1, n_rows)
         ax.set_axis_off()
         self.ax_, self.figure_ = ax, ax.figure
         return self
@@ -145,7 +159,8 @@ class CircuitDisplay:
 
 # Of a box, and its text.
 _COLORS = {"client": ("#e3f0fb", "#1f5a94"), "server": ("#fdecd8", "#a35200")}
-_X = {"client": -1, "server": 1}
+# Centre of a column.
+_X = {"client": -1.0, "server": 1.0, "apart": 3.0}
 _HALF_WIDTH, _HALF_HEIGHT = 0.9, 0.28
 
 
@@ -154,21 +169,37 @@ def _stages(network: FittedNetwork, circuit: Circuit | None) -> list[Stage]:
     codes = f"{count(program.n_codes, 'code')} of {count(program.quantizer.n_bits, 'bit')}"
     stages = [
         Stage("client", "Quantize", f"{count(program.n_features, 'feature')} → {codes}"),
-        Stage("client", "Encrypt", count(sum(map(len, program.inputs)), "integer")),
+        Stage("client", "Encrypt", _integers(map(len, program.inputs))),
     ]
     layers = zip(program.layer_names, program.layers, network.module_.n_neurons, strict=True)
     for name, layer, n_trained in layers:
-        stages.append(_sums(name.capitalize(), layer, n_trained))
+        stages.append(_sums(name.capitalize(), layer, n_trained, name == "wide path"))
         if layer.tables is not None:
             stages += _lookup_stages(name.capitalize(), layer, _rounding(circuit))
-    stages.append(Stage("client", "Decrypt", count(program.n_sums, "integer")))
+    sizes = [len(layer.weights) for layer in program.output_layers]
+    stages.append(Stage("client", "Decrypt", _integers(sizes)))
+    scale = "scale" if len(sizes) == 1 else "scale, add both"
     if hasattr(network, "classes_"):
-        decide = f"scale, softmax or argmax of {program.n_outputs} classes"
+        decide = f"{scale}, softmax or argmax of {program.n_outputs} classes"
         stages.append(Stage("client", "Decide", decide))
     else:
-        targets = f"{count(program.n_outputs, 'target')} in the units of training"
+        targets = f"{scale}, {count(program.n_outputs, 'target')} in the units of training"
         stages.append(Stage("client", "Scale", targets))
     return stages
+
+
+def _integers(sizes: Iterable[int]) -> str:
+    *others, last = sizes
+    return " + ".join([*map(str, others), count(last, "integer")])
+
+
+def _places(stages: Sequence[Stage]) -> list[tuple[float, float]]:
+    """Give each box its centre: from top to bottom, or beside the box of the stage before it."""
+    places, row = [], sum(not stage.is_apart for stage in stages)
+    for stage in stages:
+        row -= not stage.is_apart
+        places.append((_X["apart" if stage.is_apart else stage.side], float(row)))
+    return places
 
 
 def _rounding(circuit: Circuit | None) -> str:
@@ -195,20 +226,20 @@ def _lookup_stages(name: str, layer: IntegerLayer, rounding: str) -> list[Stage]
     return stages
 
 
-def _sums(name: str, layer: IntegerLayer, n_trained: int) -> Stage:
+def _sums(name: str, layer: IntegerLayer, n_trained: int, is_apart: bool) -> Stage:
     bits, weights = count(layer.n_accum_bits, "bit"), count(layer.n_weights, "non-zero weight")
     return Stage(
         "server",
         f"{name}: sums",
         f"{neurons(len(layer.weights), n_trained)}, sums of {bits}, {weights}",
+        is_apart=is_apart,
     )
 
 
-def _plot_box(ax: Any, stage: Stage, y: float, size: float) -> Any:
+def _plot_box(ax: Any, stage: Stage, x: float, y: float, size: float) -> Any:
     from matplotlib.patches import FancyBboxPatch
 
     fill, ink = _COLORS[stage.side]
-    x = _X[stage.side]
     box = FancyBboxPatch(
         (x - _HALF_WIDTH, y - _HALF_HEIGHT),
         2 * _HALF_WIDTH,
@@ -225,14 +256,16 @@ def _plot_box(ax: Any, stage: Stage, y: float, size: float) -> Any:
     return box
 
 
-def _plot_arrow(ax: Any, side: str, following: str, y: float) -> None:
-    """Point from the stage at height ``y`` to the one below it."""
-    x = float(_X[side])
-    start, end = (x, y - _HALF_HEIGHT), (_X[following], y - 1 + _HALF_HEIGHT)
-    if side != following:
-        # Over the network, from the side that faces the other.
-        start = (x - x * _HALF_WIDTH, y)
-    style = "arc3" if side == following else "angle,angleA=0,angleB=90,rad=6"
+def _plot_arrow(ax: Any, place: tuple[float, float], following: tuple[float, float]) -> None:
+    """Point from a box to one below it, or over the network to the side of the other."""
+    (x, y), (next_x, next_y) = place, following
+    start, end, style = (x, y - _HALF_HEIGHT), (next_x, next_y + _HALF_HEIGHT), "arc3"
+    if next_x > x:
+        # To the right, then down.
+        start, style = (x + _HALF_WIDTH, y), "angle,angleA=0,angleB=90,rad=6"
+    elif next_x < x:
+        # Down, then to the left.
+        end, style = (next_x + _HALF_WIDTH, next_y), "angle,angleA=90,angleB=0,rad=6"
     ax.annotate(
         "",
         end,

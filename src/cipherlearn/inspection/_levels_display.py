@@ -16,6 +16,9 @@ from cipherlearn.inspection._fitted import find_network, network_inputs
 
 __all__ = ["IntegerLevelsDisplay"]
 
+# As many levels are labelled one by one.
+_FEW_LEVELS = 9
+
 
 class IntegerLevelsDisplay:
     """Integer weights of each layer at their levels and, with rows, the codes that it reads.
@@ -144,7 +147,11 @@ class IntegerLevelsDisplay:
         for panel, name, levels, counts in top:
             levels, counts = np.asarray(levels), np.asarray(counts)
             is_zero = levels == 0
-            self.weight_bars_.append(panel.bar(levels[~is_zero], counts[~is_zero], color="C0"))
+            # Many levels are lines of a histogram, without gaps.
+            width = 0.8 if len(levels) <= _FEW_LEVELS else 1.0
+            self.weight_bars_.append(
+                panel.bar(levels[~is_zero], counts[~is_zero], width, color="C0")
+            )
             zeros, total = int(counts[is_zero].sum()), int(counts.sum())
             panel.set_title(f"{name}\n{zeros} of {total} are 0")
             panel.set_xlabel("weight")
@@ -166,7 +173,10 @@ def _counts(values: NDArray, levels: NDArray) -> NDArray:
 
 
 def _integer_ticks(panel: Any, levels: NDArray) -> None:
-    """Label levels by integers, not all of them if they are many."""
-    panel.set_xticks(levels if len(levels) <= 9 else levels[:: len(levels) // 8])
+    """Label levels by integers, all of them if they are few."""
+    if len(levels) <= _FEW_LEVELS:
+        panel.set_xticks(levels)
+    else:
+        panel.xaxis.get_major_locator().set_params(integer=True)
     panel.set_xlim(levels[0] - 0.7, levels[-1] + 0.7)
     panel.yaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cipherlearn._words import neurons
+from cipherlearn._words import count, neurons
 from cipherlearn.inspection._axes import one_axes
 from cipherlearn.inspection._fitted import class_names as names_of_outputs
 from cipherlearn.inspection._fitted import feature_names as names_of_features
@@ -35,6 +35,9 @@ class NetworkDisplay:
     feature, red if it falls. Hidden neurons are ordered so that few edges cross. Neurons are those
     in the program, which leaves out what cannot change an output.
 
+    A wide path has a weight for nearly every code and output, too many to be lines. It is not
+    drawn, and a note says how many weights it has.
+
     Use :meth:`from_estimator` to make one.
 
     Parameters
@@ -51,6 +54,8 @@ class NetworkDisplay:
         Name of each layer.
     n_trained : sequence of int, default=None
         Neurons of each layer that were trained, of which the program may have fewer.
+    n_wide_weights : int, default=0
+        Non-zero weights of the wide path, which is not drawn. With 0 there is none.
 
     Attributes
     ----------
@@ -69,7 +74,6 @@ class NetworkDisplay:
 
     Examples
     --------
-    >>> import numpy as np
     >>> from sklearn.datasets import load_iris
     >>> from cipherlearn import NeuralNetClassifier
     >>> from cipherlearn.inspection import NetworkDisplay
@@ -77,7 +81,7 @@ class NetworkDisplay:
     >>> clf = NeuralNetClassifier(max_epochs=10, random_state=0).fit(X, y)
     >>> display = NetworkDisplay.from_estimator(clf, class_names=["setosa", "other", "virginica"])
     >>> n_edges = len(display.edges_[-1].get_segments())
-    >>> n_edges == np.count_nonzero(clf.program_.layers[-1].weights)
+    >>> n_edges == clf.program_.layers[1].n_weights
     True
     """
 
@@ -90,6 +94,7 @@ class NetworkDisplay:
         output_names: Sequence[str],
         layer_names: Sequence[str],
         n_trained: Sequence[int] | None = None,
+        n_wide_weights: int = 0,
     ) -> None:
         self.weights = weights
         self.code_features = code_features
@@ -97,6 +102,7 @@ class NetworkDisplay:
         self.output_names = output_names
         self.layer_names = layer_names
         self.n_trained = n_trained
+        self.n_wide_weights = n_wide_weights
 
     @classmethod
     def from_estimator(
@@ -136,22 +142,22 @@ class NetworkDisplay:
         program = network.program_
         features = names_of_features(estimator) if feature_names is None else list(feature_names)
         outputs = names_of_outputs(network) if class_names is None else list(class_names)
-        for kind, names, count in (
+        for kind, names, n_names in (
             ("feature_names", features, program.n_features),
             ("class_names", outputs, program.n_outputs),
         ):
-            if len(names) != count:
-                raise ValueError(f"{kind} must hold {count} names. Got {len(names)}.")
-        # A wide path has a weight for nearly every code, too many to be lines.
+            if len(names) != n_names:
+                raise ValueError(f"{kind} must hold {n_names} names. Got {len(names)}.")
         layers = dict(zip(program.layer_names, program.layers, strict=True))
-        layers.pop("wide path", None)
+        wide_path = layers.pop("wide path", None)
         display = cls(
             weights=[layer.weights for layer in layers.values()],
-            code_features=program.quantizer.feature,
+            code_features=program.quantizer.feature[program.inputs[0]],
             feature_names=features,
             output_names=outputs,
             layer_names=list(layers),
             n_trained=network.module_.n_neurons[: len(layers)],
+            n_wide_weights=0 if wide_path is None else wide_path.n_weights,
         )
         return display.plot(ax=ax, max_features=max_features)
 
@@ -179,7 +185,7 @@ class NetworkDisplay:
         self._untangle(signed, sizes)
         counts = [len(self.features_), *(len(layer) for layer in signed)]
         ax = one_axes(ax, figsize=(3.5 + 2.5 * len(signed), max(3.5, 0.19 * max(counts))))
-        heights = [_spread(count) for count in counts]
+        heights = [_spread(n_nodes) for n_nodes in counts]
         self._plot_edges(ax, signed, sizes, heights)
         self.nodes_ = [
             ax.scatter(
@@ -202,7 +208,7 @@ class NetworkDisplay:
         ]
         for i, title in enumerate([read, *titles]):
             ax.annotate(title, (i, 1.0), (0, 12), textcoords="offset points", ha="center")
-        self._finish(ax, len(signed))
+        self._finish(ax, len(signed), self.n_wide_weights)
         self.ax_, self.figure_ = ax, ax.figure
         return self
 
@@ -256,7 +262,7 @@ class NetworkDisplay:
             )
 
     @staticmethod
-    def _finish(ax: Any, n_layers: int) -> None:
+    def _finish(ax: Any, n_layers: int, n_wide_weights: int) -> None:
         from matplotlib.lines import Line2D
 
         kinds = dict(
@@ -270,18 +276,29 @@ class NetworkDisplay:
             ncols=3,
             frameon=False,
         )
+        if n_wide_weights:
+            note = f"Not drawn: the wide path, {count(n_wide_weights, 'weight')} from features "
+            ax.annotate(
+                note + "straight to the outputs",
+                (0.5, 0.0),
+                (0, -48),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                ha="center",
+                color="0.3",
+            )
         ax.set_xlim(-0.15, n_layers + 0.15)
         ax.set_ylim(-0.02, 1.02)
         ax.set_axis_off()
 
 
-def _spread(count: int) -> NDArray:
+def _spread(n_nodes: int) -> NDArray:
     """Heights between 1 and 0, from the top."""
-    return (np.arange(count)[::-1] + 0.5) / max(1, count)
+    return (np.arange(n_nodes)[::-1] + 0.5) / max(1, n_nodes)
 
 
-def _node_size(count: int) -> float:
-    return float(np.clip(2400 / max(1, count), 25, 160))
+def _node_size(n_nodes: int) -> float:
+    return float(np.clip(2400 / max(1, n_nodes), 25, 160))
 
 
 def _cut(name: str) -> str:

@@ -37,7 +37,7 @@ class LayerReport:
     Attributes
     ----------
     name : str
-        "hidden 1" and so on, or "output".
+        "hidden 1" and so on, "output", or "wide path".
     n_neurons : int
         Neurons in the program. What cannot change an output is left out of it.
     n_trained : int
@@ -48,7 +48,7 @@ class LayerReport:
         Bits of the accumulators: allowed, needed by some possible input, and needed by the rows
         given. None without rows.
     table_bits : int or None
-        Bits that the lookup tables see. None in the last layer, which has none.
+        Bits that the lookup tables see. None in a layer whose sums are decrypted.
     n_bootstraps : int
         Lookups on ciphertexts per row, without those of exact rounding.
     latency_share : float

@@ -82,7 +82,7 @@ def test_a_display_draws_every_kind_of_model(display, model):
 
 @pytest.mark.parametrize("display", DISPLAYS)
 def test_a_display_draws_where_it_is_told(display, models):
-    figure, (left, right) = plt.subplots(1, 2)
+    figure, (left, _) = plt.subplots(1, 2)
     drawn = display.from_estimator(models["two layers"], ax=left)
     assert drawn.figure_ is figure
     if display in PANELS:

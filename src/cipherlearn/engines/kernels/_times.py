@@ -18,7 +18,7 @@ from cipherlearn.engines.kernels._parameters import (
     KeyswitchKey,
     Parameters,
 )
-from cipherlearn.engines.kernels._plan import Extraction, LookupStep, Step
+from cipherlearn.engines.kernels._steps import Extraction, LookupStep, Step
 
 __all__ = ["KernelTimes", "predict_seconds", "time_kernels"]
 

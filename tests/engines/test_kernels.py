@@ -188,12 +188,12 @@ def test_estimates_need_no_keys():
     assert len(times.bootstrap) == len(times.keyswitch) == len(times.expand) == 1
     assert min(*times.bootstrap, *times.keyswitch, *times.keyswitch_many, *times.expand) > 0
     row = runtime.estimate(times, n_threads=1)
-    assert row["bootstraps"] == pytest.approx(2 * times.bootstrap[0])
-    assert row["masks"] == pytest.approx(3 * times.expand[0])
+    assert row.bootstraps == pytest.approx([2 * times.bootstrap[0]])
+    assert row.masks == pytest.approx(3 * times.expand[0])
     rows = runtime.estimate(times, n_rows=4, n_threads=2)
-    assert rows["bootstraps"] == pytest.approx(2 * row["bootstraps"])
+    assert rows.bootstraps == pytest.approx([2 * row.bootstraps[0]])
     # A thread has one of two, and the third none.
-    assert runtime.estimate(times, n_threads=3)["bootstraps"] == pytest.approx(times.bootstrap[0])
+    assert runtime.estimate(times, n_threads=3).bootstraps == times.bootstrap
 
 
 def test_exact_rounding_costs_bootstraps():
@@ -203,7 +203,7 @@ def test_exact_rounding_costs_bootstraps():
         runtime = Compiled.of(program, rounding=rounding).runtime()
         n_keys, n_inputs = len(runtime.parameters.bootstrap_keys), len(runtime.parameters.inputs)
         times = KernelTimes((1.0,) * n_keys, (1.0,) * 9, (1.0,) * 9, (0.0,) * n_inputs)
-        costs[rounding] = runtime.estimate(times, n_threads=1)["bootstraps"]
+        costs[rounding] = sum(runtime.estimate(times, n_threads=1).bootstraps)
     assert costs == {"exact": 2.0, "approximate": 1.0}
 
 

@@ -18,11 +18,10 @@ from cipherlearn.engines import load_engine
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.engines.kernels import (
     Gate,
+    KernelRuntime,
     KernelTimes,
     Parameters,
     count_threads,
-    make_plan,
-    predict_seconds,
     time_kernels,
 )
 from cipherlearn.program._nodes import Lookup
@@ -62,6 +61,8 @@ class CostEstimate:
         must be compiled, whose time is known as a whole.
     layer_seconds : tuple of float
         Part of ``seconds`` for the bootstraps of each hidden layer, with their keyswitches.
+    keyswitch_seconds : float
+        Part of ``seconds`` for keyswitches. 0 of a circuit that must be compiled.
     key_bytes, input_bytes, output_bytes : int
         Evaluation keys, encrypted batch, and encrypted result, as they are sent.
     n_rounding_bootstraps : int
@@ -80,18 +81,27 @@ class CostEstimate:
     input_bytes: int
     output_bytes: int
     n_rounding_bootstraps: int = 0
+    keyswitch_seconds: float = 0.0
 
     @property
     def lines(self) -> list[str]:
         """Sentences that say it all."""
         number = bootstraps(self.n_bootstraps, self.table_bits, self.n_rounding_bootstraps)
         return [
-            f"{number}. About {self.seconds_per_row:.3g} s a row and {self.seconds:.3g} s a call, "
-            f"{self.fixed_seconds:.2g} s of which are fixed. Timed with "
-            f"{self.engine}, {_RUNTIMES[self.runtime]}.",
+            f"{number}. About {self.seconds_per_row:.3g} s a row and {self.seconds:.3g} s a call"
+            f"{self._limits()}. Timed with {self.engine}, {_RUNTIMES[self.runtime]}.",
             f"Evaluation keys {size(self.key_bytes)}, an encrypted batch {size(self.input_bytes)}, "
             f"its result {size(self.output_bytes)}.",
         ]
+
+    def _limits(self) -> str:
+        if self.runtime != "kernels":
+            return ""
+        keyswitches = self.keyswitch_seconds
+        return (
+            f": {sum(self.layer_seconds) - keyswitches:.2g} s for bootstraps, {keyswitches:.2g} s "
+            f"for keyswitches, and {self.fixed_seconds:.2g} s for the rest"
+        )
 
     def __repr__(self) -> str:
         return f"<CostEstimate: {' '.join(self.lines)}>"
@@ -191,15 +201,10 @@ def _from_kernels(
     shapes = parameters.bootstrap_keys, parameters.keyswitch_keys, parameters.inputs
     if shapes not in _times:
         _times[shapes] = time_kernels(parameters)
-    steps = make_plan(program, parameters, options.rounding)
     n_rows = options.batch_size
-    of_lookups = [
-        step for node, step in zip(program.nodes, steps, strict=True) if isinstance(node, Lookup)
-    ]
-    fixed, lookups = predict_seconds(
-        of_lookups, parameters, _times[shapes], n_rows, count_threads()
-    )
-    fixed += _CALL_SECONDS + len(steps) * _STEP_SECONDS
+    parts = KernelRuntime(program, specs, options.rounding).estimate(_times[shapes], n_rows)
+    fixed = parts.masks + _CALL_SECONDS + len(program.nodes) * _STEP_SECONDS
+    lookups = tuple(map(sum, zip(parts.bootstraps, parts.keyswitches, strict=True)))
     seconds = fixed + sum(lookups)
     return CostEstimate(
         **common,
@@ -208,6 +213,7 @@ def _from_kernels(
         seconds_per_row=seconds / n_rows,
         fixed_seconds=fixed,
         layer_seconds=lookups,
+        keyswitch_seconds=sum(parts.keyswitches),
         key_bytes=8 * sum(shape.n_sent for shape in parameters.key_shapes),
         input_bytes=_gate_bytes(parameters.inputs, n_rows),
         output_bytes=_gate_bytes(parameters.outputs, n_rows),

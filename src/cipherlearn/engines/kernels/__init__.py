@@ -10,8 +10,7 @@ from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_thre
 from cipherlearn.engines.kernels._keys import EvaluationKeys, KeyCache
 from cipherlearn.engines.kernels._library import why_unavailable
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
-from cipherlearn.engines.kernels._plan import make_plan
-from cipherlearn.engines.kernels._times import KernelTimes, predict_seconds, time_kernels
+from cipherlearn.engines.kernels._times import KernelEstimate, KernelTimes, time_kernels
 from cipherlearn.engines.kernels._wire import read_value, write_value
 from cipherlearn.engines.kernels.runtime import KernelRuntime, unsupported
 
@@ -20,13 +19,12 @@ __all__ = [
     "CpuBackend",
     "EvaluationKeys",
     "Gate",
+    "KernelEstimate",
     "KernelRuntime",
     "KernelTimes",
     "KeyCache",
     "Parameters",
     "count_threads",
-    "make_plan",
-    "predict_seconds",
     "read_value",
     "time_kernels",
     "unsupported",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,9 +18,8 @@ from cipherlearn.engines.kernels._parameters import (
     KeyswitchKey,
     Parameters,
 )
-from cipherlearn.engines.kernels._steps import Extraction, LookupStep, Step
 
-__all__ = ["KernelTimes", "predict_seconds", "time_kernels"]
+__all__ = ["KernelEstimate", "KernelTimes", "time_kernels"]
 
 # As much of a key is timed: more than caches hold, less than takes long to make.
 _KEY_WORDS = 2**21
@@ -54,6 +53,23 @@ class KernelTimes:
         alone, many = self.keyswitch[key], self.keyswitch_many[key]
         reading = max(0.0, alone - many) / (1 - 1 / self.n_together)
         return (alone - reading) * n + reading
+
+
+@dataclass(frozen=True)
+class KernelEstimate:
+    """Seconds that an evaluation is expected to take.
+
+    Parameters
+    ----------
+    masks : float
+        To draw the masks of the inputs.
+    bootstraps, keyswitches : tuple of float
+        Of each lookup of the program.
+    """
+
+    masks: float
+    bootstraps: tuple[float, ...]
+    keyswitches: tuple[float, ...]
 
 
 def time_kernels(parameters: Parameters) -> KernelTimes:
@@ -107,63 +123,6 @@ def time_kernels(parameters: Parameters) -> KernelTimes:
         tuple(keyswitch(shape, n_together) for shape in parameters.keyswitch_keys),
         tuple(map(expand, parameters.inputs)),
     )
-
-
-def predict_seconds(
-    steps: Sequence[Step | None],
-    parameters: Parameters,
-    times: KernelTimes,
-    n_rows: int,
-    n_threads: int,
-) -> tuple[float, tuple[float, ...]]:
-    """Predict how long a program's kernels take together.
-
-    Parameters
-    ----------
-    steps : sequence
-        What :func:`make_plan` gave for each lookup of the program.
-    parameters : Parameters
-    times : KernelTimes
-        Of these parameters.
-    n_rows, n_threads : int
-
-    Returns
-    -------
-    fixed : float
-        Seconds to draw the masks of the inputs.
-    lookups : tuple of float
-        Seconds of each lookup: its keyswitches and bootstraps.
-    """
-    fixed = sum(
-        gate.n_values * n_rows * seconds
-        for gate, seconds in zip(parameters.inputs, times.expand, strict=True)
-    )
-
-    def switch(key: int | None, n: int) -> float:
-        if key is None:
-            return 0.0
-        alone = n == 1 and n_threads == 1
-        return n * (times.keyswitch if alone else times.keyswitch_many)[key] / n_threads
-
-    def apply(step: LookupStep | Extraction, n: int) -> float:
-        rounds = -(-n // n_threads)
-        return (
-            switch(step.keyswitch, n)
-            + rounds * times.bootstrap[step.bootstrap]
-            + switch(step.convert, n)
-        )
-
-    lookups = []
-    for step in steps:
-        if not isinstance(step, LookupStep):
-            # It always gives the same code.
-            lookups.append(0.0)
-        else:
-            n, seconds = len(step.polynomials) * n_rows, 0.0
-            if step.extraction is not None:
-                seconds += step.extraction.n_removed * apply(step.extraction, n)
-            lookups.append(seconds + apply(step, n))
-    return fixed / n_threads, tuple(lookups)
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -18,8 +18,9 @@ from cipherlearn.engines.kernels._steps import (
     LookupStep,
     SumStep,
 )
-from cipherlearn.engines.kernels._times import KernelTimes
+from cipherlearn.engines.kernels._times import KernelEstimate, KernelTimes
 from cipherlearn.engines.kernels._wire import Words, read_value, write_value
+from cipherlearn.program._nodes import Lookup
 from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["KernelRuntime", "unsupported"]
@@ -95,7 +96,7 @@ class KernelRuntime:
     ) -> None:
         self.parameters = Parameters.from_specs(specs)
         self._steps = make_plan(program, self.parameters, rounding, code_bits)
-        self._outputs = program.outputs
+        self._outputs, self._nodes = program.outputs, program.nodes
         self._backend = CpuBackend(load_library()) if backend is None else backend
         gates = (*self.parameters.inputs, *self.parameters.outputs)
         sizes = [gate.n_values * (gate.dimension + 1) for gate in gates]
@@ -203,7 +204,7 @@ class KernelRuntime:
 
     def estimate(
         self, times: KernelTimes, n_rows: int = 1, n_threads: int | None = None
-    ) -> dict[str, float]:
+    ) -> KernelEstimate:
         """Estimate the seconds that :meth:`run` takes, without keys.
 
         Parameters
@@ -212,32 +213,39 @@ class KernelRuntime:
             What :func:`time_kernels` measured for the parameters.
         n_rows : int, default=1
         n_threads : int or None, default=None
-
-        Returns
-        -------
-        dict
-            Seconds for "bootstraps", "keyswitches" and "masks" of inputs.
         """
         n_threads = count_threads(n_threads)
         masks = sum(
             _rounds(gate.n_values * n_rows, n_threads) * seconds
             for gate, seconds in zip(self.parameters.inputs, times.expand, strict=True)
         )
-        result = {"bootstraps": 0.0, "keyswitches": 0.0, "masks": masks}
-        for step in self._steps:
-            if not isinstance(step, LookupStep):
+        bootstraps, keyswitches = [], []
+        for node, step in zip(self._nodes, self._steps, strict=True):
+            if not isinstance(node, Lookup):
                 continue
-            n = len(step.polynomials) * n_rows
-            repeated: list[tuple[LookupStep | Extraction, int]] = [(step, 1)]
-            if step.extraction is not None:
-                repeated.append((step.extraction, step.extraction.n_removed))
-            for part, repeats in repeated:
-                bootstraps = _rounds(n, n_threads) * times.bootstrap[part.bootstrap]
-                keys = [part.keyswitch, *([] if part.convert is None else [part.convert])]
-                keyswitches = sum(times.keyswitches(key, n) for key in keys) / n_threads
-                result["bootstraps"] += repeats * bootstraps
-                result["keyswitches"] += repeats * keyswitches
-        return result
+            # One that always gives the same code takes none.
+            repeated: list[tuple[LookupStep | Extraction, int]] = []
+            n = 0
+            if isinstance(step, LookupStep):
+                n = len(step.polynomials) * n_rows
+                repeated.append((step, 1))
+                if step.extraction is not None:
+                    repeated.append((step.extraction, step.extraction.n_removed))
+            bootstraps.append(
+                sum(
+                    repeats * _rounds(n, n_threads) * times.bootstrap[part.bootstrap]
+                    for part, repeats in repeated
+                )
+            )
+            keyswitches.append(
+                sum(
+                    repeats * times.keyswitches(key, n) / n_threads
+                    for part, repeats in repeated
+                    for key in (part.keyswitch, part.convert)
+                    if key is not None
+                )
+            )
+        return KernelEstimate(masks, tuple(bootstraps), tuple(keyswitches))
 
     def _check_count(self, inputs: Sequence[object]) -> None:
         if len(inputs) != len(self.parameters.inputs):

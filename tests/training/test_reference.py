@@ -17,7 +17,13 @@ from sklearn.datasets import load_iris, make_gaussian_quantiles
 
 from cipherlearn import AccuracyLossWarning, NeuralNetClassifier, NeuralNetRegressor
 
-NARROW = {"module__n_hidden_neurons": 8, "module__n_hidden_accum_bits": 2, "random_state": 0}
+NARROW = {
+    "module__n_hidden_neurons": 8,
+    "module__n_hidden_accum_bits": 2,
+    "module__wide_path": False,
+    "batch_size": 32,
+    "random_state": 0,
+}
 
 
 @pytest.fixture(scope="module")

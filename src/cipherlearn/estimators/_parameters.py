@@ -101,6 +101,11 @@ OTHER_PARAMETERS_DOC = """
         ``percentile`` of the training data.
     callbacks__quantization__distillation : float, default=0.9
         Share of the float network's outputs in the targets of the fine-tuning.
+    callbacks__quantization__augment : bool, default=True
+        Whether to train a larger float network first. Where it is better than a float copy of this
+        one, on rows held out, it labels noisy copies of the rows, and its outputs are half of
+        the targets. Data of fewer than 500 rows or sparse features are not augmented, nor
+        is it done with a criterion of your own.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the present network, whatever parameters of the module have
         been set since.

@@ -46,7 +46,7 @@ class QuantizedNet(SkorchNet):
         module__n_a_bits=2,
         module__n_accum_bits=8,
         module__n_hidden_accum_bits=4,
-        lr=0.01,
+        lr=0.015,
         max_epochs=None,
         batch_size=64,
         random_state=None,

@@ -25,7 +25,7 @@ from cipherlearn.training._teacher import swap_noise, train_teacher
 __all__ = ["Phase", "Schedule", "choose_epochs"]
 
 # Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
-_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 2000, 30, 500
+_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 1500, 30, 500
 
 # Share of a larger teacher's outputs in the targets of training rows.
 _LARGE_SHARE = 0.5

@@ -57,13 +57,14 @@ def test_an_estimate_foresees_time_and_sizes(fitted):
     assert cost.seconds == pytest.approx(statistics.median(seconds), rel=1.0)
     assert cost.n_bootstraps == circuit.n_bootstraps == fitted.program_.n_bootstraps
     # What the engine serializes has some structure besides.
+    n_values = len(fitted.program_.inputs)
     for estimated, size in zip(
         (cost.input_bytes, cost.output_bytes), circuit.ciphertext_sizes(), strict=True
     ):
-        assert estimated <= size <= estimated + 400
+        assert estimated <= size <= estimated + 400 * n_values
     assert cost.key_bytes == pytest.approx(len(circuit.evaluation_keys()), rel=0.01)
     assert cost.seconds == pytest.approx(cost.fixed_seconds + sum(cost.layer_seconds))
-    hidden, output = fitted.program_.layers
+    hidden, output, _ = fitted.program_.layers
     assert hidden.n_table_bits == 3 < output.n_accum_bits == 4
     assert cost.table_bits == ((3,) if ENGINE == "concrete-python" else (4,))
 
@@ -108,20 +109,22 @@ def test_nothing_is_known_before_fit(method):
 def test_a_report_says_what_each_layer_holds(fitted):
     X, _ = blobs()
     report = fitted.report(X)
-    hidden, output = report.layers
+    hidden, output, wide = report.layers
     program = fitted.program_
     assert hidden.n_neurons == hidden.n_bootstraps == program.n_bootstraps
     assert hidden.observed_bits <= hidden.proven_bits <= hidden.allowed_bits == 3
     assert hidden.n_weights == np.count_nonzero(program.layers[0].weights, axis=1).max()
     assert hidden.budget == fitted.module_.budgets[0]
     assert (output.n_bootstraps, output.table_bits, output.name) == (0, None, "output")
+    assert (wide.n_bootstraps, wide.table_bits, wide.name) == (0, None, "wide path")
+    assert wide.proven_bits <= wide.allowed_bits == 16
     assert hidden.latency_share == report.cost.layer_seconds[0] / report.cost.seconds
     lines = str(report).splitlines()
     assert lines[0].split()[:2] == ["layer", "neurons"]
     assert lines[1].startswith("hidden 1")
     (bits,) = report.cost.table_bits
     assert f"{program.n_bootstraps} bootstraps of {bits} bits a row" in str(report)
-    assert report._repr_html_().count("<tr>") == 3
+    assert report._repr_html_().count("<tr>") == 4
     assert len(report.plot().patches) == 2
 
 

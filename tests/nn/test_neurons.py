@@ -39,7 +39,7 @@ def test_the_original_is_not_changed(fitted):
     np.testing.assert_array_equal(clf.predict_proba(X), before)
     assert clf.get_params()["module__n_hidden_neurons"] == 12
     assert (len(clf.history_), len(small.history_)) == (n_epochs, 2 * n_epochs)
-    assert small.optimizer_.param_groups[0]["lr"] == pytest.approx(0.01)
+    assert small.optimizer_.param_groups[0]["lr"] == pytest.approx(0.015)
     held = {id(p) for group in small.optimizer_.param_groups for p in group["params"]}
     assert held == {id(p) for p in small.module_.parameters()}
 

@@ -22,7 +22,13 @@ from cipherlearn import (
     NeuralNetRegressor,
 )
 
-NARROW = {"module__n_hidden_neurons": 8, "module__n_hidden_accum_bits": 2, "random_state": 0}
+NARROW = {
+    "module__n_hidden_neurons": 8,
+    "module__n_hidden_accum_bits": 2,
+    "module__wide_path": False,
+    "batch_size": 32,
+    "random_state": 0,
+}
 
 
 @pytest.fixture(scope="module")

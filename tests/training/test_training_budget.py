@@ -44,6 +44,7 @@ def counts_per_neuron(clf):
     n_accum_bits=st.integers(1, 16),
     multiplier=st.sampled_from([0.5, 1.0, 1.7, 3.0]),
     max_epochs=st.integers(1, 3),
+    wide_path=st.booleans(),
     seed=st.integers(0, 1000),
 )
 def test_every_neuron_of_every_layer_keeps_its_budget(
@@ -55,6 +56,7 @@ def test_every_neuron_of_every_layer_keeps_its_budget(
     n_accum_bits,
     multiplier,
     max_epochs,
+    wide_path,
     seed,
 ):
     budget = math.floor(multiplier * max_active_neurons(n_accum_bits, n_w_bits, n_a_bits))
@@ -69,11 +71,17 @@ def test_every_neuron_of_every_layer_keeps_its_budget(
         module__n_a_bits=n_a_bits,
         module__n_accum_bits=n_accum_bits,
         module__n_hidden_accum_bits=None,
+        module__n_output_accum_bits=None,
         module__n_hidden_neurons_multiplier=multiplier,
+        module__wide_path=wide_path,
         max_epochs=max_epochs,
     )
-    assert clf.module_.budgets == [budget] * (len(hidden) + 1)
-    for counts, layer in zip(counts_per_neuron(clf), clf.program_.layers, strict=True):
+    # The wide path has a weight for every code. Nothing looks its sums up.
+    n_layers = 0 if wide_path and not hidden else len(hidden) + 1
+    assert len(clf.program_.layers) == n_layers + wide_path
+    assert clf.module_.budgets[:n_layers] == [budget] * n_layers
+    counts_of = counts_per_neuron(clf)[:n_layers]
+    for counts, layer in zip(counts_of, clf.program_.layers, strict=False):
         assert (counts <= budget).all()
         if multiplier <= 1:
             assert layer.n_accum_bits <= n_accum_bits
@@ -103,16 +111,18 @@ def test_narrow_hidden_accumulators_are_guaranteed_by_training(
         module__n_a_bits=n_a_bits,
         module__n_accum_bits=16,
         module__n_hidden_accum_bits=n_hidden_accum_bits,
+        module__n_output_accum_bits=None,
         module__n_hidden_neurons_multiplier=1.0,
         max_epochs=max_epochs,
     )
-    *narrow, last = clf.program_.layers
+    *narrow, last, wide = clf.program_.layers
     budget = max_active_neurons(16, n_w_bits, n_a_bits)
     for layer in narrow:
         assert (np.abs(layer.weights) @ layer.input_high).max() < 2**n_hidden_accum_bits
         assert layer.n_accum_bits <= n_hidden_accum_bits
     assert last.n_accum_bits <= 16
-    for counts in counts_per_neuron(clf):
+    assert wide.n_accum_bits <= 16
+    for counts in counts_per_neuron(clf)[:-1]:
         assert (counts <= budget).all()
 
 
@@ -141,6 +151,8 @@ def test_a_budget_of_magnitudes_guarantees_every_accumulator(
         module__n_a_bits=n_a_bits,
         module__n_accum_bits=n_accum_bits,
         module__n_hidden_accum_bits=None,
+        module__n_output_accum_bits=None,
+        module__wide_path=False,
         max_epochs=max_epochs,
     )
     for layer in clf.program_.layers:
@@ -163,7 +175,7 @@ def test_a_wide_neuron_uses_its_whole_budget(n_features, kept):
         module__n_codes_per_feature=1,
         max_epochs=5,
     )
-    assert clf.module_.budgets == [3, 3]
+    assert clf.module_.budgets == [3, 3, n_features]
     assert (clf.module_.linears[0].mask.sum(dim=1) == kept).all()
     assert (clf.module_.linears[1].mask.sum(dim=1) == 3).all()
 
@@ -172,7 +184,7 @@ def test_the_regressor_keeps_its_budget():
     X = np.random.default_rng(0).normal(size=(30, 20))
     reg = NeuralNetRegressor(max_epochs=3, random_state=0, **THREE_WEIGHTS).fit(X, X[:, :2])
     hidden, last = counts_per_neuron(reg)
-    assert (len(hidden), len(last)) == (32, 2)
+    assert (len(hidden), len(last)) == (24, 2)
     assert hidden.max() == 3
     assert last.max() <= 3
 

@@ -198,7 +198,8 @@ def _from_kernels(
     program: IntegerProgram, options: CompileOptions, specs: bytes, common: dict[str, Any]
 ) -> CostEstimate:
     parameters = Parameters.from_specs(specs)
-    shapes = parameters.bootstrap_keys, parameters.keyswitch_keys, parameters.inputs
+    masks = tuple((gate.dimension, gate.seeded) for gate in parameters.inputs)
+    shapes = parameters.bootstrap_keys, parameters.keyswitch_keys, masks
     if shapes not in _times:
         _times[shapes] = time_kernels(parameters)
     n_rows = options.batch_size

@@ -32,11 +32,11 @@ PARAMETERS_DOC = """
         Bit-width of the accumulators of hidden layers. The cost of a bootstrap
         grows steeply with it. It is guaranteed by a bound on the span of each neuron.
         With ``None``, or without pruning, ``module__n_accum_bits`` applies.{own}
-    lr : float, default=0.01
+    lr : float, default=0.015
         Learning rate at the start of each phase.
     max_epochs : int or None, default=None
         Epochs of one ``fit``, or of one ``partial_fit``. ``None`` chooses between 30
-        and 500, to make about 2000 steps.
+        and 500, to make about 1500 steps.
     batch_size : int, default=64
         Rows of a training batch. -1 takes all rows at once.
     random_state : int, RandomState instance or None, default=None
@@ -101,6 +101,11 @@ OTHER_PARAMETERS_DOC = """
         ``percentile`` of the training data.
     callbacks__quantization__distillation : float, default=0.9
         Share of the float network's outputs in the targets of the fine-tuning.
+    callbacks__quantization__augment : bool, default=True
+        Whether to train a larger float network first. Where it is better than a float copy of this
+        one, on rows held out, it labels noisy copies of the rows, and its outputs are half of
+        the targets. Data of fewer than 500 rows or sparse features are not augmented, nor
+        is it done with a criterion of your own.
     warm_start : bool, default=False
         Whether ``fit`` goes on from the present network, whatever parameters of the module have
         been set since.

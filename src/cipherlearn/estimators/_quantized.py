@@ -46,7 +46,7 @@ class QuantizedNet(SkorchNet):
         module__n_a_bits=2,
         module__n_accum_bits=8,
         module__n_hidden_accum_bits=4,
-        lr=0.01,
+        lr=0.015,
         max_epochs=None,
         batch_size=64,
         random_state=None,
@@ -70,6 +70,7 @@ class QuantizedNet(SkorchNet):
         callbacks__quantization__warmup=0.4,
         callbacks__quantization__percentile=95.0,
         callbacks__quantization__distillation=0.9,
+        callbacks__quantization__augment=True,
         warm_start=False,
         device="cpu",
         warn_on_loss=True,
@@ -106,6 +107,7 @@ class QuantizedNet(SkorchNet):
         self.callbacks__quantization__warmup = callbacks__quantization__warmup
         self.callbacks__quantization__percentile = callbacks__quantization__percentile
         self.callbacks__quantization__distillation = callbacks__quantization__distillation
+        self.callbacks__quantization__augment = callbacks__quantization__augment
         self.warm_start = warm_start
         self.device = device
         self.warn_on_loss = warn_on_loss
@@ -137,6 +139,10 @@ class QuantizedNet(SkorchNet):
 
     def _criterion_arguments(self) -> dict[str, Any]:
         return self.get_params_for("criterion")
+
+    def train_step_single(self, batch, **fit_params):
+        """Compute the loss of a batch and its gradients, with noisy copies of its rows."""
+        return super().train_step_single(self._schedule.augmented(self, batch), **fit_params)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Average the losses of a batch, weighted if its samples are."""
@@ -216,6 +222,8 @@ class QuantizedNet(SkorchNet):
             self._reference, self._schedule = reference, schedule
             try:
                 with threads_for(n_rows, n_weights):
+                    if cold:
+                        schedule.find_teacher(self, X, y, sample_weight)
                     skorch.NeuralNet.partial_fit(self, data, y)
             finally:
                 # They hold rows and a second network, which do not belong into files.

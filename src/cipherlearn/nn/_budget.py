@@ -143,7 +143,7 @@ def l1_limit(n_max: int, n_inputs: int) -> int:
     if limit == 0:
         raise ValueError(
             f"An accumulator must hold at least one {n_inputs}-bit input. Got {n_max} bits. Raise "
-            "n_accum_bits or n_hidden_accum_bits, or lower n_a_bits."
+            "n_accum_bits, n_hidden_accum_bits or n_output_accum_bits, or lower n_a_bits."
         )
     return limit
 

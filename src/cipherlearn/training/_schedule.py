@@ -20,11 +20,15 @@ from cipherlearn._features import dense_rows, is_sparse
 from cipherlearn._samples import sample_rows
 from cipherlearn.training._batches import arrays_of
 from cipherlearn.training._callbacks import prune
+from cipherlearn.training._teacher import swap_noise, train_teacher
 
 __all__ = ["Phase", "Schedule", "choose_epochs"]
 
 # Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
-_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 2000, 30, 500
+_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 1500, 30, 500
+
+# Share of a larger teacher's outputs in the targets of training rows.
+_LARGE_SHARE = 0.5
 
 # Ranges and scales are estimated on at most this many values per layer.
 _CALIBRATION_VALUES = 1_000_000
@@ -75,6 +79,9 @@ class Schedule:
         ``percentile`` of the training data.
     distillation : float
         Share of the teacher's outputs in the targets of the fine-tuning.
+    augment : bool, default=True
+        Whether a larger float network, where it is better than this one, labels noisy copies of
+        the rows and shares in the targets.
     teacher : torch module, default=None
         Teacher of a network that is quantized already. Otherwise the float network is the teacher.
 
@@ -88,6 +95,7 @@ class Schedule:
         warmup: float,
         percentile: float,
         distillation: float,
+        augment: bool = True,
         teacher: torch.nn.Module | None = None,
     ) -> None:
         for name, value, low, high in (
@@ -103,7 +111,9 @@ class Schedule:
         self.warmup = warmup
         self.percentile = percentile
         self.distillation = distillation
+        self.augment = augment
         self.teacher = teacher
+        self.large_teacher: torch.nn.Module | None = None
 
     def phases(self, net, n_epochs: int) -> Iterator[Phase]:
         """Yield each phase when it begins. At least one epoch of a float network fine-tunes it."""
@@ -122,7 +132,7 @@ class Schedule:
             module.fit_encoder(_features(net, dataset), net.verbose)
         if not net.phase_.is_warmup and not module.quantized:
             prune(module, progress=1.0)
-            if self.distillation > 0:
+            if self.distillation > 0 and self.large_teacher is None:
                 self.teacher = copy.deepcopy(module).eval()
             X = _features(net, dataset)
             widest = max(linear.in_features for linear in module.linears)
@@ -130,6 +140,33 @@ class Schedule:
             module.calibrate(torch.as_tensor(rows, device=net.device), self.percentile)
             # The weights are in other units now, so momenta no longer fit.
             net.optimizer_.state.clear()
+
+    def find_teacher(self, net, X, y, sample_weight) -> None:
+        """Train a larger float network, and keep it if it has something to teach."""
+        if self.augment and self.distillation > 0:
+            self.large_teacher = train_teacher(net, X, y, sample_weight)
+
+    @torch.no_grad()
+    def augmented(self, net, batch: tuple[Any, torch.Tensor]) -> tuple[Any, torch.Tensor]:
+        """Add a noisy copy of each row to a batch, labelled by the larger teacher if there is one.
+
+        Targets of the rows are mixed with what it says of them.
+        """
+        if self.large_teacher is None:
+            return batch
+        X, y_true = batch
+        features = torch.as_tensor(X["X"] if isinstance(X, dict) else X, device=net.device)
+        both = torch.cat([features, swap_noise(features)])
+        outputs = self.large_teacher(both)
+        y_true = y_true.to(net.device)
+        if not y_true.is_floating_point():
+            outputs = outputs.softmax(dim=1)
+            y_true = torch.nn.functional.one_hot(y_true, outputs.shape[1])
+        of_rows, of_copies = outputs.split(len(features))
+        targets = torch.cat([torch.lerp(y_true.to(outputs), of_rows, _LARGE_SHARE), of_copies])
+        if isinstance(X, dict):
+            return {"X": both, "sample_weight": X["sample_weight"].repeat(2)}, targets
+        return both, targets
 
     @torch.no_grad()
     def soften(self, net, X, y_true: torch.Tensor) -> torch.Tensor:

@@ -82,13 +82,13 @@ def test_a_display_draws_every_kind_of_model(display, model):
 
 @pytest.mark.parametrize("display", DISPLAYS)
 def test_a_display_draws_where_it_is_told(display, models):
-    figure, (left, right) = plt.subplots(1, 2)
+    figure, (left, _) = plt.subplots(1, 2)
     drawn = display.from_estimator(models["two layers"], ax=left)
     assert drawn.figure_ is figure
     if display in PANELS:
         # In its place, as scikit-learn's PartialDependenceDisplay.
         assert len(figure.axes) == 5
-        _, axes = plt.subplots(1, 3)
+        axes = figure.subplots(1, 3)
         assert drawn.plot(ax=axes).axes_.tolist() == [axes.tolist()]
         with pytest.raises(ValueError, match=r"one for each of the 1 x 3 panels\. Got 1"):
             drawn.plot(ax=[left])

@@ -130,8 +130,7 @@ class CircuitDisplay:
         size = max(4.0, min(10.0, 3.4 * inches[0] / n_columns, 15 * inches[1] / n_rows))
         ax.plot([0, 0], [-0.4, n_rows - 0.1], color="0.6", linestyle=":", zorder=0)
         self.boxes_ = [
-            _plot_box(ax, stage, *place, size)
-            for stage, place in zip(stages, places, strict=True)
+            _plot_box(ax, stage, *place, size) for stage, place in zip(stages, places, strict=True)
         ]
         chain = [i for i, stage in enumerate(stages) if not stage.is_apart]
         arrows = list(pairwise(chain))

@@ -22,7 +22,8 @@ for n_bits in (4, 6, 8):
 
 # %%
 # So narrow sums are bounded by their width instead: the distance from the smallest to the largest
-# that any input can give. This network has hidden sums of 4 bits and outputs of 6.
+# that any input can give. This network has hidden sums of 4 bits and outputs of 6. The wide path
+# takes no bootstrap, and may have sums of 16.
 
 X, y = load_breast_cancer(return_X_y=True)
 X_train, X_test, y_train, y_test = train_test_split(X, y, stratify=y, random_state=0)
@@ -47,7 +48,8 @@ AccumulatorDisplay.from_estimator(clf, X_test)
 # %%
 # Each neuron has two limits. Bars count its non-zero weights, which may be as many as the dashed
 # red line says. Dots are the width of its sum. Where sums are narrow, as here, the width is the
-# limit that binds: few large weights fill it as well as many small ones.
+# limit that binds: few large weights fill it as well as many small ones. In the wide path only the
+# width is limited, so a neuron reads nearly every input.
 
 WeightBudgetDisplay.from_estimator(clf)
 

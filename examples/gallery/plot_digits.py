@@ -58,7 +58,8 @@ fig.suptitle("Decrypted predictions. Wrong ones are red.")
 
 weights = clf.program_.layers[0].weights
 pixels = np.zeros((len(weights), 64))
-np.add.at(pixels.T, clf.program_.quantizer.feature, weights.T)
+pixel_of_code = clf.program_.quantizer.feature[clf.program_.inputs[0]]
+np.add.at(pixels.T, pixel_of_code, weights.T)
 limit = np.abs(pixels).max()
 fig, axes = plt.subplots(2, 8, figsize=(8, 2.4), layout="constrained")
 for ax, neuron in zip(axes.flat, pixels, strict=False):

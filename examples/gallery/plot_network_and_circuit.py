@@ -32,7 +32,8 @@ print(f"Accuracy in the clear: {clf.score(X_test, y_test):.3f}")
 
 # %%
 # Lines are the integer weights, as wide as they are large. Blue ones grow with what they read, red
-# ones fall. A neuron reads a feature only if there is a line.
+# ones fall. A hidden neuron reads a feature only if there is a line. The wide path reads nearly all
+# of them, straight to the outputs, and is not drawn.
 
 from cipherlearn.inspection import CircuitDisplay, NetworkDisplay
 
@@ -41,7 +42,8 @@ NetworkDisplay.from_estimator(clf)
 # %%
 # The circuit is known as soon as the network is trained, since its bits are proven from the
 # integers. The server sums and looks up. It takes time in the box with the thick frame, where each
-# neuron is a bootstrap. All that the client does is in the clear, and costs next to nothing.
+# neuron is a bootstrap. The wide path has an input and an output of its own, and takes none: the
+# client adds both outputs up. All that it does is in the clear, and costs next to nothing.
 
 clf.compile()
 CircuitDisplay.from_estimator(clf)

@@ -50,7 +50,7 @@ for clf in networks.values():
 
 # %%
 # What that means in seconds is estimated for the network that loses two bits, on the machine that
-# built this page. The times are those of small circuits of the same precisions.
+# built this page, whose kernels are timed for the same precisions.
 
 seconds = [networks[2].estimate(rounding=mode).seconds_per_row for mode in modes]
 

@@ -52,7 +52,7 @@ TrainingHistoryDisplay.from_estimator(clf)
 
 # %%
 # Sparsity is what keeps sums narrow. Every row of this picture is a hidden neuron, every column a
-# code that some neuron reads.
+# code that some hidden neuron reads.
 
 import matplotlib.pyplot as plt
 import numpy as np

@@ -23,6 +23,7 @@ from skops.card import Card
 from torch.utils.data import TensorDataset
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
+from cipherlearn._words import of_trained
 from cipherlearn.engines import engine_name
 from cipherlearn.engines._options import DEFAULT_P_ERROR
 
@@ -104,7 +105,8 @@ def test_every_number_is_the_models(compiled, held_out, rendered):
     table, report = cells(rendered), compiled.report(X)
     for layer in report.layers:
         assert table[layer.name] == [
-            *(str(layer.n_neurons), str(layer.n_weights), str(layer.budget)),
+            of_trained(layer.n_neurons, layer.n_trained),
+            *(str(layer.n_weights), str(layer.budget)),
             *(str(layer.proven_bits), str(layer.table_bits or ""), str(layer.n_bootstraps)),
         ]
     assert table["Rows"] == [str(len(X))]
@@ -134,6 +136,7 @@ def test_it_names_machine_versions_and_what_is_not_protected(rendered):
         "`p_error=1e-06`",
     ):
         assert text in rendered
+    assert "The wide path is a linear sum" in rendered
     for text in ("IND-CPA-D", "must not go back", "malleable", "patent", "security audit"):
         assert text in rendered
 
@@ -199,6 +202,8 @@ def test_what_is_not_compiled_is_described_with_the_defaults():
     text = NeuralNetClassifier(**LINEAR).fit(X, y).card(X, y).render()
     assert "Simulated" not in text
     assert "`compile()` has by default" in text
+    # Of one layer there is nothing beside it.
+    assert "wide path is" not in text
     assert f"{DEFAULT_P_ERROR:.1e}" in text
     assert cells(text)["Table lookups a row, a bootstrap each"] == ["0"]
 

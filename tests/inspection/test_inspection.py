@@ -88,7 +88,7 @@ def test_a_display_draws_where_it_is_told(display, models):
     if display in PANELS:
         # In its place, as scikit-learn's PartialDependenceDisplay.
         assert len(figure.axes) == 5
-        _, axes = plt.subplots(1, 3)
+        axes = figure.subplots(1, 3)
         assert drawn.plot(ax=axes).axes_.tolist() == [axes.tolist()]
         with pytest.raises(ValueError, match=r"one for each of the 1 x 3 panels\. Got 1"):
             drawn.plot(ax=[left])

@@ -128,8 +128,8 @@ def test_a_program_says_its_shape(dropped, linear):
     assert "no hidden neurons, 3 outputs, no bootstraps>" in repr(linear.program_)
     hidden, output, wide_path = program.layers
     assert repr(hidden) == (
-        f"<IntegerLayer: {n} neurons of {program.n_codes} inputs, {hidden.n_weights} non-zero "
-        f"weights, sums of {hidden.n_accum_bits} bits, {n} tables of {bits} bits>"
+        f"<IntegerLayer: {n} neurons of {len(program.inputs[0])} inputs, {hidden.n_weights} "
+        f"non-zero weights, sums of {hidden.n_accum_bits} bits, {n} tables of {bits} bits>"
     )
     for layer in output, wide_path:
         assert repr(layer).endswith(f"sums of {layer.n_accum_bits} bits, no tables>")

@@ -35,8 +35,8 @@ encrypted = clf.predict(X_test[:10], execute_in_fhe=True)
 clear = clf.predict(X_test[:10])
 
 # %%
-# What the client has is above. What the server gets is below: 32 × 32 bytes from the middle of a
-# ciphertext. They look like noise, and are others each time that the same picture is encrypted.
+# What the client has is above. What the server gets is below: 32 × 32 bytes from the middle of the
+# ciphertexts. They look like noise, and are others each time that the same picture is encrypted.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,8 +45,7 @@ fig, axes = plt.subplots(2, 10, figsize=(10, 2.6), layout="constrained")
 for i, (above, below) in enumerate(axes.T):
     above.imshow(X_test[i].reshape(8, 8), cmap="gray_r")
     above.set_title(f"{encrypted[i]}", color="k" if encrypted[i] == y_test[i] else "C3")
-    ciphertext = circuit.encrypt(clf.program_.quantize(X_test[i : i + 1]))
-    sent = ciphertext.serialize()
+    sent = b"".join(circuit.encrypt(clf.program_.quantize(X_test[i : i + 1])))
     noise = np.frombuffer(sent, dtype=np.uint8, count=1024, offset=(len(sent) - 1024) // 2)
     below.imshow(noise.reshape(32, 32), cmap="gray")
 for ax in axes.flat:

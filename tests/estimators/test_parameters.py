@@ -50,7 +50,7 @@ def test_module_parameters_reach_the_module():
         module__activation_function=torch.nn.Tanh,
     ).fit(X, y)
     shapes = [tuple(linear.weight.shape) for linear in clf.module_.linears]
-    assert shapes == [(5, 8), (2, 5), (3, 2)]
+    assert shapes == [(5, 8), (2, 5), (3, 2), (3, 8)]
     assert clf.program_.quantizer.n_bits == 3
     assert np.abs(clf.program_.layers[0].weights).max() <= 7
     assert type(clf.module_.activations[0]) is torch.nn.Tanh
@@ -65,10 +65,10 @@ def test_parameters_set_after_fit_keep_the_fitted_network_until_the_next_fit():
     )
     np.testing.assert_array_equal(clf.predict_proba(X), before)
     widths = [linear.out_features for linear in clf.module_.linears]
-    assert widths == [3, 3]
+    assert widths == [3, 3, 3]
     clf.fit(X, y)
     widths = [linear.out_features for linear in clf.module_.linears]
-    assert widths == [7, 7, 3]
+    assert widths == [7, 7, 3, 3]
     assert clf.class_weight_.tolist() == [1.0, 1.0, 1.0]
 
 
@@ -106,6 +106,7 @@ def test_parameters_may_be_numpy_numbers(multiplier):
         module__n_w_bits=np.int64(2),
         module__n_accum_bits=np.int32(8),
         module__n_hidden_accum_bits=None,
+        module__wide_path=np.bool_(False),
         max_epochs=np.int64(2),
     )
     assert clf.fit(X, y).module_.budgets == [56, 56]

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from cipherlearn._words import count
 from cipherlearn.inspection._axes import one_axes
 from cipherlearn.inspection._fitted import find_network, network_inputs
 from cipherlearn.inspection._report import observed_widths
@@ -142,7 +143,11 @@ class AccumulatorDisplay:
             bits = _n_bits(widths)
             x = at + (i - (len(kinds) - 1) / 2) * width
             bars = ax.bar(x, bits, 0.92 * width, label=label, color=f"C{i}", alpha=0.85)
-            texts = [f"{b} bits\nwidth {w}" for b, w in zip(bits, widths, strict=True)]
+            # Beside the 16 bits of a wide path, a low bar has room for one line.
+            texts = [
+                count(b, "bit") + (f"\nwidth {w}" if 8 * b > limit_bits.max() else "")
+                for b, w in zip(bits.tolist(), widths, strict=True)
+            ]
             ax.bar_label(bars, texts, label_type="center", fontsize="small", color=ink)
             self.bars_.append(bars)
         self.removed_bars_ = self._plot_removed(ax, width)
@@ -150,7 +155,7 @@ class AccumulatorDisplay:
             limit_bits, at - 0.45, at + 0.45, colors="C3", linewidth=2, label="limit"
         )
         for x, bits in zip(at, limit_bits, strict=True):
-            text = f"{bits} bits, width {2**bits - 1}"
+            text = f"{count(int(bits), 'bit')}, width {2**bits - 1}"
             ax.annotate(
                 text, (x, bits), (0, 3), textcoords="offset points", ha="center", color="C3"
             )

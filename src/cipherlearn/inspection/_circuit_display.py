@@ -134,7 +134,7 @@ class CircuitDisplay:
         ]
         chain = [i for i, stage in enumerate(stages) if not stage.is_apart]
         arrows = list(pairwise(chain))
-        for i in sorted({*range(len(stages))} - {*chain}):
+        for i in (i for i, stage in enumerate(stages) if stage.is_apart):
             # From the last stage of the client to its next.
             encrypt = max(j for j in chain if j < i and stages[j].side == "client")
             decrypt = min(j for j in chain if j > i and stages[j].side == "client")
@@ -188,8 +188,8 @@ def _stages(network: FittedNetwork, circuit: Circuit | None) -> list[Stage]:
 
 
 def _integers(sizes: Iterable[int]) -> str:
-    *others, last = sizes
-    return " + ".join([*map(str, others), count(last, "integer")])
+    sizes = list(sizes)
+    return " + ".join(map(str, sizes)) + (" integer" if sum(sizes) == 1 else " integers")
 
 
 def _places(stages: Sequence[Stage]) -> list[tuple[float, float]]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn._html import html_table, panel, paragraphs
-from cipherlearn._words import of_trained
+from cipherlearn._words import count, of_trained
 from cipherlearn.circuit._cost import CostEstimate
 from cipherlearn.inspection._axes import one_axes
 from cipherlearn.program._program import IntegerProgram
@@ -118,7 +118,10 @@ class Report:
         """
         ax = one_axes(ax, figsize=(6, 1 + 0.5 * len(self.layers)))
         hidden = [layer for layer in self.layers if layer.n_bootstraps]
-        names = ["fixed", *(f"{layer.name}\n{layer.n_bootstraps} bootstraps" for layer in hidden)]
+        names = [
+            "fixed",
+            *(f"{layer.name}\n{count(layer.n_bootstraps, 'bootstrap')}" for layer in hidden),
+        ]
         bars = ax.barh(names, [self.cost.fixed_seconds, *self.cost.layer_seconds])
         ax.bar_label(bars, fmt="%.3f s", padding=3)
         ax.invert_yaxis()

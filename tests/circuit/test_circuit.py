@@ -102,7 +102,12 @@ def test_an_overflow_names_layer_neuron_bits_and_remedy():
 def test_a_large_multiplier_is_caught_when_it_overflows():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 40))
-    parameters = {**LINEAR, "module__n_accum_bits": 4, "module__n_hidden_neurons_multiplier": 40.0}
+    parameters = {
+        **LINEAR,
+        "module__wide_path": False,
+        "module__n_accum_bits": 4,
+        "module__n_hidden_neurons_multiplier": 40.0,
+    }
     clf = NeuralNetClassifier(**parameters).fit(X, X.sum(axis=1) > 0)
     with pytest.raises(AccumulatorOverflowError, match="Lower module__n_hidden_neurons_multiplier"):
         clf.compile()
@@ -130,13 +135,13 @@ def test_a_wrong_bootstrap_is_rarer_than_one_in_a_trillion_by_default(compiled):
 
 @pytest.mark.parametrize("p_error", [1e-3, 1e-9])
 def test_the_error_of_a_bootstrap_can_be_chosen(compiled, p_error):
-    circuit = Circuit(compiled.program_, [4, 4], p_error=p_error)
+    circuit = Circuit(compiled.program_, [4, 4, 16], p_error=p_error)
     assert p_error / 1e4 < circuit.p_error <= p_error
 
 
 def test_the_error_of_a_row_bounds_that_of_its_bootstraps(compiled):
     assert compiled.program_.n_bootstraps == 2
-    circuit = Circuit(compiled.program_, [4, 4], global_p_error=1e-3)
+    circuit = Circuit(compiled.program_, [4, 4, 16], global_p_error=1e-3)
     assert 1e-3 / 1e4 < circuit.p_error <= 1e-3 / 2 * 1.01
 
 
@@ -199,7 +204,7 @@ def test_a_simulation_with_frequent_errors_differs_from_the_clear_result(compile
     program = compiled.program_
     largest = program.quantizer.largest
     codes = np.random.default_rng(0).integers(0, largest + 1, (300, len(largest)))
-    wrong = Circuit(program, [4, 4], p_error=0.5).simulate(codes) != program.run(codes)
+    wrong = Circuit(program, [4, 4, 16], p_error=0.5).simulate(codes) != program.run(codes)
     assert wrong.any()
 
 

@@ -53,7 +53,7 @@ def test_a_pickle_holds_no_keys(compiled):
     circuit = compiled.circuit_
     assert len(pickle.dumps(circuit)) < 20_000 < len(circuit.evaluation_keys())
     # A circuit that has made no keys pickles to the very same length.
-    keyless = Circuit(compiled.program_, [4, 4], verbose=compiled.verbose)
+    keyless = Circuit(compiled.program_, [4, 4, 16], verbose=compiled.verbose)
     assert len(pickle.dumps(keyless)) == len(pickle.dumps(circuit))
 
 

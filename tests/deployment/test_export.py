@@ -93,6 +93,7 @@ def test_the_client_artefact_holds_what_a_client_needs_and_nothing_else(artefact
         "client.json",
         "specs.json",
         "input_0_codes.npy",
+        "input_1_codes.npy",
         "input_feature.npy",
         "input_thresholds.npy",
         "output_gain.npy",

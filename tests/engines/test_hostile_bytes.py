@@ -53,7 +53,7 @@ def linear():
     """A circuit with keys."""
     program = linear_program([[1, -2, 3], [0, 1, 1]])
     circuit = load_engine().compile_program(program, CompileOptions(batch_size=2))
-    circuit.generate_keys()
+    circuit.client.generate_keys()
     return program, circuit, KernelRuntime(program, circuit.files()["specs.json"])
 
 
@@ -66,8 +66,8 @@ def specs():
 
 def test_mutated_values_and_keys_are_read_or_refused(linear, tmp_path):
     program, circuit, _ = linear
-    (value,) = circuit.serialize(circuit.encrypt(program.split(np.zeros((2, 3), dtype=int))))
-    for name, data in {"value": value, "keys": circuit.evaluation_keys()}.items():
+    (value,) = circuit.client.encrypt(program.split(np.zeros((2, 3), dtype=int)))
+    for name, data in {"value": value, "keys": circuit.client.evaluation_keys()}.items():
         (tmp_path / name).write_bytes(data)
         command = [sys.executable, "-c", FUZZER, str(tmp_path / name)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -110,7 +110,7 @@ def test_what_is_written_is_read(linear):
     (gate,) = runtime.parameters.outputs
     words = np.arange(2 * 2 * gate.n_words, dtype=np.uint64).reshape(2, 2, -1)
     np.testing.assert_array_equal(read_value(write_value(words, gate)), words.ravel())
-    assert circuit.deserialize([write_value(words, gate)])
+    assert circuit.client.decrypt([write_value(words, gate)]).shape == (2, 2)
 
 
 @pytest.mark.parametrize(
@@ -119,14 +119,14 @@ def test_what_is_written_is_read(linear):
 )
 def test_ciphertexts_of_another_shape_are_refused(linear, n_rows, n_values, n_words, dtype):
     runtime = linear[-1]
-    keys = runtime.load_keys(linear[1].evaluation_keys())
+    keys = runtime.load_keys(linear[1].client.evaluation_keys())
     with pytest.raises(MessageError, match="Ciphertexts of this input must be"):
         runtime.run([np.zeros((n_rows, n_values, n_words), dtype)], keys)
 
 
 def test_no_rows_give_no_rows(linear):
     _, circuit, runtime = linear
-    keys = runtime.load_keys(circuit.evaluation_keys())
+    keys = runtime.load_keys(circuit.client.evaluation_keys())
     (result,) = runtime.run([np.zeros((0, 3, 3), np.uint64)], keys)
     assert result.shape == (0, 2, runtime.parameters.outputs[0].n_words)
 
@@ -134,8 +134,7 @@ def test_no_rows_give_no_rows(linear):
 def test_values_and_keys_of_another_model_are_refused(linear, specs):
     program, circuit, runtime = linear
     other = KernelRuntime(*specs)
-    ciphertexts = circuit.encrypt(program.split(np.zeros((2, 3), dtype=int)))
-    (value,) = circuit.serialize(ciphertexts)
+    (value,) = circuit.client.encrypt(program.split(np.zeros((2, 3), dtype=int)))
     assert other.read([value])[0].shape == (2, 3, 3)
     with pytest.raises(MessageError, match="has 1 encrypted inputs"):
         other.read([value, value])
@@ -143,17 +142,17 @@ def test_values_and_keys_of_another_model_are_refused(linear, specs):
     with pytest.raises(MessageError, match="Rows of this model have 9 words"):
         runtime.read([write_value(np.zeros((1, 1, 5), np.uint64), gate)])
     with pytest.raises(MessageError, match="bootstrap keys of this model must have"):
-        other.load_keys(circuit.evaluation_keys())
-    assert read_keys(circuit.evaluation_keys()) == ([], [])
+        other.load_keys(circuit.client.evaluation_keys())
+    assert read_keys(circuit.client.evaluation_keys()) == ([], [])
     # Keys that were loaded for one are not used with another.
-    keys = runtime.load_keys(circuit.evaluation_keys())
+    keys = runtime.load_keys(circuit.client.evaluation_keys())
     with pytest.raises(MessageError, match="for other cryptographic parameters"):
         other.run(other.read([value]), keys)
 
 
 def test_messages_may_start_anywhere_in_memory(linear):
     program, circuit, _ = linear
-    (value,) = circuit.serialize(circuit.encrypt(program.split(np.zeros((2, 3), dtype=int))))
+    (value,) = circuit.client.encrypt(program.split(np.zeros((2, 3), dtype=int)))
     shifted = memoryview(b"x" + value)[1:]
     np.testing.assert_array_equal(read_value(shifted), read_value(value))
     assert read_value(shifted).flags.aligned

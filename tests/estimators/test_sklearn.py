@@ -13,7 +13,9 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
 
 
-@parametrize_with_checks([NeuralNetClassifier(max_epochs=15), NeuralNetRegressor(max_epochs=15)])
+@parametrize_with_checks(
+    [NeuralNetClassifier(max_epochs=60, batch_size=16), NeuralNetRegressor(max_epochs=15)]
+)
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 

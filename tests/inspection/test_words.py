@@ -38,6 +38,7 @@ COST = CostEstimate(
     key_bytes=25_346_400,
     input_bytes=864,
     output_bytes=33_048,
+    keyswitch_seconds=0.1,
 )
 
 
@@ -157,8 +158,8 @@ def test_a_circuit_says_what_it_was_compiled_for_and_whether_there_are_keys(line
 
 def test_a_cost_reads_as_in_a_report(dropped):
     line = (
-        "5 bootstraps of 4 bits a row. About 0.25 s a row and 0.5 s a call, 0.1 s of which are "
-        "fixed. Timed with concrete-python, its kernels."
+        "5 bootstraps of 4 bits a row. About 0.25 s a row and 0.5 s a call: 0.3 s for bootstraps, "
+        "0.1 s for keyswitches, and 0.1 s for the rest. Timed with concrete-python, its kernels."
     )
     sizes = "Evaluation keys 25 MB, an encrypted batch 0.9 kB, its result 33.0 kB."
     assert repr(COST) == f"<CostEstimate: {line} {sizes}>"

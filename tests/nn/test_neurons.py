@@ -18,7 +18,9 @@ from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_n
 def fitted():
     """A classifier of twelve hidden neurons. Tests must not change it."""
     X, y = load_breast_cancer(return_X_y=True)
-    clf = NeuralNetClassifier(module__n_hidden_neurons=12, max_epochs=30, random_state=0)
+    clf = NeuralNetClassifier(
+        module__n_hidden_neurons=12, module__wide_path=False, max_epochs=30, random_state=0
+    )
     return clf.fit(X, np.array(["malignant", "benign"])[y]), X, np.array(["malignant", "benign"])[y]
 
 
@@ -106,7 +108,7 @@ def test_a_linear_model_has_no_neurons_to_prune():
     clf = NeuralNetClassifier(module__n_layers=1, max_epochs=5, random_state=0).fit(X, y)
     small = clf.prune(X, y, 0.5)
     assert small.program_.n_bootstraps == 0
-    assert small.get_params()["module__n_hidden_neurons"] == 32
+    assert small.get_params()["module__n_hidden_neurons"] == 24
 
 
 def test_the_order_of_the_rows_does_not_decide_which_neurons_go():

@@ -130,11 +130,10 @@ def test_deep_programs_stay_in_their_proven_ranges(seed):
     program = lower(module)
     largest = program.quantizer.largest
     codes = np.random.default_rng(seed).integers(0, largest + 1, (500, len(largest)))
-    for layer in program.layers:
-        sums = codes @ layer.weights.T
-        assert (sums >= layer.low).all()
-        assert (sums <= layer.high).all()
-        codes = layer(codes)
+    for layer, inputs, sums in program.trace(codes.T):
+        np.testing.assert_array_equal(sums, layer.weights @ inputs + layer.constant[:, None])
+        assert (sums >= layer.low[:, None]).all()
+        assert (sums <= layer.high[:, None]).all()
 
 
 def test_integer_outputs_of_a_program_worked_by_hand():

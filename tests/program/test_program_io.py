@@ -141,7 +141,7 @@ NODES = [
     ],
 )
 def test_a_graph_that_does_not_fit_together_is_refused(change, message):
-    _, _, content = saved()
+    _, _, content = saved(wide_path=False)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         header = json.loads(archive.read("program.json"))
     assert header["nodes"] == NODES
@@ -212,7 +212,7 @@ def test_a_range_that_is_not_proven_is_refused():
 
 
 def test_a_table_that_a_sum_could_leave_is_refused():
-    program, _, content = saved(n_hidden_neurons=4)
+    program, _, content = saved(n_hidden_neurons=4, wide_path=False)
     buffer = io.BytesIO()
     np.save(buffer, program.lookups[0].low + 1)
     with pytest.raises(ProgramFormatError, match="cover every reachable accumulator"):

@@ -132,7 +132,7 @@ def test_copies_keep_the_scores_and_no_rows(lossy):
 def test_the_loss_is_shown(lossy, monkeypatch):
     clf = lossy[0]
     # A real estimate compiles and times circuits.
-    cost = CostEstimate("concrete-python", 8, (2,), 1.0, 1.0, 0.2, (0.8,), 1, 1, 1)
+    cost = CostEstimate("concrete-python", "kernels", 8, (2,), 1.0, 1.0, 0.2, (0.8,), 1, 1, 1)
     monkeypatch.setattr(NeuralNetClassifier, "estimate", lambda *_: cost)
     text = f"accuracy {clf.training_score_:.3f}, and {clf.reference_score_:.3f} before"
     assert text in clf._repr_html_()

@@ -124,8 +124,8 @@ def unsigned(program: IntegerProgram) -> IntegerProgram:
     >>> from cipherlearn.program._passes import unsigned
     >>> clf = NeuralNetClassifier(max_epochs=5).fit([[0.0], [1.0], [2.0]], [0, 0, 1])
     >>> moved = unsigned(clf.program_)
-    >>> [layer.low.tolist() for layer in moved.output_layers]
-    [[0, 0]]
+    >>> [layer.low.tolist() for layer in moved.output_layers]  # of the last layer and the wide path
+    [[0, 0], [0, 0]]
     >>> bool((moved([[0.5]]) == clf.program_([[0.5]])).all())
     True
     """

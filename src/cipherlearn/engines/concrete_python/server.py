@@ -162,14 +162,14 @@ class CompiledServer:
     def __init__(
         self, mlir: bytes, specs: bytes, error_probability: dict[str, float | None]
     ) -> None:
-        # As they are serialized, seeds in place of what is random.
-        self._parameters = Parameters.from_specs(specs)
-        self.key_bytes = _sent_bytes(self._parameters)
         # It is read again in every call.
         folder = tempfile.mkdtemp(prefix="cipherlearn-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         _compile_library(mlir, specs, Path(folder), **error_probability)
         self._library = compiler.Library(folder)
+        # Keys stay as they were serialized, with seeds in place of what is random.
+        self._parameters = Parameters.from_specs(specs)
+        self.key_bytes = _sent_bytes(self._parameters)
         self._function = json.loads(specs)["circuits"][0]["name"]
 
     def load_keys(self, evaluation_keys: bytes) -> CompiledKeys:

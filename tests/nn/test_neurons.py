@@ -62,7 +62,8 @@ def test_by_default_neurons_that_hardly_matter_go(fitted):
     small = clf.prune(X, y)
     importance = neuron_importance(clf.module_, torch.from_numpy(X))[0].sort().values
     n_removed = 12 - small.module_.linears[0].out_features
-    assert n_removed == int((importance.cumsum(0) <= 0.01).sum())
+    # One stays, even where the wide path does nearly all.
+    assert n_removed == min(11, int((importance.cumsum(0) <= 0.01).sum()))
     assert small.score(X, y) > clf.score(X, y) - 0.02
 
 

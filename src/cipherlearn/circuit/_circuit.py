@@ -253,6 +253,10 @@ class Circuit:
                 f"A ciphertext of this circuit holds 1 to {self.batch_size} rows. "
                 f"Got {len(codes)}. compile(batch_size=...) chooses how many."
             )
+        return self._encrypt(codes)
+
+    def _encrypt(self, codes: IntArray) -> Sequence[Any]:
+        """Encrypt codes that were checked."""
         self.keygen()
         return self._compiled().client.encrypt(self._inputs(codes))
 
@@ -321,7 +325,7 @@ class Circuit:
         n_together = self._compiled().server.batches_together
         for start in range(0, n_batches, n_together):
             numbers = range(start, min(start + n_together, n_batches))
-            results = self._evaluate([self.encrypt(self._batch(codes, n)) for n in numbers])
+            results = self._evaluate([self._encrypt(self._batch(codes, n)) for n in numbers])
             for number, result in zip(numbers, results, strict=True):
                 yield number, self.decrypt(result)
 
@@ -341,7 +345,7 @@ class Circuit:
 
         def encrypt(number: int) -> list[bytes]:
             with lock:
-                return list(self.encrypt(self._batch(codes, number)))
+                return list(self._encrypt(self._batch(codes, number)))
 
         n_batches = self._n_batches(codes)
         for number, result in evaluate_batches(encrypt, n_batches, self._evaluation, n_jobs):

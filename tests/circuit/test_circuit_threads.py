@@ -86,14 +86,14 @@ def test_threads_compile_one_after_the_other(fitted_linear):
 def test_keys_that_are_replaced_during_a_prediction_are_an_error(fitted_linear, n_jobs):
     clf = copy.deepcopy(fitted_linear)
     circuit = clf.compile()
-    encrypt = circuit.encrypt
+    encrypt = circuit._encrypt
 
     def encrypt_and_replace(codes):
         ciphertext = encrypt(codes)
         circuit.keygen(force=True)
         return ciphertext
 
-    circuit.encrypt = encrypt_and_replace
+    circuit._encrypt = encrypt_and_replace
     with (
         joblib.parallel_config(backend="threading"),
         pytest.raises(RuntimeError, match="replaced by keygen"),

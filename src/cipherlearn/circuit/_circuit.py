@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from joblib import effective_n_jobs
 
-from cipherlearn._exceptions import AccumulatorOverflowError
 from cipherlearn._html import panel, paragraphs
-from cipherlearn._progress import progress_bar, stage
+from cipherlearn._progress import stage
 from cipherlearn._words import count, power
+from cipherlearn.circuit._accumulators import check_accumulators
 from cipherlearn.circuit._joblib import Evaluation, evaluate_batches
+from cipherlearn.circuit._row_batches import RowBatches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._passes import unsigned
@@ -104,7 +105,7 @@ class Circuit:
         runtime: str = "auto",
         verbose: bool | int = False,
     ) -> None:
-        _check_accumulators(program, n_accum_bits)
+        check_accumulators(program, n_accum_bits)
         self.program = program
         self._n_accum_bits = list(n_accum_bits)
         self._options = CompileOptions(p_error, global_p_error, batch_size, rounding, runtime)
@@ -295,14 +296,13 @@ class Circuit:
         With several jobs the circuit runs in joblib's workers. They get ciphertexts and
         evaluation keys. This process encrypts and decrypts.
         """
-        codes = self.program.check_codes(codes)
+        batches = RowBatches(self.program.check_codes(codes), self.batch_size)
         self.keygen(verbose=verbose or self._verbose)
-        keys, title = self._keys, "Encrypted rows"
+        keys = self._keys
         # A single batch has nothing to share.
-        if effective_n_jobs(n_jobs) > 1 and len(codes) > self.batch_size:
-            accumulators = self._collect(self._run_by_workers(codes, n_jobs), codes, title, verbose)
-        else:
-            accumulators = self._collect(self._run_here(codes), codes, title, verbose)
+        by_workers = effective_n_jobs(n_jobs) > 1 and len(batches) > 1
+        results = self._run_by_workers(batches, n_jobs) if by_workers else self._run_here(batches)
+        accumulators = batches.collect(results, self.program.n_sums, "Encrypted rows", verbose)
         if self._keys is not keys:
             raise RuntimeError(
                 "All rows of a prediction must have the same keys. They were replaced by keygen() "
@@ -314,41 +314,38 @@ class Circuit:
         self, codes: IntArray, verbose: bool | int = False, title: str = "Simulated rows"
     ) -> IntArray:
         """Run the circuit's noise model, without encryption, on every row of codes."""
-        codes = self.program.check_codes(codes)
+        batches = RowBatches(self.program.check_codes(codes), self.batch_size)
         simulate = self._compiled().simulate
-        return self._map_batches(
-            lambda batch: self._signed(simulate(self._inputs(batch))), codes, title, verbose
+        results = (
+            (number, self._signed(simulate(self._inputs(batches[number]))))
+            for number in range(len(batches))
         )
+        return batches.collect(results, self.program.n_sums, title, verbose)
 
-    def _run_here(self, codes: IntArray) -> Iterator[tuple[int, IntArray]]:
-        n_batches = self._n_batches(codes)
+    def _run_here(self, batches: RowBatches) -> Iterator[tuple[int, IntArray]]:
         n_together = self._compiled().server.batches_together
-        for start in range(0, n_batches, n_together):
-            numbers = range(start, min(start + n_together, n_batches))
-            results = self._evaluate([self._encrypt(self._batch(codes, n)) for n in numbers])
+        for start in range(0, len(batches), n_together):
+            numbers = range(start, min(start + n_together, len(batches)))
+            results = self._evaluate([self._encrypt(batches[number]) for number in numbers])
             for number, result in zip(numbers, results, strict=True):
                 yield number, self.decrypt(result)
 
-    def _n_batches(self, codes: IntArray) -> int:
-        return -(-len(codes) // self.batch_size)
-
     def _run_by_workers(
-        self, codes: IntArray, n_jobs: int | None
+        self, batches: RowBatches, n_jobs: int | None
     ) -> Iterator[tuple[int, IntArray]]:
-        client = self._compiled().client
         if self._evaluation is None:
             self._evaluation = Evaluation(
-                self.program, self.files(), self._options, client.evaluation_keys()
+                self.program, self.files(), self._options, self.evaluation_keys()
             )
         # joblib asks for ciphertexts in threads of its own.
         lock = threading.Lock()
 
         def encrypt(number: int) -> list[bytes]:
             with lock:
-                return list(self._encrypt(self._batch(codes, number)))
+                return list(self._encrypt(batches[number]))
 
-        n_batches = self._n_batches(codes)
-        for number, result in evaluate_batches(encrypt, n_batches, self._evaluation, n_jobs):
+        results = evaluate_batches(encrypt, len(batches), self._evaluation, n_jobs)
+        for number, result in results:
             with lock:
                 accumulators = self.decrypt(result)
             yield number, accumulators
@@ -366,36 +363,6 @@ class Circuit:
     def files(self) -> dict[str, bytes]:
         """Return what a client ("specs.json") and a compiled server ("circuit.mlir") need."""
         return self._compiled().files()
-
-    def _map_batches(
-        self,
-        function: Callable[[IntArray], IntArray],
-        codes: IntArray,
-        title: str,
-        verbose: bool | int,
-    ) -> IntArray:
-        numbers = range(self._n_batches(codes))
-        results = ((number, function(self._batch(codes, number))) for number in numbers)
-        return self._collect(results, codes, title, verbose)
-
-    def _batch(self, rows: IntArray, number: int) -> IntArray:
-        return rows[number * self.batch_size : (number + 1) * self.batch_size]
-
-    def _collect(
-        self,
-        results: Iterator[tuple[int, IntArray]],
-        codes: IntArray,
-        title: str,
-        verbose: bool | int,
-    ) -> IntArray:
-        """Put results of batches, which are padded, in the order of their numbers."""
-        accumulators = np.empty((len(codes), self.program.n_sums), dtype=np.int64)
-        with progress_bar(len(codes), title, "row", verbose) as progress:
-            for number, result in results:
-                rows = self._batch(accumulators, number)
-                rows[:] = result[: len(rows)]
-                progress.update(len(rows))
-        return accumulators
 
     def _compiled(self) -> EngineCircuit:
         with self._lock:
@@ -419,22 +386,3 @@ class Circuit:
 def _size(values: Sequence[Any]) -> int:
     """Bytes of ciphertexts, serialized."""
     return sum(len(v if isinstance(v, bytes) else v.serialize()) for v in values)
-
-
-def _check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) -> None:
-    if len(n_accum_bits) != len(program.layers):
-        raise ValueError(
-            f"n_accum_bits needs one width for each of the {len(program.layers)} layers. "
-            f"Got {n_accum_bits!r}."
-        )
-    for i, (layer, allowed) in enumerate(zip(program.layers, n_accum_bits, strict=True)):
-        for j, accumulator in enumerate(layer.accumulators):
-            if accumulator.n_bits > allowed:
-                raise AccumulatorOverflowError(
-                    f"Every accumulator must fit its {allowed} bits for every possible "
-                    f"input. Neuron {j} of layer {i} sums to between {accumulator.low} "
-                    f"and {accumulator.high}, which needs {accumulator.n_bits} bits. Lower "
-                    "module__n_hidden_neurons_multiplier, module__n_w_bits or module__n_a_bits, "
-                    "enable module__pruning, or raise module__n_accum_bits (in hidden layers "
-                    "module__n_hidden_accum_bits), and fit again."
-                )

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from cipherlearn import load_program, save_program
 from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer
 from cipherlearn.deployment.artefacts._archive import Archive
-from cipherlearn.deployment.artefacts._model import ClientModel, ServerModel
+from cipherlearn.deployment.artefacts._contents import ClientModel, ServerModel
 from cipherlearn.deployment.artefacts._specs import _INTERCEPT, _SLOPE
 from cipherlearn.program._nodes import Lookup, Sum
 
@@ -119,7 +119,7 @@ def test_an_artefact_of_a_later_version_is_refused(client_zip):
 
 
 def test_an_artefact_that_would_fill_the_memory_is_refused(monkeypatch, client_zip):
-    monkeypatch.setattr("cipherlearn._members.MAX_BYTES", 1000)
+    monkeypatch.setattr("cipherlearn._guarded_zip.MAX_BYTES", 1000)
     with pytest.raises(ArtefactError, match="at most 1000 bytes"):
         Archive.from_bytes(client_zip, "client")
 

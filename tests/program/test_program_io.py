@@ -13,7 +13,7 @@ from cases import far_and_near, random_module
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from cipherlearn import ProgramFormatError, _members, load_program, save_program
+from cipherlearn import ProgramFormatError, _guarded_zip, load_program, save_program
 from cipherlearn.lowering._lower import lower
 from cipherlearn.program._former_files import _affine_quantizer
 
@@ -162,7 +162,7 @@ def test_an_array_that_claims_32_tebibytes_is_not_allocated():
 
 
 def test_an_archive_is_bounded_before_it_is_unpacked(monkeypatch):
-    monkeypatch.setattr(_members, "MAX_BYTES", 1000)
+    monkeypatch.setattr(_guarded_zip, "MAX_BYTES", 1000)
     with pytest.raises(ProgramFormatError, match="at most 1000 bytes"):
         load_program(io.BytesIO(saved()[2]))
 

@@ -29,7 +29,7 @@ def add_inspect(commands: Any) -> None:
 def _inspect(options: argparse.Namespace) -> None:
     from cipherlearn.deployment._served import ServedModel
     from cipherlearn.deployment.artefacts._archive import Archive
-    from cipherlearn.deployment.artefacts._model import ClientModel
+    from cipherlearn.deployment.artefacts._contents import ClientModel
 
     try:
         with zipfile.ZipFile(options.artefact) as members:

@@ -14,7 +14,7 @@ from cipherlearn.deployment._client_keys import ClientKeys, client_runtime
 from cipherlearn.deployment._exchange import Exchange, Transport
 from cipherlearn.deployment._row_encoder import RowEncoder
 from cipherlearn.deployment.artefacts._archive import Archive
-from cipherlearn.deployment.artefacts._model import ClientModel, summary
+from cipherlearn.deployment.artefacts._contents import ClientModel, summary
 from cipherlearn.program._decoder import LabelDecoder
 
 __all__ = ["FHEClient", "raw_outputs"]

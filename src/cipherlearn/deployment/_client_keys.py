@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cipherlearn._exceptions import ArtefactError, MessageError
 from cipherlearn._progress import stage
 from cipherlearn.deployment._messages import Kind, Message
-from cipherlearn.deployment.artefacts._model import ClientModel, check_engine
+from cipherlearn.deployment.artefacts._contents import ClientModel, check_engine
 from cipherlearn.deployment.keys._key_file import read_keys, write_keys
 
 if TYPE_CHECKING:

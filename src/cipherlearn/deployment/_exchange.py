@@ -12,7 +12,7 @@ from cipherlearn._exceptions import MessageError
 from cipherlearn._progress import progress_bar
 from cipherlearn.deployment._client_keys import ClientKeys
 from cipherlearn.deployment._messages import Kind, Message
-from cipherlearn.deployment.artefacts._model import ClientModel
+from cipherlearn.deployment.artefacts._contents import ClientModel
 
 __all__ = ["Exchange", "Transport"]
 

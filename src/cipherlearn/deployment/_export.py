@@ -22,7 +22,7 @@ from cipherlearn.deployment._client import FHEClient, raw_outputs
 from cipherlearn.deployment._messages import Frame
 from cipherlearn.deployment._server import FHEServer
 from cipherlearn.deployment.artefacts._archive import write_file
-from cipherlearn.deployment.artefacts._model import ClientModel, ServerModel
+from cipherlearn.deployment.artefacts._contents import ClientModel, ServerModel
 from cipherlearn.deployment.artefacts._preprocessing import dump_preprocessing
 from cipherlearn.deployment.artefacts._specs import read_specs
 from cipherlearn.engines._options import CompileOptions

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._features import check_features, refusing_overflow
-from cipherlearn.deployment.artefacts._model import ClientModel
+from cipherlearn.deployment.artefacts._contents import ClientModel
 from cipherlearn.deployment.artefacts._preprocessing import load_preprocessing
 
 __all__ = ["RowEncoder"]

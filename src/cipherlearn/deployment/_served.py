@@ -8,7 +8,7 @@ from typing import Any
 from cipherlearn._exceptions import MessageError
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment.artefacts._archive import Archive
-from cipherlearn.deployment.artefacts._model import ClientModel, ServerModel
+from cipherlearn.deployment.artefacts._contents import ClientModel, ServerModel
 
 __all__ = ["ServedModel"]
 

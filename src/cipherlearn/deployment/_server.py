@@ -13,7 +13,7 @@ from cipherlearn._exceptions import ArtefactError, UnknownKeyError
 from cipherlearn._words import count
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment._served import ServedModel
-from cipherlearn.deployment.artefacts._model import check_engine, summary
+from cipherlearn.deployment.artefacts._contents import check_engine, summary
 from cipherlearn.engines import Server
 
 __all__ = ["FHEServer"]

@@ -19,7 +19,11 @@ from cipherlearn._samples import merge_duplicates
 from cipherlearn.estimators._base import EncryptedPredictionNet
 from cipherlearn.estimators._class_weight import weights_of_classes
 from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
-from cipherlearn.estimators._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC, with_parameter
+from cipherlearn.estimators._parameter_docs import (
+    OTHER_PARAMETERS_DOC,
+    PARAMETERS_DOC,
+    with_parameter,
+)
 from cipherlearn.estimators._skorch import check_sample_weight
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.program._decoder import LabelDecoder

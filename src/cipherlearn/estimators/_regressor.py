@@ -12,7 +12,7 @@ from cipherlearn._progress import stage
 from cipherlearn._samples import merge_duplicates
 from cipherlearn.estimators._base import EncryptedPredictionNet
 from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
-from cipherlearn.estimators._parameters import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
+from cipherlearn.estimators._parameter_docs import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
 from cipherlearn.estimators._skorch import check_sample_weight
 from cipherlearn.program._decoder import TargetDecoder
 

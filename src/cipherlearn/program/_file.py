@@ -15,7 +15,7 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ProgramFormatError
-from cipherlearn._members import array_bytes, array_from, read_members, refusing_damage
+from cipherlearn._guarded_zip import array_bytes, array_from, read_members, refusing_damage
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._former_files import build_chain

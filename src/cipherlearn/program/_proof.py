@@ -33,6 +33,8 @@ class Proof:
 def prove(largest: Sequence[IntArray], nodes: Sequence[Sum | Lookup]) -> Proof:
     """Bound every value by interval arithmetic, from the inputs on.
 
+    The bound of one sum is :attr:`IntegerLayer.low` and :attr:`IntegerLayer.high`.
+
     Parameters
     ----------
     largest : sequence of ndarray

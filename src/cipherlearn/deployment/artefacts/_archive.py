@@ -14,9 +14,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from cipherlearn import _members
+from cipherlearn import _guarded_zip
 from cipherlearn._exceptions import ArtefactError
-from cipherlearn._members import array_from, read_members
+from cipherlearn._guarded_zip import array_from, read_members
 
 __all__ = ["Archive", "json_bytes", "refusing_damage", "write_file"]
 
@@ -29,7 +29,7 @@ _TIME = (1980, 1, 1, 0, 0, 0)
 
 def refusing_damage(name: str) -> contextlib.AbstractContextManager[None]:
     """Turn all errors of damaged content into ArtefactError."""
-    return _members.refusing_damage(
+    return _guarded_zip.refusing_damage(
         ArtefactError,
         f"{name} must be whole, as cipherlearn.deployment.export wrote it. It is not:",
         "Get it again.",

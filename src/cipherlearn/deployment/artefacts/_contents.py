@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ArtefactError, ProgramFormatError
-from cipherlearn._members import array_bytes
+from cipherlearn._guarded_zip import array_bytes
 from cipherlearn._words import count
 from cipherlearn.deployment._messages import HEADER_BYTES, Frame
 from cipherlearn.deployment.artefacts._archive import Archive, json_bytes, refusing_damage

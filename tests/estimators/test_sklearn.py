@@ -13,7 +13,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
 
 
-@parametrize_with_checks([NeuralNetClassifier(max_epochs=15), NeuralNetRegressor(max_epochs=15)])
+@parametrize_with_checks([NeuralNetClassifier(max_epochs=30), NeuralNetRegressor(max_epochs=30)])
 def test_scikit_learn_check(estimator, check):
     check(estimator)
 

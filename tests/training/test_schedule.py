@@ -245,7 +245,7 @@ def test_an_interrupt_in_the_fine_tuning_keeps_the_network_so_far():
     assert len(clf.history) == 6
     assert clf.predict(X).shape == (20,)
     assert clf._schedule is None
-    assert clf.optimizer_.param_groups[0]["lr"] == 0.01
+    assert clf.optimizer_.param_groups[0]["lr"] == 0.015
 
 
 # ---------------------------------------------------------------------- weight decay

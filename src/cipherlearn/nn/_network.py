@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +12,7 @@ from cipherlearn._checks import check_int
 from cipherlearn.nn._encoder import PLACEMENTS, InputEncoder
 from cipherlearn.nn._encoder import n_codes_per_feature as default_n_codes
 from cipherlearn.nn._layers import ActivationQuantizer, SparseQuantLinear
-from cipherlearn.nn._plan import plan_layers
+from cipherlearn.nn._plan import hidden_widths, plan_layers
 
 __all__ = ["SparseQuantNeuralNetImpl"]
 
@@ -146,7 +145,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
             n_output_accum_bits = check_int("n_output_accum_bits", n_output_accum_bits, 1, 16)
         if rounding_bits is not None:
             rounding_bits = check_int("rounding_bits", rounding_bits, 1, 16)
-        hidden = _hidden_widths(n_layers, n_hidden_neurons)
+        hidden = hidden_widths(n_layers, n_hidden_neurons)
 
         self._arguments: dict[str, Any] = {
             "input_dim": input_dim,
@@ -391,16 +390,3 @@ def _robust_range(values: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
         torch.where(flat, values.amin(dim=0), low),
         torch.where(flat, values.amax(dim=0), high),
     )
-
-
-def _hidden_widths(n_layers: int, n_hidden_neurons: int | Sequence[int]) -> list[int]:
-    if isinstance(n_hidden_neurons, Sequence | np.ndarray):
-        widths = list(n_hidden_neurons)
-    else:
-        widths = [n_hidden_neurons] * (n_layers - 1)
-    if len(widths) != n_layers - 1:
-        raise ValueError(
-            "n_hidden_neurons must be an int, or hold one width per hidden layer "
-            f"(n_layers - 1 = {n_layers - 1}). Got {n_hidden_neurons!r}."
-        )
-    return [check_int("n_hidden_neurons", width, 1) for width in widths]

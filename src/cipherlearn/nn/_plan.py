@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
+from cipherlearn._checks import check_int
 from cipherlearn.nn._budget import l1_limit, neuron_budget
 
-__all__ = ["LayerPlan", "plan_layers"]
+__all__ = ["LayerPlan", "hidden_widths", "plan_layers"]
 
 # Weights and sums of the wide path. Nothing looks its sums up, so bits cost it next to nothing.
 _WIDE_WEIGHT_BITS, _WIDE_ACCUM_BITS = 8, 16
@@ -45,6 +48,20 @@ class LayerPlan:
     budget: int
     max_span: int | None
     lsbs_to_remove: int = 0
+
+
+def hidden_widths(n_layers: int, n_hidden_neurons: int | Sequence[int]) -> list[int]:
+    """Return the neurons of each hidden layer."""
+    if isinstance(n_hidden_neurons, Sequence | np.ndarray):
+        widths = list(n_hidden_neurons)
+    else:
+        widths = [n_hidden_neurons] * (n_layers - 1)
+    if len(widths) != n_layers - 1:
+        raise ValueError(
+            "n_hidden_neurons must be an int, or hold one width per hidden layer "
+            f"(n_layers - 1 = {n_layers - 1}). Got {n_hidden_neurons!r}."
+        )
+    return [check_int("n_hidden_neurons", width, 1) for width in widths]
 
 
 def plan_layers(

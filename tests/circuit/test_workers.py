@@ -124,7 +124,8 @@ def test_keys_lost_with_the_workers_that_had_them_are_sent_again(clf, rows, clus
     before = set(cluster.run(os.getpid).values())
     with joblib.parallel_config(backend="dask"):
         for pid in before:
-            threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+            # Once workers have their data. With 0.3 s the test has hung once, on a busy machine.
+            threading.Timer(1.0, os.kill, (pid, signal.SIGKILL)).start()
         assert_same(clf, X)
     assert before.isdisjoint(cluster.run(os.getpid).values())
 

@@ -55,7 +55,11 @@ def peak_program(signs=(1, -1)):
 
 def widths(circuit):
     """Bits of every tensor that was compiled."""
-    text = circuit._compiled()._circuit.mlir
+    compiled = circuit._compiled()
+    if ENGINE == "concrete-numpy":
+        text = "".join(part.circuit.mlir for part in compiled._parts)
+    else:
+        text = compiled._circuit.mlir
     return {int(width) for width in re.findall(r"!FHE\.eint<(\d+)>", text)}
 
 

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cipherlearn import load_program, save_program
+from cipherlearn import EngineNotFoundError, load_program, save_program
 from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer
 from cipherlearn.deployment.artefacts._archive import Archive
 from cipherlearn.deployment.artefacts._contents import ClientModel, ServerModel
@@ -221,8 +221,10 @@ def test_parameters_that_are_not_for_the_program_are_refused(tmp_path, artefacts
 
 @pytest.fixture
 def no_kernels(monkeypatch):
-    name = "cipherlearn.engines.concrete_python.server.unsupported"
-    monkeypatch.setattr(name, lambda *arguments: "they are not here")
+    def refuse(*arguments):
+        raise EngineNotFoundError("they are not here")
+
+    monkeypatch.setattr("cipherlearn.engines.concrete_python.server.KernelRuntime", refuse)
 
 
 def test_without_kernels_a_server_compiles_the_program(artefacts, labelled_rows, no_kernels):

@@ -110,6 +110,11 @@ class Circuit:
         self._n_accum_bits = list(n_accum_bits)
         self._options = CompileOptions(p_error, global_p_error, batch_size, rounding, runtime)
         self._verbose = verbose
+        moved, own = unsigned(program).scaler.offset, program.scaler.offset
+        assert moved is not None
+        assert own is not None
+        # How far below 0 the smallest sum of each output lies.
+        self._shift = moved - own
         # Stands for the present keys.
         self._keys: object | None = None
         self._engine_circuit: EngineCircuit | None = None
@@ -283,10 +288,7 @@ class Circuit:
 
     def _signed(self, sums: IntArray) -> IntArray:
         """Give the program's accumulators for the sums of the circuit, which start at 0."""
-        moved, own = unsigned(self.program).scaler.offset, self.program.scaler.offset
-        assert moved is not None
-        assert own is not None
-        return sums + moved - own
+        return sums + self._shift
 
     def execute(
         self, codes: IntArray, verbose: bool | int = False, n_jobs: int | None = None

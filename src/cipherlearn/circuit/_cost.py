@@ -34,6 +34,9 @@ _RUNTIMES = {"kernels": "its kernels", "compiled": "a compiled circuit"}
 # Of a call and of each step in Python, besides the kernels.
 _CALL_SECONDS, _STEP_SECONDS = 5e-4, 2e-4
 
+# More than a sum can have, since only its cost is asked for.
+_ANY_BITS = 64
+
 # Calls timed of a circuit that must be compiled, after one that makes the keys ready.
 _REPEATS = 3
 
@@ -180,18 +183,17 @@ def _key(program: IntegerProgram, options: CompileOptions) -> tuple[Any, ...]:
 
 
 def _estimate(program: IntegerProgram, options: CompileOptions) -> CostEstimate:
-    engine = load_engine()
-    compiled = engine.compile_program(program, options)
+    circuit = Circuit(program, [_ANY_BITS] * len(program.layers), **options.to_dict())
     is_exact = options.rounding == "exact"
     common: dict[str, Any] = {
-        "engine": compiled.engine,
+        "engine": circuit.engine,
         "n_bootstraps": program.n_bootstraps,
-        "table_bits": engine.table_bits(program),
+        "table_bits": load_engine().table_bits(program),
         "n_rounding_bootstraps": program.n_rounding_bootstraps if is_exact else 0,
     }
-    if compiled.server.runtime == "kernels":
-        return _from_kernels(program, options, compiled.files()["specs.json"], common)
-    return _from_calls(program, options, common)
+    if circuit.runtime == "kernels":
+        return _from_kernels(program, options, circuit.files()["specs.json"], common)
+    return _from_calls(circuit, common)
 
 
 def _from_kernels(
@@ -215,7 +217,7 @@ def _from_kernels(
         fixed_seconds=fixed,
         layer_seconds=lookups,
         keyswitch_seconds=sum(parts.keyswitches),
-        key_bytes=8 * sum(shape.n_sent for shape in parameters.key_shapes),
+        key_bytes=parameters.sent_bytes,
         input_bytes=_gate_bytes(parameters.inputs, n_rows),
         output_bytes=_gate_bytes(parameters.outputs, n_rows),
     )
@@ -225,10 +227,8 @@ def _gate_bytes(gates: Sequence[Gate], n_rows: int) -> int:
     return sum(8 * n_rows * gate.n_values * gate.n_words for gate in gates)
 
 
-def _from_calls(
-    program: IntegerProgram, options: CompileOptions, common: dict[str, Any]
-) -> CostEstimate:
-    circuit = Circuit(program, [64] * len(program.layers), **options.to_dict())
+def _from_calls(circuit: Circuit, common: dict[str, Any]) -> CostEstimate:
+    program = circuit.program
     codes = np.zeros((1, program.n_codes), dtype=np.int64)
     circuit.run(circuit.encrypt(codes))
     times = []
@@ -248,7 +248,7 @@ def _from_calls(
         **common,
         runtime="compiled",
         seconds=seconds,
-        seconds_per_row=seconds / options.batch_size,
+        seconds_per_row=seconds / circuit.batch_size,
         fixed_seconds=0.0 if shares else seconds,
         layer_seconds=tuple(seconds * share / sum(shares) for share in shares),
         key_bytes=len(circuit.evaluation_keys()),

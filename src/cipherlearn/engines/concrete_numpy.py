@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import warnings
 import weakref
@@ -19,9 +18,10 @@ from cipherlearn._exceptions import CompilationError, UnsupportedByEngineError
 from cipherlearn.engines import compilation_error
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
+from cipherlearn.engines._tracing import add_up, name_inputs, prepare_thread
 from cipherlearn.program._layer import IntegerLayer
 from cipherlearn.program._nodes import Lookup, Sum
-from cipherlearn.program._passes import components, unrounded, unsigned
+from cipherlearn.program._passes import component_of_values, components, unrounded, unsigned
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
@@ -64,14 +64,12 @@ def compile_program(program: IntegerProgram, options: CompileOptions) -> Concret
             'The engine concrete-numpy rounds with rounding="exact" only. '
             f"Got {options.rounding!r}. Leave it at its default, or install concrete-python."
         )
-    if not hasattr(tag_context, "stack"):
-        # Concrete initializes this thread-local in the importing thread only.
-        tag_context.stack = []
     if options.runtime == "kernels":
         raise UnsupportedByEngineError(
             "Concrete's kernels come with concrete-python. The engine concrete-numpy evaluates "
             'compiled circuits only. Got runtime="kernels". Leave it at its default.'
         )
+    prepare_thread(tag_context)
     # Parts with no value in common get widths of their own.
     parts = [_compile_part(*part, options) for part in components(_form(program))]
     return ConcreteNumpyCircuit(parts, options.batch_size * program.n_bootstraps)
@@ -112,7 +110,7 @@ def _compile_part(
         dump_artifacts_on_unexpected_failures=False,
     )
     evaluate = _evaluator(program, n_bits)
-    encrypted = dict.fromkeys(inspect.signature(evaluate).parameters, "encrypted")
+    encrypted = name_inputs(evaluate, len(program.inputs))
     zeros = tuple(
         np.zeros((options.batch_size, len(columns)), dtype=np.int64) for columns in program.inputs
     )
@@ -131,8 +129,11 @@ def _compile_part(
 
 def table_bits(program: IntegerProgram) -> tuple[int, ...]:
     """Bits that the tables of each hidden layer see: those of the widest tensor."""
-    parts = [part for part, _, _ in components(_form(program))]
-    return tuple(_common_width(part) for part in parts for _ in part.hidden_layers)
+    form = _form(program)
+    number = component_of_values(form)
+    widths = (_common_width(part) for part, _, _ in components(form))
+    width_of = dict(zip(sorted(set(number)), widths, strict=True))
+    return tuple(width_of[number[node.reads]] for node in form.lookups)
 
 
 class ConcreteNumpyCircuit:
@@ -225,20 +226,11 @@ def _evaluator(program: IntegerProgram, n_bits: int) -> Callable[..., Any]:
             if isinstance(node, Lookup):
                 values.append(tables[node.reads][values[node.reads]])
                 continue
-            assert node.constant is not None
-            widths = [values[v].shape[1] for v in node.reads]
-            parts = np.split(node.weights, np.cumsum(widths)[:-1], axis=1)
-            read = (values[v] @ part.T for v, part in zip(node.reads, parts, strict=True))
-            first, *others = read
-            values.append(sum(others, first) - -node.constant)
+            values.append(add_up(node, values))
         outputs = tuple(values[v] for v in program.outputs)
         # A circuit of this compiler has one output.
         return np.concatenate(outputs, axis=1) if len(outputs) > 1 else outputs[0]
 
-    # The compiler asks for the names of the arguments, and calls by name.
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    names = [inspect.Parameter(f"input_{i}", kind) for i in range(len(program.inputs))]
-    evaluate.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
     return evaluate
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +61,10 @@ class Sum(Immutable):
     def n_neurons(self) -> int:
         """Integers of the value."""
         return len(self.weights)
+
+    def parts(self, sizes: Iterable[int]) -> list[IntArray]:
+        """Split the weights by the values that are read, which have so many integers each."""
+        return np.split(self.weights, np.cumsum(list(sizes))[:-1], axis=1)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,14 @@ from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._program import IntegerProgram
 
-__all__ = ["components", "simplify", "unrounded", "unsigned"]
+__all__ = [
+    "component_of_values",
+    "components",
+    "connected",
+    "simplify",
+    "unrounded",
+    "unsigned",
+]
 
 
 def simplify(program: IntegerProgram) -> IntegerProgram:
@@ -165,13 +173,44 @@ def components(
         Each part, which gives its sums as they are, with the positions of its inputs and outputs
         among those of the program.
     """
-    n_inputs = len(program.inputs)
-    part = list(range(n_inputs + len(program.nodes)))
-    for value, node in enumerate(program.nodes, n_inputs):
-        for read in (node.reads,) if isinstance(node, Lookup) else node.reads:
-            joined = {part[read], part[value]}
-            part = [min(joined) if p in joined else p for p in part]
+    part = component_of_values(program)
     return [_part(program, [p == number for p in part]) for number in sorted(set(part))]
+
+
+def component_of_values(program: IntegerProgram) -> list[int]:
+    """Give a number of its component to each value. Ascending, they are in the components' order.
+
+    Examples
+    --------
+    >>> from cipherlearn import NeuralNetClassifier
+    >>> from cipherlearn.program._passes import component_of_values
+    >>> clf = NeuralNetClassifier(max_epochs=5).fit([[0.0], [1.0], [2.0]], [0, 0, 1])
+    >>> component_of_values(clf.program_)  # the wide path is the second input and the last sum
+    [0, 1, 0, 0, 0, 1]
+    """
+    n_inputs = len(program.inputs)
+    links = (
+        (value, read)
+        for value, node in enumerate(program.nodes, n_inputs)
+        for read in ((node.reads,) if isinstance(node, Lookup) else node.reads)
+    )
+    return connected(n_inputs + len(program.nodes), links)
+
+
+def connected(n_values: int, links: Iterable[tuple[int, int]]) -> list[int]:
+    """Name the group of each value by its first one. Values that a link joins are in one.
+
+    Examples
+    --------
+    >>> from cipherlearn.program._passes import connected
+    >>> connected(5, [(1, 3), (3, 4)])
+    [0, 1, 2, 1, 1]
+    """
+    groups = list(range(n_values))
+    for link in links:
+        joined = {groups[value] for value in link}
+        groups = [min(joined) if group in joined else group for group in groups]
+    return groups
 
 
 def _part(

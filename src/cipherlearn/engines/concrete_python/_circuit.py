@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from concrete.fhe.extensions.tag import tag_context
 
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
+from cipherlearn.engines._tracing import add_up, name_inputs, prepare_thread
 from cipherlearn.program._layer import IntegerLayer
 from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._passes import unsigned
@@ -45,9 +45,7 @@ def compile_circuit(program: IntegerProgram, options: CompileOptions) -> fhe.Cir
     CompilationError
         If the compiler finds no cryptographic parameters.
     """
-    if not hasattr(tag_context, "stack"):
-        # Concrete initializes this thread-local in the importing thread only.
-        tag_context.stack = []
+    prepare_thread(tag_context)
     configuration = fhe.Configuration(
         **options.error_probability,
         compress_evaluation_keys=True,
@@ -66,7 +64,7 @@ def compile_circuit(program: IntegerProgram, options: CompileOptions) -> fhe.Cir
         tuple(np.repeat(codes[None], options.batch_size, axis=0) for codes in corner)
         for corner in _corners(form)
     ]
-    encrypted = dict.fromkeys(inspect.signature(evaluate).parameters, "encrypted")
+    encrypted = name_inputs(evaluate, len(form.inputs))
     try:
         with compilation():
             circuit = fhe.Compiler(evaluate, encrypted).compile(corners, configuration)
@@ -76,14 +74,16 @@ def compile_circuit(program: IntegerProgram, options: CompileOptions) -> fhe.Cir
 
 
 def _evaluator(program: IntegerProgram, exactness: fhe.Exactness) -> Callable[..., Any]:
-    """Write an unsigned program's nodes in Concrete's tracing language."""
+    """Write an unsigned program's nodes in Concrete's tracing language, with proven widths."""
     tables = {node.reads: _lookup_table(program.layer_of(node.reads)) for node in program.lookups}
 
     def evaluate(**inputs: Any) -> Any:
         values = list(inputs.values())
         for node in program.nodes:
             if isinstance(node, Sum):
-                values.append(_accumulate(node, program.layer_of(len(values)), values))
+                layer = program.layer_of(len(values))
+                n_bits = layer.n_table_bits + layer.lsbs_to_remove
+                values.append(fhe.hint(add_up(node, values), bit_width=n_bits))
                 continue
             layer, sums = program.layer_of(node.reads), values[node.reads]
             if node.lsbs_to_remove:
@@ -94,22 +94,7 @@ def _evaluator(program: IntegerProgram, exactness: fhe.Exactness) -> Callable[..
         outputs = tuple(values[v] for v in program.outputs)
         return outputs if len(outputs) > 1 else outputs[0]
 
-    # Concrete asks for the names of the arguments, and calls by name.
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    names = [inspect.Parameter(f"input_{i}", kind) for i in range(len(program.inputs))]
-    evaluate.__signature__ = inspect.Signature(names)  # type: ignore[attr-defined]
     return evaluate
-
-
-def _accumulate(node: Sum, layer: IntegerLayer, values: Sequence[Any]) -> Any:
-    """Sum, with the proven width declared."""
-    assert node.constant is not None
-    widths = [values[v].shape[1] for v in node.reads]
-    parts = np.split(node.weights, np.cumsum(widths)[:-1], axis=1)
-    first, *others = (values[v] @ part.T for v, part in zip(node.reads, parts, strict=True))
-    return fhe.hint(
-        sum(others, first) - -node.constant, bit_width=layer.n_table_bits + layer.lsbs_to_remove
-    )
 
 
 def _lookup_table(layer: IntegerLayer) -> fhe.LookupTable:
@@ -128,8 +113,7 @@ def _corners(program: IntegerProgram) -> list[list[IntArray]]:
     for node in program.nodes:
         if isinstance(node, Lookup) or max(node.reads) >= len(ends):
             continue
-        widths = [len(ends[v][0]) for v in node.reads]
-        parts = np.split(node.weights, np.cumsum(widths)[:-1], axis=1)
+        parts = node.parts(len(ends[v][0]) for v in node.reads)
         for sign, row in itertools.product((1, -1), range(node.n_neurons)):
             corner = list(corners[0])
             for v, part in zip(node.reads, parts, strict=True):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cipherlearn._exceptions import CompilationError, UnsupportedByEngineError
+from cipherlearn._exceptions import CompilationError, EngineNotFoundError, UnsupportedByEngineError
 from cipherlearn.engines import Server
 from cipherlearn.engines._bindings import compiler, keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
@@ -29,7 +29,6 @@ from cipherlearn.engines.kernels import (
     KernelRuntime,
     Parameters,
     read_value,
-    unsupported,
     write_value,
 )
 from cipherlearn.program._program import IntegerProgram
@@ -136,10 +135,6 @@ def _rows(words: NDArray[np.uint64], gate: Gate) -> NDArray[np.uint64]:
     return words.reshape(gate.batch_size, gate.n_values, gate.n_words)
 
 
-def _sent_bytes(parameters: Parameters) -> int:
-    return 1024 + 8 * sum(shape.n_sent for shape in parameters.key_shapes)
-
-
 class CompiledServer:
     """Evaluation by a compiled circuit, with the keys of any client.
 
@@ -169,7 +164,7 @@ class CompiledServer:
         self._library = compiler.Library(folder)
         # Keys stay as they were serialized, with seeds in place of what is random.
         self._parameters = Parameters.from_specs(specs)
-        self.key_bytes = _sent_bytes(self._parameters)
+        self.key_bytes = self._parameters.sent_bytes
         self._function = json.loads(specs)["circuits"][0]["name"]
 
     def load_keys(self, evaluation_keys: bytes) -> CompiledKeys:
@@ -224,15 +219,15 @@ def open_server(
         If the runtime must be the kernels, and they cannot evaluate it here.
     """
     if options.runtime != "compiled":
-        reason = unsupported(program, specs, options.rounding)
-        if reason is None:
+        try:
             kernels = KernelRuntime(program, specs, options.rounding)
             return KernelServer(kernels, options.batch_size, n_threads)
-        if options.runtime == "kernels":
-            raise UnsupportedByEngineError(
-                f"Concrete's kernels cannot evaluate this program here: {reason}. "
-                'Use runtime="compiled", or "auto".'
-            )
+        except (EngineNotFoundError, UnsupportedByEngineError) as error:
+            if options.runtime == "kernels":
+                raise UnsupportedByEngineError(
+                    f"Concrete's kernels cannot evaluate this program here. {error} "
+                    'That is runtime="compiled", or "auto".'
+                ) from error
     if mlir is None:
         # Concrete's tracing front end imports torch.
         from cipherlearn.engines.concrete_python._circuit import compile_circuit

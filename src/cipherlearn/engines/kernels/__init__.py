@@ -12,7 +12,7 @@ from cipherlearn.engines.kernels._library import why_unavailable
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
 from cipherlearn.engines.kernels._times import KernelEstimate, KernelTimes, time_kernels
 from cipherlearn.engines.kernels._wire import read_value, write_value
-from cipherlearn.engines.kernels.runtime import KernelRuntime, unsupported
+from cipherlearn.engines.kernels.runtime import KernelRuntime
 
 __all__ = [
     "Backend",
@@ -27,7 +27,6 @@ __all__ = [
     "count_threads",
     "read_value",
     "time_kernels",
-    "unsupported",
     "why_unavailable",
     "write_value",
 ]

@@ -165,6 +165,11 @@ class Parameters:
         return _CLIENT_BYTES + 8 * sum(shape.n_words for shape in self.key_shapes)
 
     @property
+    def sent_bytes(self) -> int:
+        """Bytes of a client's evaluation keys, as they are sent."""
+        return 8 * sum(shape.n_sent for shape in self.key_shapes)
+
+    @property
     def key_shapes(self) -> tuple[BootstrapKey | KeyswitchKey, ...]:
         """Of all evaluation keys."""
         return (*self.bootstrap_keys, *self.keyswitch_keys)

@@ -18,7 +18,7 @@ from cipherlearn.engines.kernels._steps import (
 from cipherlearn.engines.kernels._wire import Words
 from cipherlearn.program._layer import IntegerLayer
 from cipherlearn.program._nodes import Lookup, Sum
-from cipherlearn.program._passes import unsigned
+from cipherlearn.program._passes import connected, unsigned
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
@@ -114,9 +114,8 @@ class _Planner:
 
     def _parts(self, node: Sum) -> list[tuple[int, IntArray]]:
         """Values that a sum reads, and its weights for each."""
-        sizes = [len(self._form.ranges[v][0]) for v in node.reads]
-        parts = np.split(node.weights, np.cumsum(sizes)[:-1], axis=1)
-        return list(zip(node.reads, parts, strict=True))
+        sizes = (len(self._form.ranges[v][0]) for v in node.reads)
+        return list(zip(node.reads, node.parts(sizes), strict=True))
 
     def steps(self) -> list[Step | None]:
         """Make a step for each node. None stands for one that nothing needs."""
@@ -214,14 +213,14 @@ class _Planner:
 
     def _connect(self) -> list[int]:
         """Name the group of each value by its first one."""
-        groups = list(range(len(self._form.inputs) + len(self._form.nodes)))
-        for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
-            if isinstance(node, Lookup):
-                continue
-            for read in node.reads:
-                joined = {groups[read], groups[value]}
-                groups = [min(joined) if g in joined else g for g in groups]
-        return groups
+        n_inputs = len(self._form.inputs)
+        links = (
+            (value, read)
+            for value, node in enumerate(self._form.nodes, n_inputs)
+            if isinstance(node, Sum)
+            for read in node.reads
+        )
+        return connected(n_inputs + len(self._form.nodes), links)
 
     def _choose_widths(self, code_bits: Sequence[int] | None) -> dict[int, int]:
         """Bits of each group's encoding."""

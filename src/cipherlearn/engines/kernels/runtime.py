@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from cipherlearn._exceptions import MessageError, UnsupportedByEngineError
+from cipherlearn._exceptions import MessageError
 from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_threads
 from cipherlearn.engines.kernels._keys import EvaluationKeys, prepare_keys
-from cipherlearn.engines.kernels._library import load_library, why_unavailable
+from cipherlearn.engines.kernels._library import load_library
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
 from cipherlearn.engines.kernels._plan import make_plan
 from cipherlearn.engines.kernels._steps import (
@@ -23,7 +23,7 @@ from cipherlearn.engines.kernels._wire import Words, read_value, write_value
 from cipherlearn.program._nodes import Lookup
 from cipherlearn.program._program import IntegerProgram
 
-__all__ = ["KernelRuntime", "unsupported"]
+__all__ = ["KernelRuntime"]
 
 # Memory that a value's ciphertexts may take while rows are evaluated together.
 _VALUE_BYTES = 2**27
@@ -360,36 +360,3 @@ def _checked(words: Words, gate: Gate) -> Words:
             f"{gate.n_words}). Got {array.dtype} of shape {array.shape}."
         )
     return array
-
-
-def unsupported(program: IntegerProgram, specs: bytes, rounding: str = "exact") -> str | None:
-    """Say why the kernels cannot evaluate a program here, or return None if they can.
-
-    Parameters
-    ----------
-    program : IntegerProgram
-    specs : bytes
-    rounding : {"exact", "approximate"}, default="exact"
-
-    Raises
-    ------
-    ArtefactError
-        If the parameters are damaged, or not for the program.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from cipherlearn import NeuralNetRegressor
-    >>> from cipherlearn.engines import load_engine
-    >>> from cipherlearn.engines._options import CompileOptions
-    >>> from cipherlearn.engines.kernels import unsupported
-    >>> X = np.arange(4.0)[:, None]
-    >>> program = NeuralNetRegressor(module__n_layers=1, max_epochs=5).fit(X, X[:, 0]).program_
-    >>> circuit = load_engine().compile_program(program, CompileOptions())
-    >>> unsupported(program, circuit.files()["specs.json"])
-    """
-    try:
-        make_plan(program, Parameters.from_specs(specs), rounding)
-    except UnsupportedByEngineError as error:
-        return str(error)
-    return why_unavailable()

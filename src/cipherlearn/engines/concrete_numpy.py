@@ -88,6 +88,10 @@ class _Part:
     outputs: tuple[int, ...]
     output_sizes: tuple[int, ...]
 
+    def __post_init__(self) -> None:
+        # Its folder would otherwise be removed with a warning.
+        weakref.finalize(self, self.circuit.cleanup)
+
     def split(self, sums: Any) -> dict[int, IntArray]:
         """Give the sums of each output."""
         ends = np.cumsum(self.output_sizes)[:-1]
@@ -122,9 +126,10 @@ def _compile_part(
             circuit.enable_fhe()
     except RuntimeError as error:
         raise compilation_error(program, options, error) from error
-    _check_widths(circuit.mlir, n_bits)
     sizes = tuple(len(layer.weights) for layer in program.output_layers)
-    return _Part(circuit, inputs, outputs, sizes)
+    part = _Part(circuit, inputs, outputs, sizes)
+    _check_widths(circuit.mlir, n_bits)
+    return part
 
 
 def table_bits(program: IntegerProgram) -> tuple[int, ...]:
@@ -147,9 +152,6 @@ class ConcreteNumpyCircuit:
         self.client = self.server = self
         self._parts = parts
         self._n_bootstraps = n_bootstraps
-        for part in parts:
-            # Its folder would otherwise be removed with a warning.
-            weakref.finalize(self, part.circuit.cleanup)
 
     def generate_keys(self) -> None:
         """Make fresh secret and evaluation keys."""

@@ -222,9 +222,9 @@ def test_an_encrypted_score_is_made_by_the_circuit(linear, rows, monkeypatch):
     X, y = rows
     linear.fit(X, y).compile()
     counted = []
-    encrypt = linear.circuit_.encrypt
+    decrypt = linear.circuit_.decrypt
     monkeypatch.setattr(
-        linear.circuit_, "encrypt", lambda codes: counted.append(len(codes)) or encrypt(codes)
+        linear.circuit_, "decrypt", lambda results: counted.append(1) or decrypt(results)
     )
     make_fhe_scorer()(linear, X[:7], y[:7])
     assert sum(counted) == 7

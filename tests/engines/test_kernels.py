@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,12 +29,14 @@ from cipherlearn.engines.kernels import (
     CpuBackend,
     KernelRuntime,
     KernelTimes,
+    _backend,
     _library,
     count_threads,
     time_kernels,
     why_unavailable,
 )
 from cipherlearn.engines.kernels._library import load_library
+from cipherlearn.engines.kernels._masks import draw_masks
 from cipherlearn.engines.kernels._wire import read_value
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._nodes import Sum
@@ -191,18 +194,32 @@ def test_keys_and_ciphertexts_may_be_uncompressed(monkeypatch):
     np.testing.assert_array_equal(sums, unsigned(compiled.program).run(codes))
 
 
+@pytest.mark.parametrize("dimension", [1, 2, 9, 1111])
+def test_masks_are_those_of_the_kernel(monkeypatch, dimension):
+    seeded = np.random.default_rng(0).integers(0, 2**64, (5, 3), dtype=np.uint64)
+    backend = CpuBackend(load_library())
+    drawn = backend.expand(seeded, dimension, 1)
+    np.testing.assert_array_equal(drawn, backend._expand(seeded, dimension, 2))
+    # Where AES is not installed or gives other words, the kernel draws.
+    monkeypatch.setattr(_backend, "draw_masks", lambda seeded, n: np.zeros((len(seeded), n + 1)))
+    np.testing.assert_array_equal(CpuBackend(load_library()).expand(seeded, dimension, 1), drawn)
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
+    monkeypatch.setattr(_backend, "draw_masks", draw_masks)
+    np.testing.assert_array_equal(CpuBackend(load_library()).expand(seeded, dimension, 1), drawn)
+
+
 def test_estimates_need_no_keys():
     runtime = Compiled.of(chain(2, 1)).runtime()
-    times = time_kernels(runtime.parameters)
+    times = time_kernels(runtime.parameters, n_threads=1)
     assert len(times.bootstrap) == len(times.keyswitch) == len(times.expand) == 1
     assert min(*times.bootstrap, *times.keyswitch, *times.keyswitch_many, *times.expand) > 0
-    row = runtime.estimate(times, n_threads=1)
+    row = runtime.estimate(times)
     assert row.bootstraps == pytest.approx([2 * times.bootstrap[0]])
     assert row.masks == pytest.approx(3 * times.expand[0])
-    rows = runtime.estimate(times, n_rows=4, n_threads=2)
+    rows = runtime.estimate(replace(times, n_threads=2), n_rows=4)
     assert rows.bootstraps == pytest.approx([2 * row.bootstraps[0]])
     # A thread has one of two, and the third none.
-    assert runtime.estimate(times, n_threads=3).bootstraps == times.bootstrap
+    assert runtime.estimate(replace(times, n_threads=3)).bootstraps == times.bootstrap
 
 
 def test_exact_rounding_costs_bootstraps():
@@ -212,7 +229,7 @@ def test_exact_rounding_costs_bootstraps():
         runtime = Compiled.of(program, rounding=rounding).runtime()
         n_keys, n_inputs = len(runtime.parameters.bootstrap_keys), len(runtime.parameters.inputs)
         times = KernelTimes((1.0,) * n_keys, (1.0,) * 9, (1.0,) * 9, (0.0,) * n_inputs)
-        costs[rounding] = sum(runtime.estimate(times, n_threads=1).bootstraps)
+        costs[rounding] = sum(runtime.estimate(times).bootstraps)
     assert costs == {"exact": 2.0, "approximate": 1.0}
 
 

@@ -201,7 +201,7 @@ def _from_kernels(
 ) -> CostEstimate:
     parameters = Parameters.from_specs(specs)
     masks = tuple((gate.dimension, gate.seeded) for gate in parameters.inputs)
-    shapes = parameters.bootstrap_keys, parameters.keyswitch_keys, masks
+    shapes = parameters.bootstrap_keys, parameters.keyswitch_keys, masks, count_threads()
     if shapes not in _times:
         _times[shapes] = time_kernels(parameters)
     n_rows = options.batch_size

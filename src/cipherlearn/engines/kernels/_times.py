@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cipherlearn.engines.kernels._backend import CpuBackend
+from cipherlearn.engines.kernels._backend import CpuBackend, count_threads
 from cipherlearn.engines.kernels._library import load_library
 from cipherlearn.engines.kernels._parameters import (
     BootstrapKey,
@@ -29,23 +29,26 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class KernelTimes:
-    """Seconds of the kernels, for one ciphertext on one thread.
+    """Seconds of the kernels, on so many threads at a time.
 
     Parameters
     ----------
-    bootstrap, keyswitch : tuple of float
-        With each key, in the order of the parameters.
+    bootstrap : tuple of float
+        A bootstrap on each thread, with each key, in the order of the parameters.
+    keyswitch : tuple of float
+        A ciphertext, on all threads, with each key.
     keyswitch_many : tuple of float
         Per ciphertext, when ``n_together`` are switched together.
     expand : tuple of float
         Of each input, to draw the mask of a ciphertext.
-    n_together : int
+    n_threads, n_together : int
     """
 
     bootstrap: tuple[float, ...]
     keyswitch: tuple[float, ...]
     keyswitch_many: tuple[float, ...]
     expand: tuple[float, ...]
+    n_threads: int = 1
     n_together: int = 8
 
     def keyswitches(self, key: int, n: int) -> float:
@@ -72,12 +75,14 @@ class KernelEstimate:
     keyswitches: tuple[float, ...]
 
 
-def time_kernels(parameters: Parameters) -> KernelTimes:
+def time_kernels(parameters: Parameters, n_threads: int | None = None) -> KernelTimes:
     """Time the kernels for a circuit's parameters, in about a tenth of a second for each key.
 
     Parameters
     ----------
     parameters : Parameters
+    n_threads : int or None, default=None
+        As for :func:`count_threads`. Threads share caches and memory, so that one alone is faster.
 
     Raises
     ------
@@ -87,10 +92,11 @@ def time_kernels(parameters: Parameters) -> KernelTimes:
     Examples
     --------
     >>> from cipherlearn.engines.kernels import Parameters, time_kernels
-    >>> time_kernels(Parameters((), (), (), ()))
-    KernelTimes(bootstrap=(), keyswitch=(), keyswitch_many=(), expand=(), n_together=8)
+    >>> time_kernels(Parameters((), (), (), ()), n_threads=2).n_threads
+    2
     """
     backend, rng = CpuBackend(load_library()), np.random.default_rng(0)
+    n_threads = count_threads(n_threads)
 
     def words(*shape: int) -> NDArray[Any]:
         return rng.integers(0, 2**64, shape, dtype=np.uint64)
@@ -101,20 +107,24 @@ def time_kernels(parameters: Parameters) -> KernelTimes:
         part = replace(shape, n=min(shape.n, max(64, _KEY_WORDS // per_step)))
         key = (1e15 * rng.random(part.n_words)).view(np.complex128)
         polynomials = words(1, shape.polynomial_size)
-        inputs = words(1, part.n + 1)
-        seconds = _seconds(lambda: backend.bootstrap(part, key, inputs, polynomials, 1, 1))
+        inputs = words(n_threads, part.n + 1)
+        seconds = _seconds(
+            lambda: backend.bootstrap(part, key, inputs, polynomials, n_threads, n_threads)
+        )
         return seconds * shape.n / part.n
 
     def keyswitch(shape: KeyswitchKey, n: int) -> float:
         per_step = shape.n_words // shape.n_in
         part = replace(shape, n_in=min(shape.n_in, max(1, _KEY_WORDS // per_step)))
         key, inputs = words(part.n_words), words(n, part.n_in + 1)
-        seconds = _seconds(lambda: backend.keyswitch(part, key, inputs, 1))
+        seconds = _seconds(lambda: backend.keyswitch(part, key, inputs, n_threads))
         return seconds * shape.n_in / part.n_in / n
 
     def expand(gate: Gate) -> float:
-        inputs = words(1, gate.n_words)
-        return _seconds(lambda: backend.expand(inputs, gate.dimension, 1)) if gate.seeded else 0.0
+        if not gate.seeded:
+            return 0.0
+        inputs = words(n_together, gate.n_words)
+        return _seconds(lambda: backend.expand(inputs, gate.dimension, n_threads)) / n_together
 
     n_together = KernelTimes.n_together
     return KernelTimes(
@@ -122,6 +132,7 @@ def time_kernels(parameters: Parameters) -> KernelTimes:
         tuple(keyswitch(shape, 1) for shape in parameters.keyswitch_keys),
         tuple(keyswitch(shape, n_together) for shape in parameters.keyswitch_keys),
         tuple(map(expand, parameters.inputs)),
+        n_threads,
     )
 
 

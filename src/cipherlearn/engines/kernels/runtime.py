@@ -202,21 +202,17 @@ class KernelRuntime:
                 result[block] = words
         return results
 
-    def estimate(
-        self, times: KernelTimes, n_rows: int = 1, n_threads: int | None = None
-    ) -> KernelEstimate:
+    def estimate(self, times: KernelTimes, n_rows: int = 1) -> KernelEstimate:
         """Estimate the seconds that :meth:`run` takes, without keys.
 
         Parameters
         ----------
         times : KernelTimes
-            What :func:`time_kernels` measured for the parameters.
+            What :func:`time_kernels` measured for the parameters, in as many threads.
         n_rows : int, default=1
-        n_threads : int or None, default=None
         """
-        n_threads = count_threads(n_threads)
         masks = sum(
-            _rounds(gate.n_values * n_rows, n_threads) * seconds
+            gate.n_values * n_rows * seconds
             for gate, seconds in zip(self.parameters.inputs, times.expand, strict=True)
         )
         bootstraps, keyswitches = [], []
@@ -231,15 +227,17 @@ class KernelRuntime:
                 repeated.append((step, 1))
                 if step.extraction is not None:
                     repeated.append((step.extraction, step.extraction.n_removed))
+            # Those of the thread that does most of them.
+            n_rounds = -(-n // times.n_threads)
             bootstraps.append(
                 sum(
-                    repeats * _rounds(n, n_threads) * times.bootstrap[part.bootstrap]
+                    repeats * n_rounds * times.bootstrap[part.bootstrap]
                     for part, repeats in repeated
                 )
             )
             keyswitches.append(
                 sum(
-                    repeats * times.keyswitches(key, n) / n_threads
+                    repeats * times.keyswitches(key, n)
                     for part, repeats in repeated
                     for key in (part.keyswitch, part.convert)
                     if key is not None
@@ -345,11 +343,6 @@ def _add_up(step: SumStep, values: list[Words]) -> Words:
     result: Words = sums.reshape(-1, n_rows, n_words)
     result[:, :, -1] += step.constant[:, None]
     return result
-
-
-def _rounds(n_tasks: int, n_threads: int) -> int:
-    """Tasks of the thread that does most of them."""
-    return -(-n_tasks // n_threads)
 
 
 def _checked(words: Words, gate: Gate) -> Words:

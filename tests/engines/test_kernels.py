@@ -31,12 +31,13 @@ from cipherlearn.engines.kernels import (
     KernelTimes,
     _backend,
     _library,
+    _masks,
     count_threads,
     time_kernels,
     why_unavailable,
 )
 from cipherlearn.engines.kernels._library import load_library
-from cipherlearn.engines.kernels._masks import draw_masks
+from cipherlearn.engines.kernels._parameters import BootstrapKey, KeyswitchKey
 from cipherlearn.engines.kernels._wire import read_value
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._nodes import Sum
@@ -194,18 +195,31 @@ def test_keys_and_ciphertexts_may_be_uncompressed(monkeypatch):
     np.testing.assert_array_equal(sums, unsigned(compiled.program).run(codes))
 
 
-@pytest.mark.parametrize("dimension", [1, 2, 9, 1111])
-def test_masks_are_those_of_the_kernel(monkeypatch, dimension):
-    seeded = np.random.default_rng(0).integers(0, 2**64, (5, 3), dtype=np.uint64)
-    backend = CpuBackend(load_library())
-    drawn = backend.expand(seeded, dimension, 1)
-    np.testing.assert_array_equal(drawn, backend._expand(seeded, dimension, 2))
-    # Where AES is not installed or gives other words, the kernel draws.
-    monkeypatch.setattr(_backend, "draw_masks", lambda seeded, n: np.zeros((len(seeded), n + 1)))
-    np.testing.assert_array_equal(CpuBackend(load_library()).expand(seeded, dimension, 1), drawn)
+def test_masks_are_those_of_the_kernels(monkeypatch):
+    """In ciphertexts and keys, of even and odd dimensions, drawn at once and in parts."""
+    monkeypatch.setattr(_masks, "_WORDS", 100)
+    rng = np.random.default_rng(0)
+    seeded = rng.integers(0, 2**64, (5, 3), dtype=np.uint64)
+    bootstrap = BootstrapKey(0, 1, 3, 256, 2, 2, 10, seeded=True)
+    keyswitch = KeyswitchKey(1, 0, 33, 7, 3, 4, seeded=True)
+    sent = rng.integers(0, 2**64, bootstrap.n_sent, dtype=np.uint64)
+
+    def drawn():
+        backend = CpuBackend(load_library())
+        return [
+            *(backend.expand(seeded, dimension, 2) for dimension in (1, 2, 9, 1111)),
+            backend.bootstrap_key(bootstrap, sent),
+            backend.keyswitch_key(keyswitch, sent[: keyswitch.n_sent]),
+        ]
+
+    by_aes = drawn()
+    # Where AES is not installed or gives other words, the kernels draw.
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
-    monkeypatch.setattr(_backend, "draw_masks", draw_masks)
-    np.testing.assert_array_equal(CpuBackend(load_library()).expand(seeded, dimension, 1), drawn)
+    by_kernels = drawn()
+    monkeypatch.setattr(_backend, "draw_masks", lambda ciphertexts, seed, bodies: None)
+    for theirs in (by_kernels, drawn()):
+        for ours, each in zip(by_aes, theirs, strict=True):
+            np.testing.assert_array_equal(ours, each)
 
 
 def test_estimates_need_no_keys():

@@ -86,18 +86,32 @@ class CpuBackend:
         self._library = library
         self._draws_masks = self._has_the_kernels_masks()
 
+    def _has_the_kernels_masks(self) -> bool:
+        """Whether masks can be drawn without the kernels, and are the same."""
+        seeded, drawn = np.array([[1, 2, 3]], dtype=np.uint64), np.empty((1, 10), dtype=np.uint64)
+        try:
+            draw_masks(drawn, seeded[0, :2], seeded[:, 2:])
+        except ImportError:
+            return False
+        return np.array_equal(drawn, self._expand(seeded, 9, 1))
+
     def bootstrap_key(self, shape: BootstrapKey, sent: Words) -> NDArray[np.complex128]:
         """Decompress a bootstrap key and transform it."""
         library, full = self._library, sent
         if shape.seeded:
-            full = np.empty(shape.n_words, dtype=np.uint64)
-            library.decompress_seeded_lwe_bootstrap_key_u64(
-                pointer(full),
-                pointer(sent) + 16,
-                *(shape.n, shape.polynomial_size, shape.k, shape.levels, shape.base_log),
-                _seed(sent),
-                0,
-            )
+            size = shape.polynomial_size
+            row = (shape.k + 1) * size
+            full = np.empty((shape.n_words // row, row), dtype=np.uint64)
+            if self._draws_masks:
+                draw_masks(full, sent[:2], sent[2:].reshape(len(full), size))
+            else:
+                library.decompress_seeded_lwe_bootstrap_key_u64(
+                    pointer(full),
+                    pointer(sent) + 16,
+                    *(shape.n, size, shape.k, shape.levels, shape.base_log),
+                    _seed(sent),
+                    0,
+                )
         fourier = np.empty(shape.n_words // 2, dtype=np.complex128)
         fft = library.fft(shape.polynomial_size)
         scratch = library.scratch("bootstrap_key_convert_u64_to_fourier", fft)
@@ -115,29 +129,27 @@ class CpuBackend:
         """Decompress a keyswitch key."""
         if not shape.seeded:
             return sent.copy()
-        full = np.empty(shape.n_words, dtype=np.uint64)
-        self._library.decompress_seeded_lwe_keyswitch_key_u64(
-            pointer(full),
-            pointer(sent) + 16,
-            *(shape.n_in, shape.n_out, shape.levels, shape.base_log),
-            _seed(sent),
-            0,
-        )
+        full = np.empty((shape.n_in * shape.levels, shape.n_out + 1), dtype=np.uint64)
+        if self._draws_masks:
+            draw_masks(full, sent[:2], sent[2:, None])
+        else:
+            self._library.decompress_seeded_lwe_keyswitch_key_u64(
+                pointer(full),
+                pointer(sent) + 16,
+                *(shape.n_in, shape.n_out, shape.levels, shape.base_log),
+                _seed(sent),
+                0,
+            )
         return full
 
     def expand(self, seeded: Words, dimension: int, n_threads: int) -> Words:
         """Draw the masks of seeded ciphertexts."""
-        if self._draws_masks:
-            return draw_masks(seeded, dimension)
-        return self._expand(seeded, dimension, n_threads)
-
-    def _has_the_kernels_masks(self) -> bool:
-        """Whether masks can be drawn without the kernel, and are the same."""
-        seeded = np.array([[1, 2, 3]], dtype=np.uint64)
-        try:
-            return np.array_equal(draw_masks(seeded, 9), self._expand(seeded, 9, 1))
-        except ImportError:
-            return False
+        if not self._draws_masks:
+            return self._expand(seeded, dimension, n_threads)
+        full = np.empty((len(seeded), dimension + 1), dtype=np.uint64)
+        for i, words in enumerate(seeded):
+            draw_masks(full[i : i + 1], words[:2], words[None, 2:])
+        return full
 
     def _expand(self, seeded: Words, dimension: int, n_threads: int) -> Words:
         full = np.empty((len(seeded), dimension + 1), dtype=np.uint64)

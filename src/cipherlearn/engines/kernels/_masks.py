@@ -1,4 +1,4 @@
-"""Masks of seeded ciphertexts by the processor's own AES, many times as fast as the kernel's.
+"""Masks of seeded ciphertexts by the processor's own AES, many times as fast as by the kernels.
 
 Concrete's generator gives AES-128 of 0, 1, 2, … under the seed, without the first byte. Masks are
 public, and no secret is drawn here.
@@ -14,17 +14,25 @@ from cipherlearn.engines.kernels._wire import Words
 
 __all__ = ["draw_masks"]
 
+# Drawn at a time, which stay in cache on their way.
+_WORDS = 2**16
+
 
 @lru_cache(maxsize=16)
-def _counters(dimension: int) -> bytes:
-    """Plain text of a mask of so many words."""
-    counters = np.zeros((dimension // 2 + 1, 2), dtype="<u8")
-    counters[:, 0] = np.arange(len(counters))
-    return counters.tobytes()
+def _counters(n: int) -> Words:
+    counters = np.zeros((n, 2), dtype="<u8")
+    counters[:, 0] = np.arange(n)
+    return counters
 
 
-def draw_masks(seeded: Words, dimension: int) -> Words:
-    """Make ciphertexts (n, dimension + 1) of seeded ones (n, 3).
+def draw_masks(ciphertexts: Words, seed: Words, bodies: Words) -> None:
+    """Fill ciphertexts with the masks of one seed, one after the other, and bodies.
+
+    Parameters
+    ----------
+    ciphertexts : ndarray of shape (n, n_words)
+    seed : ndarray of shape (2,)
+    bodies : ndarray of shape (n, n_body_words)
 
     Raises
     ------
@@ -33,10 +41,15 @@ def draw_masks(seeded: Words, dimension: int) -> Words:
     """
     from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-    full = np.empty((len(seeded), dimension + 1), dtype=np.uint64)
-    full[:, dimension] = seeded[:, 2]
-    mode, counters = modes.ECB(), _counters(dimension)
-    for ciphertext, words in zip(full, seeded, strict=True):
-        drawn = Cipher(algorithms.AES(words[:2].tobytes()), mode).encryptor().update(counters)
-        ciphertext[:dimension] = np.frombuffer(drawn, np.uint64, dimension, offset=1)
-    return full
+    n_words = ciphertexts.shape[1] - bodies.shape[1]
+    ciphertexts[:, n_words:] = bodies
+    encrypt = Cipher(algorithms.AES(seed.tobytes()), modes.ECB()).encryptor().update
+    # A block is two words.
+    step = 2 * max(1, _WORDS // (2 * n_words))
+    for start in range(0, len(ciphertexts), step):
+        masks = ciphertexts[start : start + step, :n_words]
+        blocks = _counters(masks.size // 2 + 1)
+        if start:
+            blocks = blocks + np.array([start * n_words // 2, 0], dtype=np.uint64)
+        drawn = encrypt(blocks.tobytes())
+        masks[:] = np.frombuffer(drawn, np.uint64, masks.size, offset=1).reshape(masks.shape)

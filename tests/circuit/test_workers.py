@@ -167,7 +167,7 @@ def test_workers_get_no_secret_key(clf, rows, monkeypatch):
         lambda *call: given.append(call) or _evaluate(*call),
     )
     with joblib.parallel_config(backend="threading", n_jobs=2):
-        clf.circuit_._evaluation = None
+        clf.circuit_._keys._for_workers = None
         assert_same(clf, rows[0][:3])
     secret = _secret_key(clf)
     assert secret in clf.circuit_._compiled().client.secret_keys()

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from cipherlearn.engines.kernels import (
     _library,
     _masks,
     count_threads,
+    estimate_kernels,
     time_kernels,
     why_unavailable,
 )
@@ -223,27 +225,29 @@ def test_masks_are_those_of_the_kernels(monkeypatch):
 
 
 def test_estimates_need_no_keys():
-    runtime = Compiled.of(chain(2, 1)).runtime()
-    times = time_kernels(runtime.parameters, n_threads=1)
+    compiled = Compiled.of(chain(2, 1))
+    parameters = compiled.runtime().parameters
+    times = time_kernels(parameters, n_threads=1)
+    estimate = partial(estimate_kernels, compiled.program, parameters, "exact")
     assert len(times.bootstrap) == len(times.keyswitch) == len(times.expand) == 1
     assert min(*times.bootstrap, *times.keyswitch, *times.keyswitch_many, *times.expand) > 0
-    row = runtime.estimate(times)
+    row = estimate(times)
     assert row.bootstraps == pytest.approx([2 * times.bootstrap[0]])
     assert row.masks == pytest.approx(3 * times.expand[0])
-    rows = runtime.estimate(replace(times, n_threads=2), n_rows=4)
+    rows = estimate(replace(times, n_threads=2), n_rows=4)
     assert rows.bootstraps == pytest.approx([2 * row.bootstraps[0]])
     # A thread has one of two, and the third none.
-    assert runtime.estimate(replace(times, n_threads=3)).bootstraps == times.bootstrap
+    assert estimate(replace(times, n_threads=3)).bootstraps == times.bootstrap
 
 
 def test_exact_rounding_costs_bootstraps():
     program = chain(1, 1, lsbs_to_remove=1)
     costs = {}
     for rounding in ("exact", "approximate"):
-        runtime = Compiled.of(program, rounding=rounding).runtime()
-        n_keys, n_inputs = len(runtime.parameters.bootstrap_keys), len(runtime.parameters.inputs)
+        parameters = Compiled.of(program, rounding=rounding).runtime().parameters
+        n_keys, n_inputs = len(parameters.bootstrap_keys), len(parameters.inputs)
         times = KernelTimes((1.0,) * n_keys, (1.0,) * 9, (1.0,) * 9, (0.0,) * n_inputs)
-        costs[rounding] = sum(runtime.estimate(times).bootstraps)
+        costs[rounding] = sum(estimate_kernels(program, parameters, rounding, times).bootstraps)
     assert costs == {"exact": 2.0, "approximate": 1.0}
 
 

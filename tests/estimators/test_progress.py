@@ -22,7 +22,7 @@ from skorch.callbacks import Callback, Checkpoint
 
 from cipherlearn import EncryptedSearchCV, NeuralNetClassifier, _progress
 from cipherlearn._progress import progress_bar, stage
-from cipherlearn.circuit import _circuit, _cost
+from cipherlearn.circuit import _circuit_keys, _cost
 from cipherlearn.model_selection import _search
 
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8, "max_epochs": 5}
@@ -234,7 +234,7 @@ def test_an_estimate_says_how_long_it_takes_when_asked(capsys, monkeypatch):
 
 
 def test_keys_say_how_long_they_take_once_equal_ones_were_made(capsys, monkeypatch):
-    monkeypatch.setattr(_circuit, "_key_seconds", {})
+    monkeypatch.setattr(_circuit_keys, "_seconds", {})
     clf = NeuralNetClassifier(**LINEAR).fit(*blobs())
     # Quiet when compiled, as the estimator then was.
     clf.compile()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -13,23 +12,20 @@ from joblib import effective_n_jobs
 
 from cipherlearn._html import panel, paragraphs
 from cipherlearn._progress import stage
-from cipherlearn._words import count, power
+from cipherlearn._words import count
 from cipherlearn.circuit._accumulators import check_accumulators
-from cipherlearn.circuit._joblib import Evaluation, evaluate_batches
+from cipherlearn.circuit._circuit_keys import CircuitKeys
+from cipherlearn.circuit._flips import measure_flips
+from cipherlearn.circuit._joblib import evaluate_batches
 from cipherlearn.circuit._row_batches import RowBatches
 from cipherlearn.engines import EngineCircuit, engine_name, load_engine
 from cipherlearn.engines._options import CompileOptions
-from cipherlearn.program._passes import unsigned
+from cipherlearn.program._layer_table import layer_table
+from cipherlearn.program._passes import output_shift
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
 __all__ = ["Circuit"]
-
-# Rows on which flips of approximate rounding are counted, and how many at a time.
-_FLIP_ROWS, _FLIP_BATCH = 1000, 50
-
-# How long keys took in this process, by their size: with equal parameters, it takes as long again.
-_key_seconds: dict[int, float] = {}
 
 
 class Circuit:
@@ -110,39 +106,26 @@ class Circuit:
         self._n_accum_bits = list(n_accum_bits)
         self._options = CompileOptions(p_error, global_p_error, batch_size, rounding, runtime)
         self._verbose = verbose
-        moved, own = unsigned(program).scaler.offset, program.scaler.offset
-        assert moved is not None
-        assert own is not None
-        # How far below 0 the smallest sum of each output lies.
-        self._shift = moved - own
-        # Stands for the present keys.
-        self._keys: object | None = None
+        # The circuit's sums start at 0.
+        self._shift = output_shift(program)
         self._engine_circuit: EngineCircuit | None = None
-        self._evaluation: Evaluation | None = None
-        # The evaluation keys as the server has them, once it needs them.
-        self._ready_keys: tuple[Any] | None = None
+        self._keys: CircuitKeys | None = None
         # Threads that share a circuit must not each compile it, or make keys of their own.
         self._lock = threading.RLock()
         self._compiled()
 
     def __repr__(self) -> str:
-        error = next(
-            f"{name} ≤ {power(value)}"
-            for name, value in self._options.error_probability.items()
-            if value is not None
-        )
         parts = [
             count(len(self.program.layers), "layer"),
             self.program.bootstraps(self.rounding),
-            *([count(self.batch_size, "row") + " a call"] if self.batch_size > 1 else []),
-            *(["approximate rounding"] if self.rounding == "approximate" else []),
-            error,
+            *self._options.notes,
             "keys generated" if self.has_keys else "keys not generated",
         ]
         return f"<Circuit: {', '.join(parts)}>"
 
     def _repr_html_(self) -> str:
-        return panel("Circuit", self.program.html_table() + paragraphs(self.lines))
+        table = layer_table(self.program.layer_names, self.program.layers)
+        return panel("Circuit", table + paragraphs(self.lines))
 
     @property
     def lines(self) -> list[str]:
@@ -150,18 +133,10 @@ class Circuit:
         keys = "Keys are generated." if self.has_keys else "Keys are generated when first needed."
         return [
             f"{self.program.bootstraps(self.rounding)}.",
-            f"{self.engine}, {self.error_bound}, rows a call: {self.batch_size}, "
+            f"{self.engine}, {self._options.error_bound}, rows a call: {self.batch_size}, "
             f"rounding: {self.rounding}.",
             keys,
         ]
-
-    @property
-    def error_bound(self) -> str:
-        """Which error probability ``compile`` was asked for, in words."""
-        options = self.options
-        if options["global_p_error"] is not None:
-            return f"error probability of a call ≤ {power(options['global_p_error'])}"
-        return f"error probability of a bootstrap ≤ {power(options['p_error'])}"
 
     @property
     def has_keys(self) -> bool:
@@ -191,17 +166,7 @@ class Circuit:
     @cached_property
     def flip_rate(self) -> float:
         """Share of 1000 random rows whose simulated result differs from the clear one."""
-        removes_bits = any(node.lsbs_to_remove for node in self.program.lookups)
-        if self.rounding == "exact" or not removes_bits:
-            return 0.0
-        options = self.options
-        if options["global_p_error"] is None:
-            # A simulated call takes as long for one row as for many.
-            options["batch_size"] = max(self.batch_size, _FLIP_BATCH)
-        codes = self.program.quantizer.random_codes(_FLIP_ROWS, np.random.default_rng(0))
-        circuit = Circuit(self.program, self._n_accum_bits, **options)
-        simulated = circuit.simulate(codes, self._verbose, "Measuring flips")
-        return float((simulated != self.program.run(codes)).any(axis=1).mean())
+        return measure_flips(self.program, self._options, self._verbose)
 
     @property
     def engine(self) -> str:
@@ -233,15 +198,8 @@ class Circuit:
         """
         with self._lock:
             if force or self._keys is None:
-                engine_circuit = self._compiled()
-                n_bytes = engine_circuit.key_bytes
                 verbose = self._verbose if verbose is None else verbose
-                start = time.perf_counter()
-                with stage("Generating keys", verbose, _key_seconds.get(n_bytes)):
-                    engine_circuit.client.generate_keys()
-                _key_seconds[n_bytes] = time.perf_counter() - start
-                self._keys = object()
-                self._evaluation = self._ready_keys = None
+                self._keys = CircuitKeys(self._compiled(), verbose)
 
     def encrypt(self, codes: IntArray) -> Sequence[Any]:
         """Encrypt the codes of at most ``batch_size`` rows, of shape (n_rows, n_codes).
@@ -253,22 +211,18 @@ class Circuit:
         ValueError
             If the shape is wrong or a code is outside the quantizer's range.
         """
-        codes = self.program.check_codes(codes)
-        if not 1 <= len(codes) <= self.batch_size:
+        batches = RowBatches(self.program, codes, self.batch_size)
+        if len(batches) != 1:
             raise ValueError(
                 f"A ciphertext of this circuit holds 1 to {self.batch_size} rows. "
                 f"Got {len(codes)}. compile(batch_size=...) chooses how many."
             )
-        return self._encrypt(codes)
+        return self._encrypt(batches[0])
 
-    def _encrypt(self, codes: IntArray) -> Sequence[Any]:
-        """Encrypt codes that were checked."""
+    def _encrypt(self, inputs: Sequence[IntArray]) -> Sequence[Any]:
+        """Encrypt the codes of each input, of a whole batch."""
         self.keygen()
-        return self._compiled().client.encrypt(self._inputs(codes))
-
-    def _inputs(self, codes: IntArray) -> list[IntArray]:
-        """Give the codes of each input, padded to a whole batch."""
-        return self.program.split(np.pad(codes, ((0, self.batch_size - len(codes)), (0, 0))))
+        return self._compiled().client.encrypt(inputs)
 
     def run(self, ciphertexts: Sequence[Any]) -> Sequence[Any]:
         """Evaluate the network on an encrypted batch."""
@@ -276,19 +230,18 @@ class Circuit:
         return results
 
     def _evaluate(self, batches: Sequence[Sequence[Any]]) -> list[list[Any]]:
-        server = self._compiled().server
+        keys = self._present_keys()
+        return self._compiled().server.run(batches, keys.ready())
+
+    def _present_keys(self) -> CircuitKeys:
         with self._lock:
-            if self._ready_keys is None:
-                self._ready_keys = (server.load_keys(self.evaluation_keys()),)
-        return server.run(batches, *self._ready_keys)
+            self.keygen()
+            assert self._keys is not None
+            return self._keys
 
     def decrypt(self, results: Sequence[Any]) -> IntArray:
         """Decrypt a result to its accumulators, of shape (batch_size, n_sums)."""
-        return self._signed(self._compiled().client.decrypt(results))
-
-    def _signed(self, sums: IntArray) -> IntArray:
-        """Give the program's accumulators for the sums of the circuit, which start at 0."""
-        return sums + self._shift
+        return self._compiled().client.decrypt(results) + self._shift
 
     def execute(
         self, codes: IntArray, verbose: bool | int = False, n_jobs: int | None = None
@@ -298,13 +251,28 @@ class Circuit:
         With several jobs the circuit runs in joblib's workers. They get ciphertexts and
         evaluation keys. This process encrypts and decrypts.
         """
-        batches = RowBatches(self.program.check_codes(codes), self.batch_size)
+        batches = RowBatches(self.program, codes, self.batch_size)
         self.keygen(verbose=verbose or self._verbose)
-        keys = self._keys
+        keys = self._present_keys()
+        # joblib asks for ciphertexts in threads of its own.
+        lock = threading.Lock()
+
+        def encrypt(number: int) -> list[Any]:
+            with lock:
+                return list(self._encrypt(batches[number]))
+
+        def decrypt(result: Sequence[Any]) -> IntArray:
+            with lock:
+                return self.decrypt(result)
+
         # A single batch has nothing to share.
-        by_workers = effective_n_jobs(n_jobs) > 1 and len(batches) > 1
-        results = self._run_by_workers(batches, n_jobs) if by_workers else self._run_here(batches)
-        accumulators = batches.collect(results, self.program.n_sums, "Encrypted rows", verbose)
+        if effective_n_jobs(n_jobs) > 1 and len(batches) > 1:
+            evaluation = keys.for_workers(self.program, self._options)
+            results = evaluate_batches(encrypt, len(batches), evaluation, n_jobs)
+        else:
+            results = self._evaluate_here(encrypt, len(batches))
+        sums = ((number, decrypt(result)) for number, result in results)
+        accumulators = batches.collect(sums, "Encrypted rows", verbose)
         if self._keys is not keys:
             raise RuntimeError(
                 "All rows of a prediction must have the same keys. They were replaced by keygen() "
@@ -312,50 +280,24 @@ class Circuit:
             )
         return accumulators
 
-    def simulate(
-        self, codes: IntArray, verbose: bool | int = False, title: str = "Simulated rows"
-    ) -> IntArray:
+    def simulate(self, codes: IntArray, verbose: bool | int = False) -> IntArray:
         """Run the circuit's noise model, without encryption, on every row of codes."""
-        batches = RowBatches(self.program.check_codes(codes), self.batch_size)
+        batches = RowBatches(self.program, codes, self.batch_size)
         simulate = self._compiled().simulate
-        results = (
-            (number, self._signed(simulate(self._inputs(batches[number]))))
-            for number in range(len(batches))
-        )
-        return batches.collect(results, self.program.n_sums, title, verbose)
+        sums = ((i, simulate(batches[i]) + self._shift) for i in range(len(batches)))
+        return batches.collect(sums, "Simulated rows", verbose)
 
-    def _run_here(self, batches: RowBatches) -> Iterator[tuple[int, IntArray]]:
+    def _evaluate_here(
+        self, encrypt: Callable[[int], list[Any]], n_batches: int
+    ) -> Iterator[tuple[int, list[Any]]]:
         n_together = self._compiled().server.batches_together
-        for start in range(0, len(batches), n_together):
-            numbers = range(start, min(start + n_together, len(batches)))
-            results = self._evaluate([self._encrypt(batches[number]) for number in numbers])
-            for number, result in zip(numbers, results, strict=True):
-                yield number, self.decrypt(result)
-
-    def _run_by_workers(
-        self, batches: RowBatches, n_jobs: int | None
-    ) -> Iterator[tuple[int, IntArray]]:
-        if self._evaluation is None:
-            self._evaluation = Evaluation(
-                self.program, self.files(), self._options, self.evaluation_keys()
-            )
-        # joblib asks for ciphertexts in threads of its own.
-        lock = threading.Lock()
-
-        def encrypt(number: int) -> list[bytes]:
-            with lock:
-                return list(self._encrypt(batches[number]))
-
-        results = evaluate_batches(encrypt, len(batches), self._evaluation, n_jobs)
-        for number, result in results:
-            with lock:
-                accumulators = self.decrypt(result)
-            yield number, accumulators
+        for start in range(0, n_batches, n_together):
+            numbers = range(start, min(start + n_together, n_batches))
+            yield from zip(numbers, self._evaluate(list(map(encrypt, numbers))), strict=True)
 
     def evaluation_keys(self) -> bytes:
         """Serialize the keys that a server needs. They hold no secret."""
-        self.keygen()
-        return self._compiled().client.evaluation_keys()
+        return self._present_keys().serialize()
 
     def ciphertext_sizes(self) -> tuple[int, int]:
         """Bytes of a serialized batch: encrypted codes, and encrypted result."""
@@ -376,8 +318,7 @@ class Circuit:
 
     def __getstate__(self) -> dict[str, Any]:
         # Engine objects do not pickle, and secret keys must not travel.
-        dropped = ("_engine_circuit", "_keys", "_evaluation", "_ready_keys")
-        state = self.__dict__ | dict.fromkeys(dropped)
+        state = self.__dict__ | {"_engine_circuit": None, "_keys": None}
         return {name: value for name, value in state.items() if name != "_lock"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -18,10 +18,10 @@ from cipherlearn.engines import load_engine
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.engines.kernels import (
     Gate,
-    KernelRuntime,
     KernelTimes,
     Parameters,
     count_threads,
+    estimate_kernels,
     time_kernels,
 )
 from cipherlearn.program._nodes import Lookup
@@ -205,7 +205,7 @@ def _from_kernels(
     if shapes not in _times:
         _times[shapes] = time_kernels(parameters)
     n_rows = options.batch_size
-    parts = KernelRuntime(program, specs, options.rounding).estimate(_times[shapes], n_rows)
+    parts = estimate_kernels(program, parameters, options.rounding, _times[shapes], n_rows)
     fixed = parts.masks + _CALL_SECONDS + len(program.nodes) * _STEP_SECONDS
     lookups = tuple(map(sum, zip(parts.bootstraps, parts.keyswitches, strict=True)))
     seconds = fixed + sum(lookups)

@@ -7,50 +7,59 @@ from collections.abc import Iterable
 import numpy as np
 
 from cipherlearn._progress import progress_bar
+from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
 __all__ = ["RowBatches"]
 
 
 class RowBatches:
-    """Rows of codes, a batch at a time. The last may have fewer.
+    """Rows of codes, a batch at a time, as a circuit takes them. The last one is padded.
 
     Parameters
     ----------
+    program : IntegerProgram
     codes : ndarray of shape (n_rows, n_codes)
     batch_size : int
+
+    Raises
+    ------
+    ValueError
+        If the shape is wrong or a code is outside the quantizer's range.
 
     Examples
     --------
     >>> import numpy as np
+    >>> from cipherlearn import NeuralNetClassifier
     >>> from cipherlearn.circuit._row_batches import RowBatches
-    >>> batches = RowBatches(np.arange(5)[:, None], batch_size=2)
-    >>> len(batches), batches[2].tolist()
-    (3, [[4]])
+    >>> X = np.arange(5.0)[:, None]
+    >>> program = NeuralNetClassifier(max_epochs=5).fit(X, X.ravel() > 2).program_
+    >>> batches = RowBatches(program, program.quantize(X), batch_size=2)
+    >>> len(batches), [len(codes) for codes in batches[2]]  # of both inputs
+    (3, [2, 2])
     """
 
-    def __init__(self, codes: IntArray, batch_size: int) -> None:
-        self._codes = codes
+    def __init__(self, program: IntegerProgram, codes: IntArray, batch_size: int) -> None:
+        self._program = program
+        self._codes = program.quantizer.check_codes(codes)
         self._batch_size = batch_size
 
     def __len__(self) -> int:
         return -(-len(self._codes) // self._batch_size)
 
-    def __getitem__(self, number: int) -> IntArray:
-        return self._codes[self._slice(number)]
+    def __getitem__(self, number: int) -> list[IntArray]:
+        """Give the codes of each input of a batch."""
+        codes = self._codes[self._slice(number)]
+        return self._program.split(np.pad(codes, ((0, self._batch_size - len(codes)), (0, 0))))
 
     def _slice(self, number: int) -> slice:
         return slice(number * self._batch_size, (number + 1) * self._batch_size)
 
     def collect(
-        self,
-        results: Iterable[tuple[int, IntArray]],
-        n_sums: int,
-        title: str,
-        verbose: bool | int,
+        self, results: Iterable[tuple[int, IntArray]], title: str, verbose: bool | int
     ) -> IntArray:
-        """Put results of batches, which are padded, in the order of their numbers."""
-        accumulators = np.empty((len(self._codes), n_sums), dtype=np.int64)
+        """Put the sums of batches together, by their numbers, without those of padding."""
+        accumulators = np.empty((len(self._codes), self._program.n_sums), dtype=np.int64)
         with progress_bar(len(self._codes), title, "row", verbose) as progress:
             for number, result in results:
                 rows = accumulators[self._slice(number)]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from cipherlearn._checks import check_int
+from cipherlearn._words import count, power
 
 __all__ = ["DEFAULT_P_ERROR", "CompileOptions"]
 
@@ -74,6 +75,24 @@ class CompileOptions:
     def error_probability(self) -> dict[str, float | None]:
         """Both probabilities by name, one of them None."""
         return {"p_error": self.p_error, "global_p_error": self.global_p_error}
+
+    @property
+    def notes(self) -> list[str]:
+        """The error probability, and what else is not the default, in a few words each."""
+        probabilities = self.error_probability.items()
+        return [
+            *([count(self.batch_size, "row") + " a call"] if self.batch_size > 1 else []),
+            *(["approximate rounding"] if self.rounding == "approximate" else []),
+            *(f"{name} ≤ {power(value)}" for name, value in probabilities if value is not None),
+        ]
+
+    @property
+    def error_bound(self) -> str:
+        """Which error probability was asked for, in words."""
+        if self.global_p_error is not None:
+            return f"error probability of a call ≤ {power(self.global_p_error)}"
+        assert self.p_error is not None
+        return f"error probability of a bootstrap ≤ {power(self.p_error)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Give all options by name, as for ``compile``."""

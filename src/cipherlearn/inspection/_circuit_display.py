@@ -10,6 +10,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cipherlearn._words import count, neurons
+from cipherlearn.engines._options import CompileOptions
 from cipherlearn.inspection._axes import one_axes
 from cipherlearn.inspection._fitted import find_network
 
@@ -106,7 +107,7 @@ class CircuitDisplay:
             notes.append("not compiled yet")
         else:
             notes.append(f"{circuit.engine}, {count(circuit.batch_size, 'row')} a call")
-            notes.append(circuit.error_bound)
+            notes.append(CompileOptions(**circuit.options).error_bound)
         return cls(stages=stages, notes=notes).plot(ax=ax)
 
     def plot(self, ax: Any = None):

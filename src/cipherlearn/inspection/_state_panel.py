@@ -10,6 +10,7 @@ from typing import Any
 from cipherlearn._html import panel, paragraphs
 from cipherlearn.circuit._cost import known_cost
 from cipherlearn.engines._options import CompileOptions
+from cipherlearn.program._layer_table import layer_table
 from cipherlearn.training._reference import describe_scores
 
 __all__ = ["state_panel"]
@@ -20,18 +21,19 @@ def state_panel(net: Any) -> str:
     if not hasattr(net, "program_"):
         return panel("Not fitted", paragraphs(["Call fit, then compile for encrypted prediction."]))
     circuit = getattr(net, "circuit_", None)
-    content = net.program_.html_table(net.module_.n_neurons, net.module_.accum_bits)
+    program, module = net.program_, net.module_
+    content = layer_table(program.layer_names, program.layers, module.n_neurons, module.accum_bits)
     scores = describe_scores(net)
     if scores is not None:
         content += paragraphs([scores])
     if circuit is None:
         content += paragraphs(
-            [f"{net.program_.bootstraps()}.", "Call compile for encrypted prediction."]
+            [f"{program.bootstraps()}.", "Call compile for encrypted prediction."]
         )
-        cost = known_cost(net.program_, CompileOptions())
+        cost = known_cost(program, CompileOptions())
     else:
         content += paragraphs(circuit.lines)
-        cost = known_cost(net.program_, CompileOptions(**circuit.options))
+        cost = known_cost(program, CompileOptions(**circuit.options))
     if cost is not None:
         content += paragraphs(["Estimated on this machine:", *cost.lines])
     return panel("Fitted" if circuit is None else "Compiled", content)

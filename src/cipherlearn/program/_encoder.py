@@ -95,6 +95,22 @@ class InputQuantizer(Immutable):
             X[:, feature] = rng.choice(np.unique(values), n_rows)
         return self(X)
 
+    def check_codes(self, codes: IntArray) -> IntArray:
+        """Return codes as an array, or raise ValueError unless they can be the quantizer's."""
+        codes, n_codes = np.asarray(codes), len(self.feature)
+        if codes.ndim != 2 or codes.shape[1] != n_codes or codes.dtype.kind not in "iu":
+            raise ValueError(
+                f"Codes must be integers of shape (n_rows, {n_codes}). "
+                f"Got {codes.dtype} of shape {codes.shape}. Make them with program.quantize(X)."
+            )
+        if (codes < 0).any() or (codes > self.largest).any():
+            raise ValueError(
+                f"Codes must be between 0 and {self.largest.max()}, or less for codes of fewer "
+                f"thresholds. Got {codes.min()} to {codes.max()}. "
+                "Make them with program.quantize(X)."
+            )
+        return codes
+
     def check(self, X: Any) -> Any:
         """Return features as floats, dense or in CSR, or raise ValueError if they are none."""
         X = as_floats(X)

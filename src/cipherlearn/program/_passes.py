@@ -13,11 +13,13 @@ from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._program import IntegerProgram
+from cipherlearn.program._values import IntArray
 
 __all__ = [
     "component_of_values",
     "components",
     "connected",
+    "output_shift",
     "simplify",
     "unrounded",
     "unsigned",
@@ -156,6 +158,32 @@ def unsigned(program: IntegerProgram) -> IntegerProgram:
     return dataclasses.replace(
         program, nodes=tuple(nodes), scaler=dataclasses.replace(scaler, offset=offset)
     )
+
+
+def output_shift(program: IntegerProgram) -> IntArray:
+    """Return how much larger each output's sum is than in the :func:`unsigned` form.
+
+    Parameters
+    ----------
+    program : IntegerProgram
+
+    Returns
+    -------
+    ndarray of shape (n_sums,), int64
+
+    Examples
+    --------
+    >>> from cipherlearn import NeuralNetClassifier
+    >>> from cipherlearn.program._passes import output_shift, unsigned
+    >>> program = NeuralNetClassifier(max_epochs=5).fit([[0.0], [1.0], [2.0]], [0, 0, 1]).program_
+    >>> codes = program.quantize([[0.5]])
+    >>> bool((unsigned(program).run(codes) + output_shift(program) == program.run(codes)).all())
+    True
+    """
+    moved, own = unsigned(program).scaler.offset, program.scaler.offset
+    assert moved is not None
+    assert own is not None
+    return moved - own
 
 
 def components(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,19 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cipherlearn._html import html_table, panel
-from cipherlearn._words import bootstraps, count, of_trained
+from cipherlearn._html import panel
+from cipherlearn._words import bootstraps, count
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import BLOCK_ROWS, InputQuantizer
+from cipherlearn.program._evaluation import Traced, evaluate
 from cipherlearn.program._layer import IntegerLayer
+from cipherlearn.program._layer_table import layer_table
 from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._proof import Proof, prove
 from cipherlearn.program._values import Immutable, IntArray, frozen
 
 __all__ = ["IntegerProgram"]
-
-# A layer, what it reads and its accumulators.
-_Traced = tuple[IntegerLayer, NDArray[Any], NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +84,9 @@ class IntegerProgram(Immutable):
     scaler: OutputScaler
 
     def __post_init__(self) -> None:
-        for name in ("inputs", "nodes", "outputs"):
+        object.__setattr__(self, "inputs", _frozen_columns(self.inputs, self.n_codes))
+        for name in ("nodes", "outputs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        self._freeze_inputs()
         # Proves the ranges.
         sums = self._layer_of
         if not self.outputs or any(type(v) is not int or v not in sums for v in self.outputs):
@@ -104,18 +103,6 @@ class IntegerProgram(Immutable):
                 "The output scaler needs one gain for each integer of the outputs. "
                 f"Got {len(self.scaler.gain)} for {n_sums}."
             )
-
-    def _freeze_inputs(self) -> None:
-        inputs = tuple(frozen("inputs", columns, np.int64, 1) for columns in self.inputs)
-        if not inputs or any(
-            len(columns) == 0 or columns.min() < 0 or columns.max() >= self.n_codes
-            for columns in inputs
-        ):
-            raise ValueError(
-                "A program needs at least one input, and each input at least one of the codes 0 "
-                f"to {self.n_codes - 1}. Got {[columns.tolist() for columns in inputs]}."
-            )
-        object.__setattr__(self, "inputs", inputs)
 
     @classmethod
     def chain(
@@ -184,33 +171,7 @@ class IntegerProgram(Immutable):
         )
 
     def _repr_html_(self) -> str:
-        return panel("Integer program", self.html_table())
-
-    def html_table(
-        self,
-        n_trained: Sequence[int] | None = None,
-        allowed_bits: Sequence[int] | None = None,
-    ) -> str:
-        """Make a table of the layers, with what training knows of them if given."""
-        columns = ["layer", "neurons", "non-zero weights", "proven bits", "bootstraps"]
-        rows = [
-            [
-                name,
-                str(len(layer.weights)),
-                str(layer.n_weights),
-                str(layer.n_accum_bits),
-                "" if layer.tables is None else str(len(layer.weights)),
-            ]
-            for name, layer in zip(self.layer_names, self.layers, strict=True)
-        ]
-        for i, row in enumerate(rows):
-            if n_trained is not None:
-                row[1] = of_trained(int(row[1]), n_trained[i])
-            if allowed_bits is not None:
-                row.insert(4, str(allowed_bits[i]))
-        if allowed_bits is not None:
-            columns.insert(4, "allowed bits")
-        return html_table(columns, rows)
+        return panel("Integer program", layer_table(self.layer_names, self.layers))
 
     @property
     def n_features(self) -> int:
@@ -301,14 +262,14 @@ class IntegerProgram(Immutable):
 
     def run(self, codes: IntArray) -> IntArray:
         """Compute the outputs' accumulators side by side, of shape (n_samples, n_sums)."""
-        codes = self.check_codes(codes)
+        codes = self.quantizer.check_codes(codes)
         result = np.empty((len(codes), self.n_sums), dtype=np.int64)
         for start in range(0, len(codes), BLOCK_ROWS):
             block = slice(start, start + BLOCK_ROWS)
             result[block] = self._accumulate(codes[block].T)
         return result
 
-    def trace(self, codes: NDArray[Any]) -> Iterator[_Traced]:
+    def trace(self, codes: NDArray[Any]) -> Iterator[Traced]:
         """Compute every sum, in order, on the way to the outputs.
 
         Parameters
@@ -324,47 +285,19 @@ class IntegerProgram(Immutable):
         sums : ndarray of shape (n_neurons, n_rows)
             Its accumulators, before the lookup.
         """
-        yield from self._steps(self._values(codes))
+        yield from evaluate(self.nodes, self._layer_of, self._values(codes))
 
     def _values(self, codes: NDArray[Any]) -> list[NDArray[Any]]:
         every = np.arange(len(codes))
         return [codes if np.array_equal(c, every) else codes[c] for c in self.inputs]
 
-    def _steps(self, values: list[NDArray[Any]]) -> Iterator[_Traced]:
-        """Append the value of every node, and give each layer with what it read and summed."""
-        for node in self.nodes:
-            if isinstance(node, Lookup):
-                values.append(self._layer_of[node.reads].look_up(values[node.reads]))
-                continue
-            read = [values[v] for v in node.reads]
-            inputs = read[0] if len(read) == 1 else np.concatenate(read)
-            layer = self._layer_of[len(values)]
-            values.append(layer.sums(inputs))
-            yield layer, inputs, values[-1]
-
     def _accumulate(self, codes: NDArray[Any]) -> NDArray[Any]:
         """Compute accumulators of shape (n_rows, n_sums) from transposed codes."""
         values = self._values(codes)
-        for _ in self._steps(values):
+        for _ in evaluate(self.nodes, self._layer_of, values):
             pass
         read = [values[v] for v in self.outputs]
         return (read[0] if len(read) == 1 else np.concatenate(read)).T
-
-    def check_codes(self, codes: IntArray) -> IntArray:
-        """Return codes as an array, or raise ValueError unless the quantizer could make them."""
-        codes = np.asarray(codes)
-        if codes.ndim != 2 or codes.shape[1] != self.n_codes or codes.dtype.kind not in "iu":
-            raise ValueError(
-                f"Codes must be integers of shape (n_rows, {self.n_codes}). "
-                f"Got {codes.dtype} of shape {codes.shape}. Make them with program.quantize(X)."
-            )
-        if (codes < 0).any() or (codes > self.quantizer.largest).any():
-            raise ValueError(
-                f"Codes must be between 0 and {self.quantizer.largest.max()}, or less for codes of "
-                f"fewer thresholds. Got {codes.min()} to {codes.max()}. "
-                "Make them with program.quantize(X)."
-            )
-        return codes
 
     def dequantize(self, accumulators: IntArray) -> NDArray[np.float32]:
         """Turn accumulators into real outputs of shape (n_samples, n_outputs)."""
@@ -384,3 +317,17 @@ class IntegerProgram(Immutable):
         return np.result_type(
             self.layers[0].sum_dtype, np.min_scalar_type(-int(self.quantizer.largest.max()) - 1)
         )
+
+
+def _frozen_columns(inputs: Iterable[Any], n_codes: int) -> tuple[IntArray, ...]:
+    """Freeze the columns of each input, or raise ValueError unless each has some of the codes."""
+    frozen_inputs = tuple(frozen("inputs", columns, np.int64, 1) for columns in inputs)
+    if not frozen_inputs or any(
+        len(columns) == 0 or columns.min() < 0 or columns.max() >= n_codes
+        for columns in frozen_inputs
+    ):
+        raise ValueError(
+            "A program needs at least one input, and each input at least one of the codes 0 "
+            f"to {n_codes - 1}. Got {[columns.tolist() for columns in frozen_inputs]}."
+        )
+    return frozen_inputs

@@ -7,10 +7,11 @@ once for a client. Encryption, decryption and the generation of keys remain Conc
 from __future__ import annotations
 
 from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_threads
+from cipherlearn.engines.kernels._estimate import estimate_kernels
 from cipherlearn.engines.kernels._keys import EvaluationKeys, KeyCache
 from cipherlearn.engines.kernels._library import why_unavailable
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
-from cipherlearn.engines.kernels._times import KernelEstimate, KernelTimes, time_kernels
+from cipherlearn.engines.kernels._times import KernelTimes, time_kernels
 from cipherlearn.engines.kernels._wire import read_value, write_value
 from cipherlearn.engines.kernels.runtime import KernelRuntime
 
@@ -19,12 +20,12 @@ __all__ = [
     "CpuBackend",
     "EvaluationKeys",
     "Gate",
-    "KernelEstimate",
     "KernelRuntime",
     "KernelTimes",
     "KeyCache",
     "Parameters",
     "count_threads",
+    "estimate_kernels",
     "read_value",
     "time_kernels",
     "why_unavailable",

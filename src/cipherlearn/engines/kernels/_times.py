@@ -19,7 +19,7 @@ from cipherlearn.engines.kernels._parameters import (
     Parameters,
 )
 
-__all__ = ["KernelEstimate", "KernelTimes", "time_kernels"]
+__all__ = ["KernelTimes", "time_kernels"]
 
 # As much of a key is timed: more than caches hold, less than takes long to make.
 _KEY_WORDS = 2**21
@@ -56,23 +56,6 @@ class KernelTimes:
         alone, many = self.keyswitch[key], self.keyswitch_many[key]
         reading = max(0.0, alone - many) / (1 - 1 / self.n_together)
         return (alone - reading) * n + reading
-
-
-@dataclass(frozen=True)
-class KernelEstimate:
-    """Seconds that an evaluation is expected to take.
-
-    Parameters
-    ----------
-    masks : float
-        To draw the masks of the inputs.
-    bootstraps, keyswitches : tuple of float
-        Of each lookup of the program.
-    """
-
-    masks: float
-    bootstraps: tuple[float, ...]
-    keyswitches: tuple[float, ...]
 
 
 def time_kernels(parameters: Parameters, n_threads: int | None = None) -> KernelTimes:

@@ -18,9 +18,7 @@ from cipherlearn.engines.kernels._steps import (
     LookupStep,
     SumStep,
 )
-from cipherlearn.engines.kernels._times import KernelEstimate, KernelTimes
 from cipherlearn.engines.kernels._wire import Words, read_value, write_value
-from cipherlearn.program._nodes import Lookup
 from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["KernelRuntime"]
@@ -96,7 +94,7 @@ class KernelRuntime:
     ) -> None:
         self.parameters = Parameters.from_specs(specs)
         self._steps = make_plan(program, self.parameters, rounding, code_bits)
-        self._outputs, self._nodes = program.outputs, program.nodes
+        self._outputs = program.outputs
         self._backend = CpuBackend(load_library()) if backend is None else backend
         gates = (*self.parameters.inputs, *self.parameters.outputs)
         sizes = [gate.n_values * (gate.dimension + 1) for gate in gates]
@@ -201,49 +199,6 @@ class KernelRuntime:
             for result, words in zip(results, sums, strict=True):
                 result[block] = words
         return results
-
-    def estimate(self, times: KernelTimes, n_rows: int = 1) -> KernelEstimate:
-        """Estimate the seconds that :meth:`run` takes, without keys.
-
-        Parameters
-        ----------
-        times : KernelTimes
-            What :func:`time_kernels` measured for the parameters, in as many threads.
-        n_rows : int, default=1
-        """
-        masks = sum(
-            gate.n_values * n_rows * seconds
-            for gate, seconds in zip(self.parameters.inputs, times.expand, strict=True)
-        )
-        bootstraps, keyswitches = [], []
-        for node, step in zip(self._nodes, self._steps, strict=True):
-            if not isinstance(node, Lookup):
-                continue
-            # One that always gives the same code takes none.
-            repeated: list[tuple[LookupStep | Extraction, int]] = []
-            n = 0
-            if isinstance(step, LookupStep):
-                n = len(step.polynomials) * n_rows
-                repeated.append((step, 1))
-                if step.extraction is not None:
-                    repeated.append((step.extraction, step.extraction.n_removed))
-            # Those of the thread that does most of them.
-            n_rounds = -(-n // times.n_threads)
-            bootstraps.append(
-                sum(
-                    repeats * n_rounds * times.bootstrap[part.bootstrap]
-                    for part, repeats in repeated
-                )
-            )
-            keyswitches.append(
-                sum(
-                    repeats * times.keyswitches(key, n)
-                    for part, repeats in repeated
-                    for key in (part.keyswitch, part.convert)
-                    if key is not None
-                )
-            )
-        return KernelEstimate(masks, tuple(bootstraps), tuple(keyswitches))
 
     def _check_count(self, inputs: Sequence[object]) -> None:
         if len(inputs) != len(self.parameters.inputs):

@@ -1,0 +1,85 @@
+"""Seconds that an evaluation is expected to take, from the times of single kernels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cipherlearn.engines.kernels._parameters import Parameters
+from cipherlearn.engines.kernels._plan import make_plan
+from cipherlearn.engines.kernels._steps import Extraction, LookupStep
+from cipherlearn.engines.kernels._times import KernelTimes
+from cipherlearn.program._nodes import Lookup
+from cipherlearn.program._program import IntegerProgram
+
+__all__ = ["KernelEstimate", "estimate_kernels"]
+
+
+@dataclass(frozen=True)
+class KernelEstimate:
+    """Seconds that an evaluation is expected to take.
+
+    Parameters
+    ----------
+    masks : float
+        To draw the masks of the inputs.
+    bootstraps, keyswitches : tuple of float
+        Of each lookup of the program.
+    """
+
+    masks: float
+    bootstraps: tuple[float, ...]
+    keyswitches: tuple[float, ...]
+
+
+def estimate_kernels(
+    program: IntegerProgram,
+    parameters: Parameters,
+    rounding: str,
+    times: KernelTimes,
+    n_rows: int = 1,
+) -> KernelEstimate:
+    """Estimate the seconds that the kernels take for a program, without keys.
+
+    Parameters
+    ----------
+    program : IntegerProgram
+    parameters : Parameters
+        Of its circuit.
+    rounding : {"exact", "approximate"}
+        How its circuit removes bits that tables do not see.
+    times : KernelTimes
+        What :func:`time_kernels` measured for the parameters, in as many threads.
+    n_rows : int, default=1
+        Rows that are evaluated together.
+    """
+    masks = sum(
+        gate.n_values * n_rows * seconds
+        for gate, seconds in zip(parameters.inputs, times.expand, strict=True)
+    )
+    bootstraps, keyswitches = [], []
+    steps = make_plan(program, parameters, rounding)
+    for node, step in zip(program.nodes, steps, strict=True):
+        if not isinstance(node, Lookup):
+            continue
+        # One that always gives the same code takes none.
+        repeated: list[tuple[LookupStep | Extraction, int]] = []
+        n = 0
+        if isinstance(step, LookupStep):
+            n = len(step.polynomials) * n_rows
+            repeated.append((step, 1))
+            if step.extraction is not None:
+                repeated.append((step.extraction, step.extraction.n_removed))
+        # Those of the thread that does most of them.
+        n_rounds = -(-n // times.n_threads)
+        bootstraps.append(
+            sum(repeats * n_rounds * times.bootstrap[part.bootstrap] for part, repeats in repeated)
+        )
+        keyswitches.append(
+            sum(
+                repeats * times.keyswitches(key, n)
+                for part, repeats in repeated
+                for key in (part.keyswitch, part.convert)
+                if key is not None
+            )
+        )
+    return KernelEstimate(masks, tuple(bootstraps), tuple(keyswitches))

@@ -1,4 +1,4 @@
-"""Whether the accumulators of a program fit the bits that they are allowed."""
+"""Check that the accumulators of a program fit the bits allowed."""
 
 from __future__ import annotations
 
@@ -18,6 +18,18 @@ def check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) -> 
     program : IntegerProgram
     n_accum_bits : sequence of int
         Bits allowed in each layer.
+
+    Raises
+    ------
+    AccumulatorOverflowError
+        If an accumulator needs more bits.
+
+    Examples
+    --------
+    >>> from cipherlearn import NeuralNetClassifier
+    >>> from cipherlearn.circuit._accumulators import check_accumulators
+    >>> clf = NeuralNetClassifier(max_epochs=5).fit([[0.0], [1.0], [2.0]], [0, 0, 1])
+    >>> check_accumulators(clf.program_, clf.module_.accum_bits)
     """
     if len(n_accum_bits) != len(program.layers):
         raise ValueError(

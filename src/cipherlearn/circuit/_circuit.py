@@ -37,28 +37,27 @@ class Circuit:
     Parameters
     ----------
     program : IntegerProgram
-        What to compute.
+        The program to compute.
     n_accum_bits : sequence of int
-        Largest accumulator width allowed in each layer, in bits.
-    p_error : float or None
-        Probability that one bootstrap gives a wrong result. When both
-        probabilities are None it is 2**-40.
-    global_p_error : float or None
+        Largest bit-width of accumulators allowed in each layer.
+    p_error : float, default=None
+        Probability that one bootstrap gives a wrong result. It is 2**-40 if both probabilities
+        are ``None``.
+    global_p_error : float, default=None
         Probability that a batch's result has any wrong bootstrap.
     batch_size : int, default=1
-        Rows of one ciphertext. They share the fixed cost of a call. Batches with fewer are padded,
-        and cost as much.
+        Rows of one ciphertext, which share the fixed cost of a call. A batch of fewer rows is
+        padded and costs as much.
     rounding : {"exact", "approximate"}, default="exact"
-        How layers with ``lsbs_to_remove`` round. "exact" gives the clear result, always, for
-        one more bootstrap per removed bit, of 1 bit each. "approximate" spares them, and the
-        noise of encryption decides what lies near the middle of two multiples. ``flip_rate``
-        then says how often a row's result differs.
+        How layers with ``lsbs_to_remove`` round. "exact" always gives the clear result, and takes
+        one more bootstrap, of 1 bit, for each removed bit. "approximate" takes none, and the
+        noise of encryption decides sums near the middle between two multiples. ``flip_rate``
+        is the share of rows whose result that changes.
     runtime : {"auto", "kernels", "compiled"}, default="auto"
-        What evaluates. "kernels" calls Concrete's kernels, with keys that stay ready in memory,
-        and is faster. "compiled" runs the circuit that its compiler wrote. "auto" takes the
-        kernels where they can be used. Results are the same.
-    verbose : bool or int
-        Whether to say how long compilation and key generation take.
+        Whether Concrete's kernels evaluate, which are faster and keep keys in memory, or the
+        compiled circuit. "auto" takes the kernels where they can be used. Results are the same.
+    verbose : bool or int, default=False
+        Whether to print how long compilation and key generation take.
 
     Raises
     ------
@@ -67,12 +66,12 @@ class Circuit:
     CompilationError
         If no cryptographic parameters fit.
     EngineNotFoundError
-        If no FHE compiler is installed. It is an ``ImportError`` with the line that installs one.
+        If no FHE compiler is installed. It is an ``ImportError``.
     UnsupportedByEngineError
-        If the installed one lacks the rounding. It is a ``NotImplementedError``.
+        If the installed compiler lacks the rounding. It is a ``NotImplementedError``.
     ValueError
-        If both error probabilities are given, or one is not between 0 and 1, or the batch
-        size or rounding is none.
+        If both error probabilities are given, one is not between 0 and 1, ``batch_size`` is not a
+        positive integer, or ``rounding`` or ``runtime`` is not one of the choices.
 
     Examples
     --------
@@ -129,7 +128,7 @@ class Circuit:
 
     @property
     def lines(self) -> list[str]:
-        """What it was compiled for, in words. It costs nothing, even before an engine is loaded."""
+        """Sentences about cost, options and keys. Nothing is compiled or loaded for them."""
         keys = "Keys are generated." if self.has_keys else "Keys are generated when first needed."
         return [
             f"{self.program.bootstraps(self.rounding)}.",
@@ -145,7 +144,7 @@ class Circuit:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Arguments that decide the cost, as for ``compile``."""
+        """Options of compilation by name, as ``compile`` takes them."""
         return self._options.to_dict()
 
     @property
@@ -170,20 +169,20 @@ class Circuit:
 
     @property
     def engine(self) -> str:
-        """Name of the FHE compiler that compiled it, "concrete-python" or "concrete-numpy".
+        """Name of the FHE compiler, "concrete-python" or "concrete-numpy".
 
-        Of an unpickled circuit it is the one that will, when it is used.
+        An unpickled circuit names the installed one, which compiles it when it is used.
         """
         return engine_name() if self._engine_circuit is None else self._engine_circuit.engine
 
     @property
     def runtime(self) -> str:
-        """What evaluates it here, "kernels" or "compiled"."""
+        """Runtime in use, "kernels" or "compiled"."""
         return self._compiled().server.runtime
 
     @property
     def n_bootstraps(self) -> int:
-        """Bootstraps of one call, among them those of exact rounding."""
+        """Bootstraps of one call, including those of exact rounding."""
         return self._compiled().n_bootstraps
 
     @property
@@ -194,7 +193,12 @@ class Circuit:
     def keygen(self, force: bool = False, verbose: bool | int | None = None) -> None:
         """Generate keys, unless there are some and ``force`` is False.
 
-        With ``verbose`` it says how long that takes. None does what was said when compiled.
+        Parameters
+        ----------
+        force : bool, default=False
+            Whether to replace present keys. They do not decrypt earlier ciphertexts.
+        verbose : bool or int, default=None
+            Whether to print how long it takes. ``None`` stands for the circuit's own setting.
         """
         with self._lock:
             if force or self._keys is None:
@@ -296,11 +300,11 @@ class Circuit:
             yield from zip(numbers, self._evaluate(list(map(encrypt, numbers))), strict=True)
 
     def evaluation_keys(self) -> bytes:
-        """Serialize the keys that a server needs. They hold no secret."""
+        """Serialize the keys that a server needs, which hold no secret."""
         return self._present_keys().serialize()
 
     def ciphertext_sizes(self) -> tuple[int, int]:
-        """Bytes of a serialized batch: encrypted codes, and encrypted result."""
+        """Return the bytes of a batch of encrypted codes and of its encrypted result."""
         inputs = self.encrypt(np.zeros((1, self.program.n_codes), dtype=np.int64))
         return _size(inputs), _size(self.run(inputs))
 

@@ -1,4 +1,4 @@
-"""Keys of a circuit, in the forms that its evaluation needs."""
+"""Keys of a circuit, in the forms that evaluation needs."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["CircuitKeys"]
 
-# How long keys took in this process, by their size: with equal parameters, it takes as long again.
+# Seconds that key generation took in this process, by key size. Equal keys take as long again.
 _seconds: dict[int, float] = {}
 
 
 class CircuitKeys:
-    """Fresh keys of a compiled circuit, whose client holds them.
+    """Fresh keys of a compiled circuit. The circuit's client holds the secret ones.
 
     Parameters
     ----------
     compiled : EngineCircuit
     verbose : bool or int
-        Whether to say how long they take.
+        Whether to print how long key generation takes.
     """
 
     def __init__(self, compiled: EngineCircuit, verbose: bool | int) -> None:
@@ -40,18 +40,18 @@ class CircuitKeys:
         self._for_workers: Evaluation | None = None
 
     def serialize(self) -> bytes:
-        """Serialize the keys that a server needs. They hold no secret."""
+        """Serialize the evaluation keys, which hold no secret."""
         return self._compiled.client.evaluation_keys()
 
     def ready(self) -> Any:
-        """Give the evaluation keys as the circuit's server has them, made at the first call."""
+        """Return the evaluation keys as loaded by the circuit's server, at the first call."""
         with self._lock:
             if self._ready is None:
                 self._ready = (self._compiled.server.load_keys(self.serialize()),)
             return self._ready[0]
 
     def for_workers(self, program: IntegerProgram, options: CompileOptions) -> Evaluation:
-        """Give what joblib's workers need, made at the first call."""
+        """Return the data that joblib's workers need, made at the first call."""
         with self._lock:
             if self._for_workers is None:
                 files = self._compiled.files()

@@ -1,4 +1,4 @@
-"""What a program costs on ciphertexts of this machine, before it is compiled."""
+"""Estimates of what encrypted prediction costs on this machine, without keys."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ __all__ = ["CostEstimate", "estimate_cost", "known_cost"]
 
 _RUNTIMES = {"kernels": "its kernels", "compiled": "a compiled circuit"}
 
-# Of a call and of each step in Python, besides the kernels.
+# Time that a call and each of its steps take in Python, besides the kernels.
 _CALL_SECONDS, _STEP_SECONDS = 5e-4, 2e-4
 
-# More than a sum can have, since only its cost is asked for.
+# Larger than the bit-width of any sum: an estimate refuses none.
 _ANY_BITS = 64
 
-# Calls timed of a circuit that must be compiled, after one that makes the keys ready.
+# Calls of a compiled circuit that are timed, after one that loads the keys.
 _REPEATS = 3
 
 
@@ -50,7 +50,7 @@ class CostEstimate:
     engine : str
         Name of the FHE compiler that chose the parameters.
     runtime : {"kernels", "compiled"}
-        What was timed.
+        Whether single kernels were timed, or the compiled circuit.
     n_bootstraps : int
         Table lookups per row.
     table_bits : tuple of int
@@ -60,16 +60,16 @@ class CostEstimate:
     seconds_per_row : float
         That time divided by the rows of a batch.
     fixed_seconds : float
-        Part of ``seconds`` that does not depend on the number of bootstraps. 0 of a circuit that
-        must be compiled, whose time is known as a whole.
+        Part of ``seconds`` that does not depend on the number of bootstraps. 0 if the compiled
+        circuit was timed as a whole.
     layer_seconds : tuple of float
         Part of ``seconds`` for the bootstraps of each hidden layer, with their keyswitches.
     keyswitch_seconds : float
-        Part of ``seconds`` for keyswitches. 0 of a circuit that must be compiled.
+        Part of ``seconds`` for keyswitches. 0 if the compiled circuit was timed as a whole.
     key_bytes, input_bytes, output_bytes : int
-        Evaluation keys, encrypted batch, and encrypted result, as they are sent.
+        Sizes of evaluation keys, an encrypted batch and an encrypted result, as they are sent.
     n_rounding_bootstraps : int
-        Bootstraps of 1 bit per row that exact rounding takes besides.
+        Additional bootstraps of 1 bit per row, for exact rounding.
     """
 
     engine: str
@@ -88,7 +88,7 @@ class CostEstimate:
 
     @property
     def lines(self) -> list[str]:
-        """Sentences that say it all."""
+        """Sentences with all figures."""
         number = bootstraps(self.n_bootstraps, self.table_bits, self.n_rounding_bootstraps)
         return [
             f"{number}. About {self.seconds_per_row:.3g} s a row and {self.seconds:.3g} s a call"
@@ -119,8 +119,8 @@ def estimate_cost(
     """Estimate what a program costs on this machine.
 
     The compiler chooses the cryptographic parameters, and Concrete's kernels are timed for them on
-    random data. No keys are made. Both are kept, so that further estimates take milliseconds.
-    Where the kernels cannot be used, the circuit itself is timed with keys of its own.
+    random data, without keys. Parameters and times are kept, so that further estimates take
+    milliseconds. Where the kernels cannot be used, the compiled circuit is timed with keys.
 
     Parameters
     ----------
@@ -155,14 +155,14 @@ def estimate_cost(
 
 
 def known_cost(program: IntegerProgram, options: CompileOptions) -> CostEstimate | None:
-    """Return :func:`estimate_cost` of such a program if this process has made one, else None."""
+    """Return the estimate for a program if this process has made it before, else ``None``."""
     return _estimates.get(_key(program, options))
 
 
 # Estimates of this process, by what decides them.
 _estimates: dict[tuple[Any, ...], CostEstimate] = {}
 
-# Seconds of the kernels, by the shapes of the keys.
+# Times of the kernels, by the shapes of the keys.
 _times: dict[tuple[Any, ...], KernelTimes] = {}
 
 
@@ -174,7 +174,7 @@ def _key(program: IntegerProgram, options: CompileOptions) -> tuple[Any, ...]:
             bits = layer.n_table_bits, layer.output_bits, node.lsbs_to_remove
             nodes.append((node.reads, node.n_neurons, *bits))
         else:
-            # Noise grows with the norm.
+            # The weights' norm decides the noise, and so the parameters.
             norm2 = int((node.weights**2).sum(axis=1).max())
             layer = program.layer_of(len(program.inputs) + len(nodes))
             nodes.append((node.reads, node.n_neurons, layer.n_accum_bits, norm2))

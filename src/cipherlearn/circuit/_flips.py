@@ -1,4 +1,4 @@
-"""How often approximate rounding changes a result."""
+"""Measurement of how often approximate rounding changes a result."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def measure_flips(
     ----------
     program : IntegerProgram
     options : CompileOptions
-        What its circuit is compiled for.
+        Options that its circuit is compiled with.
     verbose : bool or int, default=False
         Whether to show a progress bar.
     """

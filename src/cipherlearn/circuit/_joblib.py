@@ -25,7 +25,7 @@ __all__ = ["Evaluation", "evaluate_batches"]
 # Attempts in a row that end early and bring no result, before the last error is raised.
 _MAX_FAILURES = 3
 
-# Batches of a round, for backends that give all results of a round at its end.
+# Batches of a round, for backends that return all results together.
 _CALLS_PER_JOB = 16
 
 # Evaluations that a worker keeps, each with a client's keys.
@@ -33,7 +33,7 @@ _MAX_KEPT = 2
 
 
 class Evaluation:
-    """All that a worker needs to evaluate a circuit.
+    """Program, circuit and evaluation keys, which a worker needs to evaluate batches.
 
     Parameters
     ----------
@@ -42,16 +42,16 @@ class Evaluation:
         "specs.json" and "circuit.mlir" of its circuit.
     options : CompileOptions
     evaluation_keys : bytes
-        Keys, which hold no secret.
+        Serialized keys, which hold no secret.
 
     Attributes
     ----------
     data : ndarray of uint8
-        The same, serialized. An array is what joblib's backends send to a worker once.
+        All of them, serialized as an array, which joblib's backends send to a worker only once.
     id : str
         Digest of ``data``.
     is_out : bool
-        Whether workers had it, so that they are asked first.
+        Whether workers were sent the data before, so that they are asked first.
     """
 
     def __init__(
@@ -73,22 +73,25 @@ def evaluate_batches(
     evaluation: Evaluation,
     n_jobs: int | None,
 ) -> Iterator[tuple[int, list[bytes]]]:
-    """Evaluate encrypted batches, and give each result with its number, as they come.
+    """Evaluate encrypted batches, and yield each result with its number as soon as it arrives.
 
-    A worker that dies takes its batches along. They are encrypted again for another.
+    Batches of a worker that dies are encrypted again for another.
 
     Parameters
     ----------
     encrypt : callable
-        Gives the serialized ciphertexts of a batch by its number. Called from several threads.
+        Function from the number of a batch to its serialized ciphertexts. It is called from
+        several threads.
     n_batches : int
     evaluation : Evaluation
     n_jobs : int or None
-        As joblib has it.
+        Number of workers, as in joblib.
 
     Yields
     ------
-    tuple of int and list of bytes
+    number : int
+    results : list of bytes
+        The batch's serialized results, one for each output.
 
     Raises
     ------
@@ -109,7 +112,7 @@ def evaluate_batches(
         n_waiting = len(waiting)
         numbers = sorted(waiting)
         if not in_order_of_arrival:
-            # What a failure loses, and how long nothing is heard.
+            # Rounds limit what a failure loses, and how long progress shows nothing.
             numbers = numbers[: _CALLS_PER_JOB * effective_n_jobs(n_jobs)]
         tasks = _Tasks(encrypt, numbers, evaluation.id, data)
         data = evaluation.data
@@ -188,7 +191,7 @@ _lock = threading.Lock()
 def _evaluate(
     number: int, ciphertexts: list[bytes], evaluation_id: str, data: NDArray[np.uint8] | None
 ) -> tuple[int, list[bytes] | Exception | None]:
-    """Evaluate one batch. None says that the circuit and keys are needed."""
+    """Evaluate one batch. The result is ``None`` if this worker lacks the circuit and keys."""
     # A circuit takes the threads of this process, so that its calls need none of their own.
     with _lock:
         if evaluation_id not in _kept and data is None:

@@ -48,7 +48,7 @@ class RowBatches:
         return -(-len(self._codes) // self._batch_size)
 
     def __getitem__(self, number: int) -> list[IntArray]:
-        """Give the codes of each input of a batch."""
+        """Return the codes of each input of a batch, padded with zeros."""
         codes = self._codes[self._slice(number)]
         return self._program.split(np.pad(codes, ((0, self._batch_size - len(codes)), (0, 0))))
 
@@ -58,7 +58,7 @@ class RowBatches:
     def collect(
         self, results: Iterable[tuple[int, IntArray]], title: str, verbose: bool | int
     ) -> IntArray:
-        """Put the sums of batches together, by their numbers, without those of padding."""
+        """Concatenate the sums of batches by their numbers, without padding."""
         accumulators = np.empty((len(self._codes), self._program.n_sums), dtype=np.int64)
         with progress_bar(len(self._codes), title, "row", verbose) as progress:
             for number, result in results:

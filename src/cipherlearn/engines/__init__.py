@@ -31,13 +31,13 @@ _MODULES = {"concrete-python": "concrete_python.compiler", "concrete-numpy": "co
 
 
 class Engine(Protocol):
-    """What every module of an engine offers."""
+    """Functions that the module of every engine has."""
 
     def compile_program(self, program: IntegerProgram, options: CompileOptions) -> EngineCircuit:
         """Compile a program for a fixed number of rows per call."""
 
     def table_bits(self, program: IntegerProgram) -> tuple[int, ...]:
-        """Bits that the tables of each hidden layer see."""
+        """Return the bits that the tables of each hidden layer see."""
 
 
 class Client(Protocol):
@@ -64,11 +64,11 @@ class Server(Protocol):
     Attributes
     ----------
     runtime : {"kernels", "compiled"}
-        What evaluates.
+        Whether Concrete's kernels or a compiled circuit evaluate.
     batches_together : int
-        Batches that are best given at a time.
+        Number of batches that :meth:`run` evaluates together most efficiently.
     key_bytes : int
-        Memory of a client's evaluation keys that are ready.
+        Bytes of memory that a client's loaded evaluation keys take.
     """
 
     runtime: str
@@ -76,10 +76,10 @@ class Server(Protocol):
     key_bytes: int
 
     def load_keys(self, evaluation_keys: bytes) -> Any:
-        """Make evaluation keys ready, for :meth:`run`."""
+        """Load serialized evaluation keys, for :meth:`run`."""
 
     def run(self, batches: Sequence[Sequence[Any]], keys: Any) -> list[list[Any]]:
-        """Evaluate batches."""
+        """Evaluate encrypted batches, and return the results of each."""
 
 
 class EngineCircuit(Protocol):
@@ -114,7 +114,7 @@ def engine_name() -> str:
     Raises
     ------
     EngineNotFoundError
-        If there is none.
+        If no engine is installed.
 
     Examples
     --------
@@ -137,10 +137,21 @@ def engine_name() -> str:
 def load_engine() -> Engine:
     """Import the engine of this environment.
 
+    Returns
+    -------
+    module
+        It has the functions of :class:`Engine`.
+
     Raises
     ------
     EngineNotFoundError
-        If there is none.
+        If no engine is installed.
+
+    Examples
+    --------
+    >>> from cipherlearn.engines import load_engine
+    >>> callable(load_engine().compile_program)
+    True
     """
     engine: Engine = import_module(f"{__name__}.{_MODULES[engine_name()]}")
     return engine
@@ -149,7 +160,7 @@ def load_engine() -> Engine:
 def compilation_error(
     program: IntegerProgram, options: CompileOptions, reason: object
 ) -> CompilationError:
-    """Make the error for a program that an engine finds no cryptographic parameters for."""
+    """Make the error for a program without fitting cryptographic parameters."""
     bits = [layer.n_accum_bits for layer in program.layers]
     given = ", ".join(f"{k}={v:.3g}" for k, v in options.error_probability.items() if v is not None)
     return CompilationError(

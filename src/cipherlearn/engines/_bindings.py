@@ -1,4 +1,4 @@
-"""Concrete's compiled bindings, without what they would do to the process that imports them."""
+"""Concrete's compiled bindings, without their side effects on the process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ with warnings.catch_warnings():
 
 __all__ = ["compiler", "keep_broken_pipes_errors"]
 
-# In a process that has run a circuit it calls exit(EXIT_SUCCESS), whatever happened.
+# After a circuit has run, this exit handler ends the process with status 0 even after an error.
 if hasattr(compiler, "_terminate_df_parallelization"):
     atexit.unregister(compiler._terminate_df_parallelization)
 

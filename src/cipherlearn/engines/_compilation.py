@@ -1,4 +1,4 @@
-"""What the compiler needs of the process that it runs in."""
+"""Conditions that the compiler needs in its process: one thread, and open standard streams."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def compilation() -> Iterator[None]:
 
 
 def _open_standard_streams() -> None:
-    """Open the null device for those that are closed, as a daemon's may be.
+    """Open the null device for each closed standard stream, as a daemon may have them.
 
-    A file of the compiler's would get the descriptor of one, be taken for a stream that nobody
-    may close, and abort the process.
+    Otherwise a file that the compiler opens gets the stream's descriptor, which the compiler
+    refuses to close, and the process aborts.
     """
     for descriptor in range(3):
         try:

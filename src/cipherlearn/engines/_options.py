@@ -1,4 +1,4 @@
-"""What a program is compiled for."""
+"""Options of compilation."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ DEFAULT_P_ERROR = 2.0**-40
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """What decides, besides the program, what a circuit costs and how exact it is.
+    """Options that a program is compiled with. They decide cost and exactness of its circuit.
 
     Parameters
     ----------
     p_error : float or None, default=None
-        Probability that one bootstrap gives a wrong result. When both probabilities are None it
-        is 2**-40.
+        Probability that one bootstrap gives a wrong result. It is 2**-40 if both probabilities
+        are ``None``.
     global_p_error : float or None, default=None
         Probability that a batch's result has any wrong bootstrap.
     batch_size : int, default=1
         Rows of one ciphertext.
     rounding : {"exact", "approximate"}, default="exact"
-        How bits that tables do not see are removed: by a narrow bootstrap each, or by the noise
-        of the table's own.
+        How bits that tables do not see are removed. "exact" takes one bootstrap of 1 bit for
+        each. "approximate" takes none, and the noise of encryption decides how sums near the
+        middle between two multiples are rounded.
     runtime : {"auto", "kernels", "compiled"}, default="auto"
-        What evaluates: Concrete's kernels, with keys that stay ready, or the circuit that its
-        compiler wrote. "auto" stands for the kernels where they can be used.
+        Whether Concrete's kernels evaluate, which keep keys in memory, or the compiled circuit.
+        "auto" takes the kernels where they can be used.
 
     Raises
     ------
     ValueError
-        If both error probabilities are given, or one is not between 0 and 1, the batch size is
-        no positive integer, or the rounding or the runtime is another.
+        If both error probabilities are given, one is not between 0 and 1, ``batch_size`` is not a
+        positive integer, or ``rounding`` or ``runtime`` is not one of the choices.
 
     Examples
     --------
@@ -73,12 +74,12 @@ class CompileOptions:
 
     @property
     def error_probability(self) -> dict[str, float | None]:
-        """Both probabilities by name, one of them None."""
+        """Both error probabilities by name. One of them is ``None``."""
         return {"p_error": self.p_error, "global_p_error": self.global_p_error}
 
     @property
     def notes(self) -> list[str]:
-        """The error probability, and what else is not the default, in a few words each."""
+        """Short descriptions of the error probability and of options other than the default."""
         probabilities = self.error_probability.items()
         return [
             *([count(self.batch_size, "row") + " a call"] if self.batch_size > 1 else []),
@@ -88,12 +89,12 @@ class CompileOptions:
 
     @property
     def error_bound(self) -> str:
-        """Which error probability was asked for, in words."""
+        """The error probability in words."""
         if self.global_p_error is not None:
             return f"error probability of a call ≤ {power(self.global_p_error)}"
         assert self.p_error is not None
         return f"error probability of a bootstrap ≤ {power(self.p_error)}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all options by name, as for ``compile``."""
+        """Return all options by name, as ``compile`` takes them."""
         return asdict(self)

@@ -1,4 +1,4 @@
-"""Tracing of a program, for both compilers: their languages are alike."""
+"""Tracing of a program's sums, in the language that both compilers share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["add_up", "name_inputs", "prepare_thread"]
 
 
 def prepare_thread(tag_context: Any) -> None:
-    """Give this thread the local that a compiler initializes in the importing thread only."""
+    """Initialize a thread-local of a compiler, which it does in the importing thread only."""
     if not hasattr(tag_context, "stack"):
         tag_context.stack = []
 
@@ -27,9 +27,9 @@ def add_up(node: Sum, values: Sequence[Any]) -> Any:
 
 
 def name_inputs(evaluate: Callable[..., Any], n_inputs: int) -> dict[str, str]:
-    """Name the inputs of a function of any keywords, and mark each name as encrypted.
+    """Name the inputs of a function that takes any keywords, and mark each as encrypted.
 
-    Compilers ask a function for the names of its arguments, and call it by name.
+    Compilers read the names from the function's signature, and call it by keywords.
     """
     names = [f"input_{i}" for i in range(n_inputs)]
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

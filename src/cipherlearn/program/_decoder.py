@@ -30,13 +30,13 @@ class OutputScaler(Immutable):
     bias : ndarray of shape (n_outputs,), float32
         ``output = sum((accumulator + offset) * gain) + bias``, of one accumulator of each output.
     offset : ndarray of shape (n_sums,), int64, or None
-        Added to each accumulator. None is 0.
+        Added to each accumulator. ``None`` stands for 0.
 
     Raises
     ------
     ValueError
-        If an offset, or an accumulator that is scaled, has a magnitude of 2**62 or more, or there
-        is not one bias for every real output.
+        If the numbers of gains, offsets and biases do not fit together, or an offset or an
+        accumulator has a magnitude of 2**62 or more.
     OverflowError
         If an output is beyond float32.
 
@@ -96,7 +96,7 @@ class LabelDecoder:
     classes : ndarray of shape (n_classes,)
         Labels, in the order of the outputs.
     rule : {"softmax", "identity"} or None, default=None
-        How outputs become probabilities. None if they do not.
+        How outputs become probabilities. ``None`` if the outputs give none.
 
     Examples
     --------
@@ -115,12 +115,12 @@ class LabelDecoder:
     estimator: ClassVar[str] = "classifier"
 
     def predict(self, outputs: NDArray[np.float32]) -> NDArray[Any]:
-        """Give the label of the largest output. Of equal ones the first counts."""
+        """Return the label of the largest output of each row, the first if several are equal."""
         labels: NDArray[Any] = self.classes[outputs.argmax(axis=1)]
         return labels
 
     def probabilities(self, outputs: NDArray[np.float32]) -> FloatArray:
-        """Give the probability of each class, or raise AttributeError without a rule."""
+        """Return the probability of each class, or raise AttributeError without a rule."""
         if self.rule is None:
             raise AttributeError(
                 "This model's outputs are no probabilities: it was trained with a criterion of "
@@ -159,7 +159,7 @@ class TargetDecoder:
     estimator: ClassVar[str] = "regressor"
 
     def predict(self, outputs: NDArray[np.float32]) -> FloatArray:
-        """Give targets of shape (n_rows,), or (n_rows, n_outputs) if there are several."""
+        """Return targets of shape (n_rows,) if ``is_1d``, else (n_rows, n_outputs)."""
         targets = outputs.astype(np.float64) * self.scale + self.mean
         return targets.ravel() if self.is_1d else targets
 

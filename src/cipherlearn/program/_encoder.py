@@ -69,7 +69,7 @@ class InputQuantizer(Immutable):
 
     @cached_property
     def largest(self) -> IntArray:
-        """Largest value of each code."""
+        """Largest value that each code can take."""
         largest: IntArray = np.isfinite(self.thresholds).sum(axis=1)
         largest.setflags(write=False)
         return largest
@@ -87,7 +87,7 @@ class InputQuantizer(Immutable):
         return codes
 
     def random_codes(self, n_rows: int, rng: np.random.Generator) -> IntArray:
-        """Draw rows that features can give, with every interval between thresholds as likely."""
+        """Draw codes of random rows, whose features lie in each interval with equal probability."""
         X = np.zeros((n_rows, self.n_features))
         for feature in np.unique(self.feature):
             thresholds = self.thresholds[self.feature == feature]
@@ -96,7 +96,7 @@ class InputQuantizer(Immutable):
         return self(X)
 
     def check_codes(self, codes: IntArray) -> IntArray:
-        """Return codes as an array, or raise ValueError unless they can be the quantizer's."""
+        """Return codes as an array, or raise ValueError if the quantizer cannot give them."""
         codes, n_codes = np.asarray(codes), len(self.feature)
         if codes.ndim != 2 or codes.shape[1] != n_codes or codes.dtype.kind not in "iu":
             raise ValueError(
@@ -112,7 +112,7 @@ class InputQuantizer(Immutable):
         return codes
 
     def check(self, X: Any) -> Any:
-        """Return features as floats, dense or in CSR, or raise ValueError if they are none."""
+        """Return features as floats, dense or in CSR, or raise ValueError if they are invalid."""
         X = as_floats(X)
         n_nan = np.isnan(X.data if is_sparse(X) else X).sum()
         if X.ndim != 2 or X.shape[1] != self.n_features or n_nan:
@@ -125,7 +125,7 @@ class InputQuantizer(Immutable):
     def blocks(
         self, X: Any, dtype: np.dtype[Any] | type = np.int64
     ) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """Give the codes of checked features, transposed, a block of rows at a time."""
+        """Yield slices of rows and their codes, transposed, for checked features."""
         quantizer, n_block = self, BLOCK_ROWS
         if is_sparse(X):
             # Of some thousand features few may be read.

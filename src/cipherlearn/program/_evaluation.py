@@ -13,7 +13,7 @@ from cipherlearn.program._nodes import Lookup, Sum
 
 __all__ = ["Traced", "evaluate"]
 
-# A layer, what it reads and its accumulators.
+# A layer, the values that it reads, and its accumulators.
 Traced = tuple[IntegerLayer, NDArray[Any], NDArray[Any]]
 
 
@@ -28,13 +28,13 @@ def evaluate(
     layers : dict of IntegerLayer
         The layer of each sum, by the number of its value.
     values : list of ndarray of shape (n_integers, n_rows)
-        Those of the inputs. That of each node is appended.
+        Values of the inputs. The value of each node is appended.
 
     Yields
     ------
     layer : IntegerLayer
     inputs : ndarray of shape (n_inputs, n_rows)
-        What it reads.
+        Values that the layer reads.
     sums : ndarray of shape (n_neurons, n_rows)
         Its accumulators, before the lookup.
 

@@ -20,14 +20,14 @@ _MAX_THRESHOLDS = 1 << 24
 
 
 def build_chain(header: dict[str, Any], array: Callable[[str], NDArray[Any]]) -> IntegerProgram:
-    """Make the program of a file of these versions.
+    """Make the program of a file of version 1, 2 or 3.
 
     Parameters
     ----------
     header : dict
         Content of ``program.json``.
     array : callable
-        Gives an array of the file by its name.
+        Function from the name of an array of the file to the array.
     """
     version, n_layers = header["version"], int(header["n_layers"])
     lsbs_to_remove = header["lsbs_to_remove"] if version >= 3 else [0] * n_layers
@@ -54,7 +54,7 @@ def build_chain(header: dict[str, Any], array: Callable[[str], NDArray[Any]]) ->
 
 
 def _affine_quantizer(offset: NDArray[Any], step: NDArray[Any], n_bits: int) -> InputQuantizer:
-    """Give the rule of version 1, ``rint(clip((x - offset) / step))``, as thresholds.
+    """Convert the rule of version 1, ``rint(clip((x - offset) / step))``, to thresholds.
 
     A threshold is the smallest float that the rule, which never decreases, maps to its code.
     """

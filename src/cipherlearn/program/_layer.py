@@ -1,4 +1,4 @@
-"""A sum with the ranges that are proven for it, and its lookup: a layer, as people see it."""
+"""A layer: a sum with its proven ranges and the lookup that reads it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MAX_STEPS = 8
 
 @dataclass(frozen=True, eq=False)
 class IntegerLayer(Immutable):
-    """A sum over inputs of proven ranges, and the lookup table of each neuron if it has one.
+    """A sum over inputs of proven ranges, and the lookup table of each neuron, if any.
 
-    Programs are made of nodes; these are what they say of each sum, and compute with.
+    Programs are made of nodes. ``IntegerProgram.layers`` joins each sum with its lookup.
 
     Parameters
     ----------
@@ -33,12 +33,27 @@ class IntegerLayer(Immutable):
         Proven range of every input code.
     tables : ndarray of shape (n_neurons, table_size), int64, or None
         ``tables[j, a - low[j]]`` is the code of neuron ``j`` at accumulator ``a``.
-        None if no lookup follows.
+        ``None`` if no lookup follows.
     lsbs_to_remove : int, default=0
-        Least significant bits that tables do not see: accumulators with the same
-        :meth:`cell` share an entry.
+        Least significant bits that tables do not see: accumulators that round to the same
+        multiple of ``2**lsbs_to_remove`` (:meth:`cell`) share an entry.
     constant : ndarray of shape (n_neurons,), int64, or None
-        Added to every accumulator. None is 0.
+        Added to every accumulator. ``None`` stands for 0.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit together, tables do not cover every reachable accumulator, or a sum
+        may reach 2**53.
+
+    Examples
+    --------
+    >>> from cipherlearn.program._layer import IntegerLayer
+    >>> layer = IntegerLayer([[1, -1]], [0, 0], [3, 3], tables=[[0, 0, 0, 0, 1, 2, 3]])
+    >>> layer.accumulators, layer.n_table_bits
+    ([IntegerRange(low=-3, high=3)], 3)
+    >>> layer([[3, 1], [0, 2]]).tolist()
+    [[2], [0]]
     """
 
     weights: IntArray
@@ -91,7 +106,7 @@ class IntegerLayer(Immutable):
                 )
 
     def check_inputs(self, low: IntArray, high: IntArray) -> None:
-        """Raise ValueError unless the ranges of the inputs hold these, which are proven."""
+        """Raise ValueError unless the assumed input ranges contain the proven ones."""
         for assumed_low, assumed_high, proven_low, proven_high in zip(
             self.input_low.tolist(), self.input_high.tolist(), low.tolist(), high.tolist(),
             strict=True,
@@ -109,12 +124,12 @@ class IntegerLayer(Immutable):
 
     @property
     def n_table_bits(self) -> int:
-        """Bits of an accumulator that the tables see, of those that hold it."""
+        """Bits of an accumulator that the tables see."""
         return max(1, int((self.cell(self.high) - self.cell(self.low)).max()).bit_length())
 
     @property
     def n_weights(self) -> int:
-        """Non-zero weights."""
+        """Number of non-zero weights."""
         return int(np.count_nonzero(self.weights))
 
     @property
@@ -164,9 +179,9 @@ class IntegerLayer(Immutable):
 
     @property
     def cell_tables(self) -> IntArray:
-        """Entry of each neuron (row) for every rounded accumulator, from the smallest on.
+        """Table entries of each neuron (row) by rounded accumulator, from the smallest on.
 
-        There are ``2**n_table_bits``. Those that no input reaches repeat the last one that is.
+        Each row has ``2**n_table_bits`` entries. Those beyond reach repeat the last one within.
         """
         assert self.tables is not None
         cells = self.cell(self.low)[:, None] + np.arange(2**self.n_table_bits)
@@ -224,7 +239,7 @@ class IntegerLayer(Immutable):
 
     @cached_property
     def sum_dtype(self) -> np.dtype[Any]:
-        """Narrowest integers that hold every partial sum of the layer, and the one beyond."""
+        """Narrowest integer type that holds every partial sum, and one more."""
         return np.min_scalar_type(-int(self._reach()) - 2)
 
     @cached_property
@@ -237,7 +252,7 @@ class IntegerLayer(Immutable):
 
     @cached_property
     def _steps(self) -> tuple[IntArray, IntArray, IntArray] | None:
-        """First entries, and where tables rise and fall by 1, by step, unless in many places."""
+        """First table entries, and accumulators where they rise or fall by 1; None if too many."""
         assert self.tables is not None
         sizes = (self.high - self.low + 1).tolist()
         changes = [np.diff(row[:size]) for row, size in zip(self.tables, sizes, strict=True)]

@@ -22,12 +22,12 @@ class Sum(Immutable):
     Parameters
     ----------
     reads : tuple of int
-        Numbers of the values that are read, side by side. The inputs of a program are its first
-        values; each node is a further one.
+        Numbers of the values that are concatenated and read. Values are numbered from 0: first
+        the inputs of a program, then its nodes.
     weights : ndarray of shape (n_neurons, n_inputs), int64
         A column for each integer of the values, in their order. A sparse matrix becomes dense.
     constant : ndarray of shape (n_neurons,), int64, or None
-        Added to every sum. None is 0.
+        Added to every sum. ``None`` stands for 0.
 
     Examples
     --------
@@ -59,17 +59,17 @@ class Sum(Immutable):
 
     @property
     def n_neurons(self) -> int:
-        """Integers of the value."""
+        """Number of sums."""
         return len(self.weights)
 
     def parts(self, sizes: Iterable[int]) -> list[IntArray]:
-        """Split the weights by the values that are read, which have so many integers each."""
+        """Split the weights by the values that are read, given the size of each value."""
         return np.split(self.weights, np.cumsum(list(sizes))[:-1], axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Lookup(Immutable):
-    """One lookup table for each neuron of a sum: a bootstrap each on ciphertexts.
+    """One lookup table for each neuron of a sum. On ciphertexts each takes a bootstrap.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Lookup(Immutable):
 
     @property
     def n_neurons(self) -> int:
-        """Integers of the value."""
+        """Number of tables."""
         return len(self.tables)
 
 

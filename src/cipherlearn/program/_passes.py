@@ -77,7 +77,7 @@ def simplify(program: IntegerProgram) -> IntegerProgram:
 
 
 def _needed(program: IntegerProgram) -> list[NDArray[Any]]:
-    """Mark the integers of each value that must stay: those that vary and are read."""
+    """Mark the integers of each value that must stay: those that vary and are used."""
     n_inputs = len(program.inputs)
     ranges = program.ranges
     needed = [np.zeros(len(low), dtype=bool) for low, _ in ranges]
@@ -114,10 +114,10 @@ def _at_least_one(kept: NDArray[Any]) -> NDArray[Any]:
 
 
 def unsigned(program: IntegerProgram) -> IntegerProgram:
-    """Move every sum, by its constant, to start at 0: the form that circuits compute.
+    """Add a constant to every sum so that its smallest value is 0, as circuits need it.
 
-    Where a lookup removes bits, a sum is moved by a multiple of ``2**lsbs_to_remove``, so that the
-    smallest rounds to 0.
+    Where a lookup removes bits, the constant is a multiple of ``2**lsbs_to_remove``, so that the
+    smallest sum rounds to 0.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def unsigned(program: IntegerProgram) -> IntegerProgram:
     Returns
     -------
     IntegerProgram
-        It gives the same outputs for every row, since its scaler knows how its outputs were moved.
+        It gives the same outputs for every row: its scaler subtracts the constants again.
 
     Examples
     --------
@@ -189,7 +189,7 @@ def output_shift(program: IntegerProgram) -> IntArray:
 def components(
     program: IntegerProgram,
 ) -> list[tuple[IntegerProgram, tuple[int, ...], tuple[int, ...]]]:
-    """Split a program into those of its parts that share no value.
+    """Split a program into parts that share no value.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def components(
     Returns
     -------
     list of (IntegerProgram, tuple of int, tuple of int)
-        Each part, which gives its sums as they are, with the positions of its inputs and outputs
+        Each part, whose outputs are unscaled sums, with the positions of its inputs and outputs
         among those of the program.
     """
     part = component_of_values(program)
@@ -206,7 +206,7 @@ def components(
 
 
 def component_of_values(program: IntegerProgram) -> list[int]:
-    """Give a number of its component to each value. Ascending, they are in the components' order.
+    """Return the number of each value's component, ascending in the order of :func:`components`.
 
     Examples
     --------
@@ -226,7 +226,7 @@ def component_of_values(program: IntegerProgram) -> list[int]:
 
 
 def connected(n_values: int, links: Iterable[tuple[int, int]]) -> list[int]:
-    """Name the group of each value by its first one. Values that a link joins are in one.
+    """Group values that links join, and name the group of each value by its first member.
 
     Examples
     --------

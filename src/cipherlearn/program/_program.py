@@ -36,23 +36,23 @@ class IntegerProgram(Immutable):
     quantizer : InputQuantizer
         Client side: features to codes.
     inputs : tuple of ndarray of shape (n_integers,), int64
-        The codes that each encrypted input holds, as columns of what the quantizer gives. Each
-        input is encrypted with an encoding of its own.
+        Columns of the quantizer's codes that each encrypted input holds. Each input is encrypted
+        with an encoding of its own.
     nodes : tuple of Sum and Lookup
-        Server side. Each reads values before it.
+        Server side. Each node reads values with lower numbers.
     outputs : tuple of int
         Numbers of the sums that are decrypted.
     scaler : OutputScaler
-        Client side: the outputs' accumulators, side by side, to real outputs.
+        Client side: accumulators of all outputs, concatenated, to real outputs.
 
     Raises
     ------
     ValueError
-        If nodes do not fit together, or a sum may leave its table or what integers hold.
+        If nodes do not fit together, or a sum may leave its table or reach 2**53.
 
     Examples
     --------
-    A network reads values as codes, and computes with these:
+    The program of a trained network, and the codes that it computes with:
 
     >>> import numpy as np
     >>> from cipherlearn import NeuralNetClassifier
@@ -120,8 +120,7 @@ class IntegerProgram(Immutable):
         Raises
         ------
         ValueError
-            If layers do not fit together, or assume narrower ranges of their inputs than are
-            proven.
+            If layers do not fit together, or assume narrower input ranges than are proven.
         """
         layers = list(layers)
         if layers[-1].tables is not None or any(layer.tables is None for layer in layers[:-1]):
@@ -148,7 +147,7 @@ class IntegerProgram(Immutable):
         return self._proof.ranges
 
     def layer_of(self, value: int) -> IntegerLayer:
-        """Give the layer of a sum, by the number of its value."""
+        """Return the layer of a sum, by the number of its value."""
         return self._layer_of[value]
 
     @property
@@ -190,7 +189,7 @@ class IntegerProgram(Immutable):
 
     @property
     def n_sums(self) -> int:
-        """Number of integers that a row is decrypted to: those of all outputs."""
+        """Number of integers that a row is decrypted to."""
         return len(self.scaler.gain)
 
     @property
@@ -219,14 +218,14 @@ class IntegerProgram(Immutable):
         return sum(layer.n_rounding_bootstraps for layer in self.layers)
 
     def bootstraps(self, rounding: str = "exact") -> str:
-        """Say how many bootstraps a row takes, and of how many bits."""
+        """Describe in words how many bootstraps a row takes, and of how many bits."""
         n_rounding = self.n_rounding_bootstraps if rounding == "exact" else 0
         bits = [layer.n_table_bits for layer in self.hidden_layers]
         return bootstraps(self.n_bootstraps, bits, n_rounding)
 
     @cached_property
     def layer_names(self) -> list[str]:
-        """Name each layer for reports: "hidden 1" and so on, "output", and "wide path"."""
+        """Names of the layers for reports: "hidden 1" and so on, "output", "wide path"."""
         n_hidden, n_others, names = 0, 0, []
         for value, layer in self._layer_of.items():
             if layer.tables is not None:
@@ -243,7 +242,7 @@ class IntegerProgram(Immutable):
 
     @property
     def wide_paths(self) -> list[int]:
-        """Outputs that read inputs alone, beside others that do not."""
+        """Numbers of the outputs that read encrypted inputs directly, if other outputs do not."""
         n_inputs = len(self.inputs)
         straight = []
         for value in self.outputs:
@@ -257,11 +256,11 @@ class IntegerProgram(Immutable):
         return self.quantizer(X)
 
     def split(self, codes: IntArray) -> list[IntArray]:
-        """Give the codes of each encrypted input, of shape (n_rows, n_integers)."""
+        """Split codes into those of each encrypted input, of shape (n_rows, n_integers)."""
         return [codes[:, columns] for columns in self.inputs]
 
     def run(self, codes: IntArray) -> IntArray:
-        """Compute the outputs' accumulators side by side, of shape (n_samples, n_sums)."""
+        """Compute accumulators of all outputs, concatenated, of shape (n_samples, n_sums)."""
         codes = self.quantizer.check_codes(codes)
         result = np.empty((len(codes), self.n_sums), dtype=np.int64)
         for start in range(0, len(codes), BLOCK_ROWS):
@@ -270,7 +269,7 @@ class IntegerProgram(Immutable):
         return result
 
     def trace(self, codes: NDArray[Any]) -> Iterator[Traced]:
-        """Compute every sum, in order, on the way to the outputs.
+        """Compute every sum in order, and yield it with what it reads.
 
         Parameters
         ----------
@@ -281,7 +280,7 @@ class IntegerProgram(Immutable):
         ------
         layer : IntegerLayer
         inputs : ndarray of shape (n_inputs, n_rows)
-            What it reads.
+            Values that the layer reads.
         sums : ndarray of shape (n_neurons, n_rows)
             Its accumulators, before the lookup.
         """
@@ -313,7 +312,7 @@ class IntegerProgram(Immutable):
 
     @cached_property
     def _code_dtype(self) -> np.dtype[Any]:
-        """Integers that hold every code, and that the first sum needs no copy of."""
+        """Integer type that holds every code and that the first sum takes without a copy."""
         return np.result_type(
             self.layers[0].sum_dtype, np.min_scalar_type(-int(self.quantizer.largest.max()) - 1)
         )

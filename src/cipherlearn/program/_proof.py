@@ -16,7 +16,7 @@ __all__ = ["Proof", "prove"]
 
 @dataclass(frozen=True)
 class Proof:
-    """Ranges that a program cannot leave.
+    """Proven ranges of all values of a program, and its layers.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the parts of a program are made of: ranges of integers, and arrays that cannot change."""
+"""Ranges of integers and immutable arrays, which the parts of a program are made of."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class IntegerRange:
 
 
 class Immutable:
-    """Copies and pickles are built, so that their arrays are checked and read-only too."""
+    """Base of values whose copies and pickles have checked, read-only arrays too."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         names = (field.name for field in fields(self))  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ __all__ = ["ClientRuntime"]
 
 
 class ClientRuntime:
-    """Keys, encryption and decryption.
+    """Keys, encryption and decryption for one circuit.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class ClientRuntime:
 
     def generate_keys(self) -> None:
         """Make fresh secret and evaluation keys, from the system's randomness."""
-        # Seeds of 0 stand for none.
+        # Seeds of 0 mean that the keys are drawn from the system's randomness.
         self._keyset = compiler.Keyset(self._info, None, 0, 0, 0, 0, None)
 
     def secret_keys(self) -> bytes:
@@ -41,7 +41,7 @@ class ClientRuntime:
         return bytes(self._keyset.serialize())
 
     def load_keys(self, keys: bytes) -> None:
-        """Use keys that :meth:`secret_keys` gave."""
+        """Load keys that :meth:`secret_keys` serialized."""
         self._keyset = compiler.Keyset.deserialize(keys)
 
     def evaluation_keys(self) -> bytes:
@@ -56,7 +56,7 @@ class ClientRuntime:
         return [circuit.prepare_input(value, i).serialize() for i, value in enumerate(values)]
 
     def decrypt(self, results: Sequence[bytes]) -> NDArray[np.int64]:
-        """Decrypt the results of all outputs, side by side, of shape (batch_size, n_sums)."""
+        """Decrypt the results of all outputs, concatenated, of shape (batch_size, n_sums)."""
         circuit = self._circuit()
         values = map(compiler.TransportValue.deserialize, results)
         clear = (circuit.process_output(value, i).to_py_val() for i, value in enumerate(values))

@@ -35,12 +35,12 @@ from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["CompiledServer", "KernelServer", "OtherParametersError", "open_server"]
 
-# Rows that the kernels evaluate together, which more of would make hardly faster.
+# Rows that the kernels evaluate together. More are hardly faster.
 _ROWS_TOGETHER = 16
 
 
 class OtherParametersError(CompilationError):
-    """The compiler chose other cryptographic parameters than keys are for."""
+    """The compiler chose other cryptographic parameters than those of the keys."""
 
 
 def _compile_library(
@@ -61,7 +61,7 @@ def _compile_library(
         compiler.OptimizerMultiParameterStrategy.PRECISION
     )
     options.set_enable_tlu_fusing(True)
-    # 1 stands for no bound.
+    # 1 means no bound.
     options.set_p_error(1.0 if p_error is None else p_error)
     options.set_global_p_error(1.0 if global_p_error is None else global_p_error)
     native = compiler.Compiler(
@@ -89,7 +89,7 @@ class KernelServer:
     batch_size : int
         Rows of a batch.
     n_threads : int or None, default=None
-        As for :func:`cipherlearn.engines.kernels.count_threads`.
+        Threads to compute in, as for :func:`cipherlearn.engines.kernels.count_threads`.
     """
 
     runtime = "kernels"
@@ -103,11 +103,11 @@ class KernelServer:
         self.key_bytes = kernels.key_bytes
 
     def load_keys(self, evaluation_keys: bytes) -> EvaluationKeys:
-        """Make evaluation keys ready, for :meth:`run`."""
+        """Load serialized evaluation keys, for :meth:`run`."""
         return self._kernels.load_keys(evaluation_keys, self._n_threads)
 
     def run(self, batches: Sequence[Sequence[bytes]], keys: EvaluationKeys) -> list[list[bytes]]:
-        """Evaluate batches together: a ciphertext of each input, to one of each output."""
+        """Evaluate batches together. Each has a ciphertext per input, and gives one per output."""
         read = [self._kernels.read(batch) for batch in batches]
         together = [np.concatenate(words) for words in zip(*read, strict=True)]
         results = self._kernels.run(together, keys, self._n_threads)
@@ -118,13 +118,14 @@ class KernelServer:
 
 @dataclass(frozen=True)
 class CompiledKeys:
-    """A client's evaluation keys, as a compiled circuit takes them.
+    """A client's evaluation keys for a compiled circuit.
 
     Parameters
     ----------
     keyset : object
+        Concrete's deserialized keys.
     n_bytes : int
-        Their length, serialized.
+        Length of the serialized keys.
     """
 
     keyset: Any
@@ -143,7 +144,7 @@ class CompiledServer:
     mlir, specs : bytes
         The circuit, and its cryptographic parameters.
     error_probability : dict
-        ``p_error`` and ``global_p_error`` that it was compiled for.
+        ``p_error`` and ``global_p_error`` that the circuit was compiled with.
 
     Raises
     ------
@@ -157,23 +158,23 @@ class CompiledServer:
     def __init__(
         self, mlir: bytes, specs: bytes, error_probability: dict[str, float | None]
     ) -> None:
-        # It is read again in every call.
+        # The library's folder is read again in every call.
         folder = tempfile.mkdtemp(prefix="cipherlearn-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         _compile_library(mlir, specs, Path(folder), **error_probability)
         self._library = compiler.Library(folder)
-        # Keys stay as they were serialized, with seeds in place of what is random.
+        # Keys stay compressed, with seeds in place of their random parts.
         self._parameters = Parameters.from_specs(specs)
         self.key_bytes = self._parameters.sent_bytes
         self._function = json.loads(specs)["circuits"][0]["name"]
 
     def load_keys(self, evaluation_keys: bytes) -> CompiledKeys:
-        """Read evaluation keys, for :meth:`run`."""
+        """Load serialized evaluation keys, for :meth:`run`."""
         keyset = compiler.ServerKeyset.deserialize(evaluation_keys)
         return CompiledKeys(keyset, len(evaluation_keys))
 
     def run(self, batches: Sequence[Sequence[bytes]], keys: CompiledKeys) -> list[list[bytes]]:
-        """Evaluate batches: a ciphertext of each input, to one of each output."""
+        """Evaluate batches. Each has a ciphertext per input, and gives one per output."""
         return [self._run(batch, keys.keyset) for batch in batches]
 
     def _run(self, ciphertexts: Sequence[bytes], keys: Any) -> list[bytes]:
@@ -182,7 +183,7 @@ class CompiledServer:
         program = compiler.ServerProgram(self._library, False)
         results = program.get_server_circuit(self._function).call(values, keys)
         keep_broken_pipes_errors()
-        # In the one form that the kernels' results have, too.
+        # Serialized in the same form as the kernels' results.
         return [
             write_value(_rows(read_value(result.serialize()), gate), gate)
             for result, gate in zip(results, self._parameters.outputs, strict=True)
@@ -196,7 +197,7 @@ def open_server(
     mlir: Callable[[], bytes] | None = None,
     n_threads: int | None = None,
 ) -> Server:
-    """Open what evaluates a program: the kernels or, where they cannot, the compiled circuit.
+    """Open a program's server: on the kernels or, where these cannot evaluate it, compiled.
 
     Parameters
     ----------
@@ -205,7 +206,7 @@ def open_server(
         The cryptographic parameters of its circuit.
     options : CompileOptions
     mlir : callable, default=None
-        Gives the circuit that was compiled. None compiles the program again.
+        Function that returns the compiled circuit. ``None`` compiles the program again.
     n_threads : int or None, default=None
         Threads that the kernels compute in.
 

@@ -1,7 +1,7 @@
-"""Evaluate programs on Concrete's own kernels: nothing is compiled, and keys stay ready.
+"""Evaluation of programs on Concrete's own kernels, without compilation.
 
 A compiled circuit copies and transforms the whole bootstrap key in every call. Here that is done
-once for a client. Encryption, decryption and the generation of keys remain Concrete's.
+once for each client. Encryption, decryption and key generation remain Concrete's.
 """
 
 from __future__ import annotations

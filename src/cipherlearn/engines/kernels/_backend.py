@@ -1,4 +1,4 @@
-"""The kernels behind one small interface, which other hardware could implement as well."""
+"""Interface of the kernels, which other hardware could implement too, and its CPU version."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from cipherlearn.engines.kernels._wire import Words
 
 __all__ = ["Backend", "CpuBackend", "count_threads", "in_threads"]
 
-# Part of a keyswitch key that stays in cache while one ciphertext after the other goes through.
+# Part of a keyswitch key that stays in cache while it is applied to all ciphertexts.
 _BLOCK_BYTES = 2**21
 
-# Set by users and job schedulers for libraries that compute in threads. The first one counts.
+# Numbers of threads set by users and job schedulers. The first that is set counts.
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class Backend(Protocol):
-    """What evaluation needs of hardware. Keys may lie wherever it likes."""
+    """Operations of evaluation on some hardware, where keys may be kept in any form."""
 
     def bootstrap_key(self, shape: BootstrapKey, sent: Words) -> Any:
-        """Make a bootstrap key ready, from the words that were sent."""
+        """Load a bootstrap key from the words that were sent."""
 
     def keyswitch_key(self, shape: KeyswitchKey, sent: Words) -> Any:
-        """Make a keyswitch key ready, from the words that were sent."""
+        """Load a keyswitch key from the words that were sent."""
 
     def expand(self, seeded: Words, dimension: int, n_threads: int) -> Words:
-        """Draw the masks of seeded ciphertexts (n, 3), for (n, dimension + 1)."""
+        """Expand seeded ciphertexts of shape (n, 3) to (n, dimension + 1)."""
 
     def keyswitch(self, shape: KeyswitchKey, key: Any, inputs: Words, n_threads: int) -> Words:
-        """Switch ciphertexts (n, n_in + 1) to the other key, for (n, n_out + 1)."""
+        """Switch ciphertexts of shape (n, n_in + 1) to another key: (n, n_out + 1)."""
 
     def bootstrap(
         self,
@@ -50,17 +50,17 @@ class Backend(Protocol):
         repeats: int,
         n_threads: int,
     ) -> Words:
-        """Look ciphertexts (n, n + 1) up in tables, each of which serves ``repeats`` in a row."""
+        """Look ciphertexts up in tables, each of which serves ``repeats`` ciphertexts in a row."""
 
 
 def count_threads(n_threads: int | None = None) -> int:
-    """Return a number of threads, or those that the process may use.
+    """Return the number of threads to compute in.
 
     Parameters
     ----------
     n_threads : int or None, default=None
-        None stands for ``OMP_NUM_THREADS``, ``OPENBLAS_NUM_THREADS`` or ``MKL_NUM_THREADS``, or
-        else for the processor cores that the process may use.
+        ``None`` stands for ``OMP_NUM_THREADS``, ``OPENBLAS_NUM_THREADS`` or ``MKL_NUM_THREADS``,
+        or else for the number of processor cores that the process may use.
 
     Examples
     --------
@@ -87,7 +87,7 @@ class CpuBackend:
         self._draws_masks = self._has_the_kernels_masks()
 
     def _has_the_kernels_masks(self) -> bool:
-        """Whether masks can be drawn without the kernels, and are the same."""
+        """Whether masks can be drawn without the kernels, with the same result."""
         seeded, drawn = np.array([[1, 2, 3]], dtype=np.uint64), np.empty((1, 10), dtype=np.uint64)
         try:
             draw_masks(drawn, seeded[0, :2], seeded[:, 2:])
@@ -168,10 +168,10 @@ class CpuBackend:
         return full
 
     def keyswitch(self, shape: KeyswitchKey, key: Words, inputs: Words, n_threads: int) -> Words:
-        """Switch ciphertexts to the other key, a block of it after the other.
+        """Switch ciphertexts to another key, one block of its words at a time.
 
-        A keyswitch is a sum over the words of the mask, so that blocks of them can be done apart.
-        The kernel copies the word behind a block into the result's body, from where it is taken.
+        A keyswitch is a sum over the words of the mask, so blocks of them are computed separately
+        and added. The kernel copies the word behind each block into the body: it is subtracted.
         """
         kernel = self._library.keyswitch_lwe_ciphertext_u64
         n, n_out, row_bytes = len(inputs), shape.n_out, shape.levels * (shape.n_out + 1) * 8
@@ -243,12 +243,12 @@ class CpuBackend:
 
 
 def _seed(words: Words) -> Seed:
-    """Seed at the start of what is seeded."""
+    """Return the seed, which the first two words hold."""
     return Seed((ctypes.c_uint8 * 16).from_buffer_copy(words[:2].tobytes()))
 
 
 def in_threads(n_threads: int, n_tasks: int, task: Callable[[int, int], None]) -> None:
-    """Do tasks by number in threads, this one among them, as each gets free."""
+    """Run tasks by number in threads, including this one, each as soon as a thread is free."""
     tasks = iter(range(n_tasks))
     errors: list[BaseException] = []
 

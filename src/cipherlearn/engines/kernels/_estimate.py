@@ -1,4 +1,4 @@
-"""Seconds that an evaluation is expected to take, from the times of single kernels."""
+"""Estimates of an evaluation's time from the times of single kernels."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class KernelEstimate:
     Parameters
     ----------
     masks : float
-        To draw the masks of the inputs.
+        Time to expand the seeded inputs.
     bootstraps, keyswitches : tuple of float
-        Of each lookup of the program.
+        Time for each lookup of the program.
     """
 
     masks: float
@@ -44,11 +44,11 @@ def estimate_kernels(
     ----------
     program : IntegerProgram
     parameters : Parameters
-        Of its circuit.
+        Cryptographic parameters of its circuit.
     rounding : {"exact", "approximate"}
         How its circuit removes bits that tables do not see.
     times : KernelTimes
-        What :func:`time_kernels` measured for the parameters, in as many threads.
+        Times for these parameters from :func:`time_kernels`, with the threads that will evaluate.
     n_rows : int, default=1
         Rows that are evaluated together.
     """
@@ -61,7 +61,7 @@ def estimate_kernels(
     for node, step in zip(program.nodes, steps, strict=True):
         if not isinstance(node, Lookup):
             continue
-        # One that always gives the same code takes none.
+        # A lookup that always gives the same code takes no bootstrap.
         repeated: list[tuple[LookupStep | Extraction, int]] = []
         n = 0
         if isinstance(step, LookupStep):
@@ -69,7 +69,7 @@ def estimate_kernels(
             repeated.append((step, 1))
             if step.extraction is not None:
                 repeated.append((step.extraction, step.extraction.n_removed))
-        # Those of the thread that does most of them.
+        # Bootstraps of the thread that does most of them.
         n_rounds = -(-n // times.n_threads)
         bootstraps.append(
             sum(repeats * n_rounds * times.bootstrap[part.bootstrap] for part, repeats in repeated)

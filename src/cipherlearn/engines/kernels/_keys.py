@@ -1,4 +1,4 @@
-"""Evaluation keys, ready for use, and a cache of them."""
+"""Loaded evaluation keys, and a cache of them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["EvaluationKeys", "KeyCache", "prepare_keys"]
 
 @dataclass(frozen=True)
 class EvaluationKeys:
-    """A client's evaluation keys: decompressed, and bootstrap keys transformed.
+    """A client's evaluation keys, decompressed, with bootstrap keys in the Fourier domain.
 
     Parameters
     ----------
     bootstrap, keyswitch : tuple
         As the backend made them, in the order of the parameters.
     n_bytes : int
-        Memory that they take.
+        Bytes of memory that they take.
     shapes : tuple of BootstrapKey and KeyswitchKey
-        What they are keys for.
+        Shapes of all keys, which must be those of the parameters.
     """
 
     bootstrap: tuple[Any, ...]
@@ -39,12 +39,12 @@ class EvaluationKeys:
 def prepare_keys(
     parameters: Parameters, serialized: bytes, backend: Backend, n_threads: int
 ) -> EvaluationKeys:
-    """Read evaluation keys that Concrete serialized, and make them ready.
+    """Load evaluation keys that Concrete serialized.
 
     Raises
     ------
     MessageError
-        If they are none, or not for these parameters.
+        If the keys are damaged, or for other parameters.
     """
     bootstrap, keyswitch = read_keys(serialized)
     _check("bootstrap", bootstrap, [shape.n_sent for shape in parameters.bootstrap_keys])
@@ -78,14 +78,14 @@ def _check(kind: str, keys: list[Words], expected: list[int]) -> None:
 
 
 class KeyCache:
-    """Keys in memory up to a number of bytes. Those least recently used are dropped.
+    """Cache of keys up to a number of bytes, which drops the least recently used.
 
     May be used from several threads at once.
 
     Parameters
     ----------
     max_bytes : int
-        The last keys that were put in are kept even if they alone take more.
+        Largest size of all keys. The last ones are kept even if they alone exceed it.
 
     Examples
     --------
@@ -107,12 +107,12 @@ class KeyCache:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes of all keys."""
+        """Bytes that all keys take."""
         with self._lock:
             return self._count()
 
     def get(self, name: Hashable) -> EvaluationKeys | None:
-        """Return keys, now the most recently used ones, or None."""
+        """Return keys and mark them as recently used, or return ``None``."""
         with self._lock:
             if name in self._keys:
                 self._keys.move_to_end(name)

@@ -94,7 +94,7 @@ class Library:
         return function
 
     def fft(self, polynomial_size: int) -> int:
-        """Address of the Fourier transform of a size. There is one, which threads share."""
+        """Return the address of the Fourier transform of a size, which threads share."""
         with self._lock:
             if polynomial_size not in self._ffts:
                 memory = aligned(self._fft_size, self._fft_align)
@@ -103,7 +103,7 @@ class Library:
             return pointer(self._ffts[polynomial_size])
 
     def scratch(self, name: str, *arguments: int) -> NDArray[np.uint8]:
-        """Memory that a kernel works in, for one thread."""
+        """Allocate the working memory of a kernel, for one thread."""
         size, align = _SIZE(), _SIZE()
         status = getattr(self, f"{name}_scratch")(
             ctypes.addressof(size), ctypes.addressof(align), *arguments
@@ -113,7 +113,7 @@ class Library:
         return aligned(size.value, align.value)
 
     def disagreement(self) -> str | None:
-        """Say what it makes of sizes that is not what this file takes them for."""
+        """Return a description of key sizes that differ from this file's assumptions, or None."""
         levels, k, size, n = 2, 3, 512, 5
         expected = {
             "bootstrap_key_size_u64": n * levels * (k + 1) ** 2 * size,
@@ -133,13 +133,13 @@ def aligned(n_bytes: int, alignment: int) -> NDArray[np.uint8]:
 
 
 def pointer(array: NDArray[Any]) -> int:
-    """Address of an array, which must outlive its use."""
+    """Return the address of an array, which must outlive its use."""
     return array.ctypes.data
 
 
 @cache
 def _find() -> Library | str:
-    """Load the library, or say why not."""
+    """Load the library, or return why it cannot be used."""
     try:
         installed = version("concrete-python")
     except PackageNotFoundError:
@@ -162,7 +162,7 @@ def _find() -> Library | str:
 
 
 def why_unavailable() -> str | None:
-    """Say why the kernels cannot be used here, or return None where they can.
+    """Return why the kernels cannot be used here, or ``None`` if they can.
 
     Examples
     --------

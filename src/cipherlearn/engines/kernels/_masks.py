@@ -14,7 +14,7 @@ from cipherlearn.engines.kernels._wire import Words
 
 __all__ = ["draw_masks"]
 
-# Drawn at a time, which stay in cache on their way.
+# Words that are drawn at a time and stay in cache.
 _WORDS = 2**16
 
 
@@ -26,7 +26,7 @@ def _counters(n: int) -> Words:
 
 
 def draw_masks(ciphertexts: Words, seed: Words, bodies: Words) -> None:
-    """Fill ciphertexts with the masks of one seed, one after the other, and bodies.
+    """Fill ciphertexts with bodies and with consecutive masks drawn from one seed.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The cryptographic parameters of a circuit: parsed, and checked before a kernel sees them."""
+"""Cryptographic parameters of a circuit, checked before kernels use them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from cipherlearn._exceptions import ArtefactError
 
 __all__ = ["BootstrapKey", "Gate", "KeyswitchKey", "Parameters"]
 
-# Beyond all that the compiler ever chooses, and such that no product of them overflows.
+# Larger than the compiler ever chooses, and so small that no product of them overflows.
 _MAX_DIMENSION = 2**17
 _MAX_POLYNOMIALS = 2**10
 _MIN_POLYNOMIAL_SIZE = 256
 _MAX_ROWS = 2**20
 
-# What is kept of a client even if there are no keys.
+# Bytes that a client counts for even without keys.
 _CLIENT_BYTES = 1024
 
 
@@ -27,16 +27,16 @@ class BootstrapKey:
     Parameters
     ----------
     source, target : int
-        Ids of the secret keys that ciphertexts are under before and after.
+        Ids of the secret keys of ciphertexts before and after the bootstrap.
     n : int
-        Dimension before.
+        Dimension of ciphertexts before the bootstrap.
     polynomial_size, k : int
-        Coefficients of a polynomial, and their number: ``k * polynomial_size`` is the dimension
-        after.
+        Number of coefficients of a polynomial, and number of polynomials. The dimension after the
+        bootstrap is ``k * polynomial_size``.
     levels, base_log : int
-        Digits of the decomposition, and bits of a digit.
+        Number of digits of the decomposition, and bits of a digit.
     seeded : bool
-        Whether it is sent as a seed and the part that is not random.
+        Whether the key is sent as a seed and the words that are not random.
     """
 
     source: int
@@ -50,7 +50,7 @@ class BootstrapKey:
 
     @property
     def n_words(self) -> int:
-        """Words of the key in full, and of its Fourier transform too."""
+        """Words of the whole key, and of its Fourier transform."""
         return self.n * self.levels * (self.k + 1) ** 2 * self.polynomial_size
 
     @property
@@ -73,7 +73,7 @@ class KeyswitchKey:
 
     @property
     def n_words(self) -> int:
-        """Words of the key in full."""
+        """Words of the whole key."""
         return self.n_in * self.levels * (self.n_out + 1)
 
     @property
@@ -91,11 +91,14 @@ class Gate:
     batch_size, n_values : int
         Rows of a message, and ciphertexts of a row.
     key, dimension : int
-        The secret key's id and dimension.
+        Id and dimension of the secret key.
     width : int
         Bits of a value: a message ``m`` is the word ``m << (63 - width)``.
-    is_signed, seeded : bool
+    is_signed : bool
+    seeded : bool
+        Whether a ciphertext is sent as a seed and its body.
     variance : float
+        Variance of the noise.
     """
 
     batch_size: int
@@ -109,13 +112,13 @@ class Gate:
 
     @property
     def n_words(self) -> int:
-        """Words of a ciphertext: a seed of two and the body; or the mask and the body."""
+        """Words of a ciphertext: a seed of two words, or the mask, and the body."""
         return 3 if self.seeded else self.dimension + 1
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """All of a circuit.
+    """Cryptographic parameters of a circuit: keys, encrypted inputs and outputs.
 
     Examples
     --------
@@ -133,12 +136,12 @@ class Parameters:
 
     @classmethod
     def from_specs(cls, specs: bytes) -> Parameters:
-        """Parse the JSON that a circuit's ``files()`` name "specs.json".
+        """Parse the "specs.json" of a circuit's ``files()``.
 
         Raises
         ------
         ArtefactError
-            If it is no such description, or one that the kernels cannot take.
+            If it does not describe a circuit that the kernels can evaluate.
         """
         try:
             given = json.loads(specs)
@@ -161,7 +164,7 @@ class Parameters:
 
     @property
     def key_bytes(self) -> int:
-        """Bytes of a client's evaluation keys, ready for use."""
+        """Bytes of memory that a client's loaded evaluation keys take."""
         return _CLIENT_BYTES + 8 * sum(shape.n_words for shape in self.key_shapes)
 
     @property
@@ -171,7 +174,7 @@ class Parameters:
 
     @property
     def key_shapes(self) -> tuple[BootstrapKey | KeyswitchKey, ...]:
-        """Of all evaluation keys."""
+        """Shapes of all evaluation keys."""
         return (*self.bootstrap_keys, *self.keyswitch_keys)
 
 

@@ -1,4 +1,4 @@
-"""From a program and its parameters to steps: which kernel, with which key and encoding."""
+"""Planning of an evaluation: kernels, keys and encodings for each node of a program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cipherlearn.program._values import IntArray
 
 __all__ = ["make_plan"]
 
-# Stands for the bits of the table that extracts one: it has keys of its own.
+# Stands for the table that extracts one bit, which has keys of its own.
 _EXTRACTED = 0
 
 
@@ -34,31 +34,36 @@ def make_plan(
     rounding: str,
     code_bits: Sequence[int] | None = None,
 ) -> list[Step | None]:
-    """Make the steps that evaluate a program, one for each node or None where nothing needs it.
+    """Make the steps that evaluate a program, one for each node.
 
     Parameters
     ----------
     program : IntegerProgram
     parameters : Parameters
-        Of its circuit.
+        Cryptographic parameters of its circuit.
     rounding : {"exact", "approximate"}
         How the circuit removes bits.
     code_bits : sequence of int, default=None
-        Bits that the codes of each lookup are encoded with, other than of constant ones. None
+        Bits that the codes of each lookup are encoded with, without constant lookups. ``None``
         stands for as few as the next tables or the output need, which gives the least noise.
+
+    Returns
+    -------
+    list of steps
+        ``None`` stands for a node that no output depends on.
 
     Raises
     ------
     ArtefactError
         If the parameters are not for the program.
     UnsupportedByEngineError
-        If the circuit has keys that only the compiled circuit knows how to use.
+        If it is unknown which keys the circuit uses where.
     """
     return _Planner(unsigned(program), parameters, rounding == "exact", code_bits).steps()
 
 
 class _Planner:
-    """What is known of each value, by its number, on the way to a plan.
+    """Widths, keys and groups of a program's values by their number, from which steps are made.
 
     The compiler makes a bootstrap key for each bit-width of tables. Values that sums connect, a
     group, have one encoding and are under one key.
@@ -88,7 +93,7 @@ class _Planner:
         self._uses: dict[tuple[int, int], list[int | None]] = {}
 
     def _split_lookups(self) -> tuple[dict[int, IntArray], dict[int, Lookup]]:
-        """Give the codes of lookups that always give the same one, and all others."""
+        """Split lookups into the codes of constant ones, and all others."""
         constants, varying = {}, {}
         for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
             if isinstance(node, Lookup):
@@ -100,7 +105,7 @@ class _Planner:
         return constants, varying
 
     def _find_read(self) -> set[int]:
-        """Values that outputs depend on."""
+        """Return the values that outputs depend on."""
         read = set(self._form.outputs)
         nodes = list(enumerate(self._form.nodes, len(self._form.inputs)))
         for value, node in reversed(nodes):
@@ -113,12 +118,12 @@ class _Planner:
         return read
 
     def _parts(self, node: Sum) -> list[tuple[int, IntArray]]:
-        """Values that a sum reads, and its weights for each."""
+        """Return the values that a sum reads, and its weights for each."""
         sizes = (len(self._form.ranges[v][0]) for v in node.reads)
         return list(zip(node.reads, node.parts(sizes), strict=True))
 
     def steps(self) -> list[Step | None]:
-        """Make a step for each node. None stands for one that nothing needs."""
+        """Make a step for each node, or ``None`` if no output depends on it."""
         steps: list[Step | None] = []
         for value, node in enumerate(self._form.nodes, len(self._form.inputs)):
             if value not in self._read:
@@ -179,9 +184,10 @@ class _Planner:
         )
 
     def _apply(self, read: int, n_bits: int, given: int) -> tuple[int, int, int | None]:
-        """Keys that take a group's ciphertexts through tables of so many bits into another group.
+        """Return the keys for tables of ``n_bits`` bits between two groups of ciphertexts.
 
-        Positions of the keyswitch key before, the bootstrap key, and the keyswitch key after.
+        They are the positions of the keyswitch key before the bootstrap, the bootstrap key, and
+        the keyswitch key after it.
         """
         bootstrap = self._bootstraps[n_bits]
         key = self._parameters.bootstrap_keys[bootstrap]
@@ -191,9 +197,9 @@ class _Planner:
         return keyswitch, bootstrap, convert
 
     def _switch(self, source: int, target: int, n_bits: int | None) -> int:
-        """Position of the keyswitch key between two secret keys, for tables of so many bits.
+        """Return the position of the keyswitch key between two secret keys for some tables.
 
-        Those between the same two come in the order of their first use, as lookups ask for them.
+        Keyswitch keys between the same two keys are in the order in which lookups first use them.
         """
         uses = self._uses.setdefault((source, target), [])
         if n_bits not in uses:
@@ -205,14 +211,14 @@ class _Planner:
         return found[position]
 
     def _check_uses(self) -> None:
-        """Check that every keyswitch key has its use."""
+        """Raise UnsupportedByEngineError if a keyswitch key is not used."""
         for pair in set(self._switches):
             n_keys, n_uses = self._switches.count(pair), len(self._uses.get(pair, ()))
             if n_keys > n_uses:
                 raise _unknown_keys(f"{n_keys} keys for {n_uses} kinds of keyswitches")
 
     def _connect(self) -> list[int]:
-        """Name the group of each value by its first one."""
+        """Group values that sums connect, named by the first value of each group."""
         n_inputs = len(self._form.inputs)
         links = (
             (value, read)
@@ -223,7 +229,7 @@ class _Planner:
         return connected(n_inputs + len(self._form.nodes), links)
 
     def _choose_widths(self, code_bits: Sequence[int] | None) -> dict[int, int]:
-        """Bits of each group's encoding."""
+        """Choose the bits of each group's encoding."""
         needed = dict.fromkeys(self._groups, 1)
         given: dict[int, set[int]] = {group: set() for group in self._groups}
         for value, gate in self._gates:
@@ -245,9 +251,9 @@ class _Planner:
         return {g: widths.pop() if widths else needed[g] for g, widths in given.items()}
 
     def _choose_bootstraps(self) -> dict[int, int]:
-        """Positions of the keys for tables by their bits, in the order of their first use.
+        """Find the bootstrap key of tables by their bits. Keys are in the order of first use.
 
-        Where parameters for each do not pay, the compiler makes one key for all.
+        The compiler makes one key for all tables where several would not pay.
         """
         chosen: dict[int, int] = {}
         for node in self._lookups.values():
@@ -262,7 +268,7 @@ class _Planner:
         return chosen
 
     def _choose_keys(self) -> dict[int, int]:
-        """Ids of the secret keys of each group: where all that bootstraps give can be taken."""
+        """Choose the secret key of each group, which results of its bootstraps can have."""
         sources: dict[int, set[int]] = {group: set() for group in self._groups}
         for value, node in self._lookups.items():
             n_bits = self._form.layer_of(node.reads).n_table_bits
@@ -286,7 +292,7 @@ class _Planner:
         return chosen
 
     def _target(self, n_bits: int) -> int:
-        """Id of the secret key after a bootstrap with tables of so many bits."""
+        """Return the id of the secret key after a bootstrap with tables of ``n_bits`` bits."""
         return self._parameters.bootstrap_keys[self._bootstraps[n_bits]].target
 
 
@@ -303,7 +309,7 @@ def _check_gates(kind: str, gates: Sequence[Gate], sizes: Sequence[int]) -> None
 
 
 def _polynomials(layer: IntegerLayer, size: int, width: int) -> Words:
-    """Encode each table as coefficients, entry 0 around the first."""
+    """Encode each table as coefficients of a polynomial, with entry 0 around the first one."""
     tables = layer.cell_tables.astype(np.uint64) << np.uint64(63 - width)
     box = size // tables.shape[1]
     if box < 2:

@@ -1,4 +1,4 @@
-"""Steps of an evaluation, with everything encoded: one for each node of a program."""
+"""Steps of an evaluation, one for each node of a program, with encoded constants and tables."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class SumStep:
     Parameters
     ----------
     reads : tuple of int
-        Values side by side.
+        Numbers of the values that are concatenated and read.
     weights : ndarray of shape (n_neurons, n_inputs), int64
     constant : ndarray of shape (n_neurons,), uint64
-        Encoded.
+        Encoded as bodies of ciphertexts.
     """
 
     reads: tuple[int, ...]
@@ -36,7 +36,7 @@ class SumStep:
 
     @cached_property
     def sparse_weights(self) -> csr_array:
-        """Weights modulo 2**64."""
+        """Sparse weights modulo 2**64."""
         # A client never comes here, and imports faster without.
         from scipy.sparse import csr_array
 
@@ -45,14 +45,14 @@ class SumStep:
 
 @dataclass(frozen=True)
 class ConstantStep:
-    """Ciphertexts of what is the same for every input. The compiler looks none of it up.
+    """Trivial ciphertexts of values that are the same for every input.
 
     Parameters
     ----------
     dimension : int
-        Of the key that they would be under.
+        Dimension of the key of ciphertexts that they are added to.
     bodies : ndarray of shape (n_neurons,), uint64
-        Encoded.
+        Encoded values.
     """
 
     dimension: int
@@ -61,12 +61,12 @@ class ConstantStep:
 
 @dataclass(frozen=True)
 class Extraction:
-    """The removal of a sum's last bits, each by a keyswitch and a bootstrap of its own.
+    """Removal of a sum's least significant bits by a keyswitch and a bootstrap each.
 
     Parameters
     ----------
     n_bits, n_removed : int
-        Bits of the sum, and those of them that are removed.
+        Bits of the sum, and how many of them are removed.
     keyswitch, bootstrap, convert : int
         As for :class:`LookupStep`.
     """
@@ -85,20 +85,20 @@ class LookupStep:
     Parameters
     ----------
     reads : int
-        Its value.
+        Number of the value that is looked up.
     shift : int
-        Bits that ciphertexts are moved to the left before.
+        Bits by which ciphertexts are first shifted to the left.
     offset : int
-        Added to bodies then.
+        Number that is then added to their bodies.
     extraction : Extraction or None
-        Follows, if bits are removed exactly.
+        Exact removal of bits, which follows if there is any.
     keyswitch, bootstrap : int
-        Positions of the keys among the parameters' own.
+        Positions of the keys among those of the parameters.
     polynomials : ndarray of shape (n_neurons, polynomial_size), uint64
-        Tables, encoded.
+        Encoded tables.
     convert : int or None
-        Position of the keyswitch key, if any, that takes results to the key of those that they
-        are added to.
+        Position of the keyswitch key that takes results to the key of the ciphertexts that they
+        are added to. ``None`` if it is the same key.
     """
 
     reads: int

@@ -1,4 +1,4 @@
-"""How long the kernels take on this machine, measured on random data: no keys are needed."""
+"""Measurement of the kernels' times on this machine, on random data instead of keys."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cipherlearn.engines.kernels._parameters import (
 
 __all__ = ["KernelTimes", "time_kernels"]
 
-# As much of a key is timed: more than caches hold, less than takes long to make.
+# Words of a key that are timed: more than caches hold, and quick to draw.
 _KEY_WORDS = 2**21
 
 _REPEATS = 3
@@ -29,18 +29,18 @@ _REPEATS = 3
 
 @dataclass(frozen=True)
 class KernelTimes:
-    """Seconds of the kernels, on so many threads at a time.
+    """Seconds that kernels take when ``n_threads`` compute at the same time.
 
     Parameters
     ----------
     bootstrap : tuple of float
-        A bootstrap on each thread, with each key, in the order of the parameters.
+        A bootstrap on each thread, with each key in the order of the parameters.
     keyswitch : tuple of float
-        A ciphertext, on all threads, with each key.
+        A keyswitch of one ciphertext on all threads, with each key.
     keyswitch_many : tuple of float
-        Per ciphertext, when ``n_together`` are switched together.
+        A keyswitch of one of ``n_together`` ciphertexts that are switched together.
     expand : tuple of float
-        Of each input, to draw the mask of a ciphertext.
+        Expansion of one seeded ciphertext of each input.
     n_threads, n_together : int
     """
 
@@ -52,7 +52,7 @@ class KernelTimes:
     n_together: int = 8
 
     def keyswitches(self, key: int, n: int) -> float:
-        """Seconds to switch ``n`` ciphertexts together: the key is read once for all."""
+        """Estimate the seconds to switch ``n`` ciphertexts together, which read the key once."""
         alone, many = self.keyswitch[key], self.keyswitch_many[key]
         reading = max(0.0, alone - many) / (1 - 1 / self.n_together)
         return (alone - reading) * n + reading
@@ -65,7 +65,8 @@ def time_kernels(parameters: Parameters, n_threads: int | None = None) -> Kernel
     ----------
     parameters : Parameters
     n_threads : int or None, default=None
-        As for :func:`count_threads`. Threads share caches and memory, so that one alone is faster.
+        Threads to compute in, as for :func:`count_threads`. They share caches and memory, so that
+        one alone is faster.
 
     Raises
     ------
@@ -85,7 +86,7 @@ def time_kernels(parameters: Parameters, n_threads: int | None = None) -> Kernel
         return rng.integers(0, 2**64, shape, dtype=np.uint64)
 
     def bootstrap(shape: BootstrapKey) -> float:
-        # One step for each word of the mask, so that some of them tell the rest.
+        # Time is proportional to the words of the mask, so only some of them are timed.
         per_step = shape.n_words // shape.n
         part = replace(shape, n=min(shape.n, max(64, _KEY_WORDS // per_step)))
         key = (1e15 * rng.random(part.n_words)).view(np.complex128)
@@ -120,7 +121,7 @@ def time_kernels(parameters: Parameters, n_threads: int | None = None) -> Kernel
 
 
 def _seconds(run: Callable[[], object]) -> float:
-    """Time of the quickest of some runs. What else the machine does only adds to it."""
+    """Return the time of the quickest of some runs, the least disturbed by other work."""
     times = []
     for _ in range(_REPEATS):
         start = time.perf_counter()

@@ -1,7 +1,8 @@
-"""What Concrete serializes, to words and back: Cap'n Proto messages of its protocol.
+"""Serialization of values and keys as Concrete does it: Cap'n Proto messages of its protocol.
 
-Whatever bytes are read, nothing outside of them is, and only MessageError is raised. The encoding
-is at https://capnproto.org/encoding.html, and the protocol in concrete-protocol.capnp of Concrete.
+Reading is safe for all bytes: only memory of theirs is read, and only MessageError is raised. The
+encoding is at https://capnproto.org/encoding.html, and the protocol in Concrete's
+concrete-protocol.capnp.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ __all__ = ["Words", "read_keys", "read_value", "write_value"]
 
 Words = NDArray[np.uint64]
 
-# Of lists, of keys and of the parts of one. Segments are few too.
+# Largest numbers of keys, of parts of a key, and of segments of a message.
 _MAX_LENGTH, _MAX_SEGMENTS = 64, 512
 _STRUCT, _LIST, _FAR = 0, 1, 2
 _BYTES, _UINT32S, _POINTERS, _STRUCTS = 2, 4, 6, 7
@@ -29,7 +30,7 @@ _BYTES, _UINT32S, _POINTERS, _STRUCTS = 2, 4, 6, 7
 
 @dataclass(frozen=True)
 class _Struct:
-    """Where the pointers of a struct are."""
+    """Position of the pointers of a struct."""
 
     segment: int
     pointers: int
@@ -53,7 +54,7 @@ class _Reader:
         self._segments = [words[a:b] for a, b in itertools.pairwise(edges)]
 
     def words(self, segment: int, start: int, n: int) -> Words:
-        """Return words of a segment that has them."""
+        """Return words of a segment, or raise MessageError if it has fewer."""
         if not 0 <= segment < len(self._segments):
             raise _malformed(f"a pointer to segment {segment}")
         if not 0 <= start <= start + n <= len(self._segments[segment]):
@@ -61,7 +62,7 @@ class _Reader:
         return self._segments[segment][start : start + n]
 
     def root(self) -> _Struct:
-        """Return the struct that the message is."""
+        """Return the root struct of the message."""
         return self._struct(0, 0)
 
     def struct(self, parent: _Struct, index: int) -> _Struct:
@@ -118,7 +119,7 @@ class _Reader:
         return _Struct(segment, start + n_data, n_pointers)
 
     def _list(self, segment: int, position: int, kind: int) -> tuple[int, int, int] | None:
-        """Segment, start and length of a list, or None if there is none."""
+        """Return segment, start and length of a list, or ``None`` for a null pointer."""
         segment, start, word = self._follow(segment, position)
         if word == 0:
             return None
@@ -127,7 +128,7 @@ class _Reader:
         return segment, start, word >> 35
 
     def _follow(self, segment: int, position: int) -> tuple[int, int, int]:
-        """Segment and start of what a pointer points at, and the pointer that describes it."""
+        """Return segment and start of a pointer's target, and the pointer that describes it."""
         word = int(self.words(segment, position, 1)[0])
         if word & 3 != _FAR:
             return segment, position + 1 + _offset(word), word
@@ -155,13 +156,13 @@ def read_keys(data: bytes) -> tuple[list[Words], list[Words]]:
 
 
 def read_value(data: bytes) -> Words:
-    """Read the words of a value."""
+    """Read the words of serialized ciphertexts."""
     reader = _Reader(data)
     return reader.blobs(reader.struct(reader.root(), 0), 0)
 
 
 def write_value(words: Words, gate: Gate) -> bytes:
-    """Write ciphertexts of shape (n_rows, n_values, n_words) as a value of a gate's type."""
+    """Serialize ciphertexts of shape (n_rows, n_values, n_words) as a value of a gate's type."""
     shape, integer = _shape(words.shape), struct.pack("<I?x", gate.width, gate.is_signed)
     native = _node(b"")
     encryption = _node(
@@ -185,7 +186,7 @@ def write_value(words: Words, gate: Gate) -> bytes:
 
 @dataclass(frozen=True)
 class _Node:
-    """A struct or a list, before it has a place."""
+    """A struct or a list, before it is placed in a message."""
 
     kind: int
     element: int
@@ -206,10 +207,10 @@ def _shape(dimensions: Sequence[int]) -> _Node:
 
 
 def _place(buffer: bytearray, position: int, node: _Node) -> None:
-    """Append a node, and let the word at a position point at it."""
+    """Append a node to a buffer, and write the pointer to it at a position."""
     start = len(buffer)
     buffer += node.data + bytes(-len(node.data) % 8) + bytes(8 * len(node.pointers))
-    # A struct of no size points at itself: a word of 0 would stand for none.
+    # An empty struct points at itself, since a word of 0 is a null pointer.
     offset = (start - position) // 8 - 1 if len(buffer) > start else -1
     if node.kind == _STRUCT:
         upper = node.length | len(node.pointers) << 16
@@ -228,7 +229,7 @@ def _uint32s(data: bytes, start: int, n: int) -> list[int]:
 
 
 def _offset(pointer: int) -> int:
-    """Signed offset of a pointer, in words."""
+    """Return the signed offset of a pointer, in words."""
     offset = (pointer & 0xFFFFFFFF) >> 2
     return offset - 2**30 if offset >= 2**29 else offset
 

@@ -23,7 +23,7 @@ from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["KernelRuntime"]
 
-# Memory that a value's ciphertexts may take while rows are evaluated together.
+# Largest memory of a value's ciphertexts of the rows that are evaluated together.
 _VALUE_BYTES = 2**27
 
 _NOTHING: Words = np.empty((0, 0, 0), dtype=np.uint64)
@@ -38,26 +38,27 @@ class KernelRuntime:
     ----------
     program : IntegerProgram
     specs : bytes
-        The cryptographic parameters of its circuit, which the client has too.
+        The cryptographic parameters of its circuit, as the client has them.
     rounding : {"exact", "approximate"}, default="exact"
         How its circuit removes bits that tables do not see.
     code_bits : sequence of int, default=None
-        Bits that the codes of each lookup are encoded with. None stands for as few as needed,
-        which gives less noise than the compiled circuit has and otherwise the same. With the
-        compiled circuit's own, results have the very same words.
+        Bits that the codes of each lookup are encoded with. ``None`` stands for as few as needed,
+        which gives less noise than the compiled circuit. With the compiled circuit's own bits,
+        results have the very same words.
     backend : Backend, default=None
-        None stands for this machine's processor.
+        Hardware that evaluates. ``None`` stands for this machine's processor.
 
     Attributes
     ----------
     parameters : Parameters
+        The parsed cryptographic parameters.
 
     Raises
     ------
     ArtefactError
         If the parameters are damaged, or not for the program.
     UnsupportedByEngineError
-        If only the compiled circuit can evaluate it.
+        If only the compiled circuit can evaluate the program.
     EngineNotFoundError
         If the kernels cannot be used here.
 
@@ -105,12 +106,12 @@ class KernelRuntime:
         self._block_rows = max(1, _VALUE_BYTES // (8 * max(sizes)))
 
     def load_keys(self, evaluation_keys: bytes, n_threads: int | None = None) -> EvaluationKeys:
-        """Make evaluation keys ready for use, from what Concrete serialized.
+        """Load evaluation keys that Concrete serialized.
 
         Raises
         ------
         MessageError
-            If they are damaged, or for other parameters.
+            If the keys are damaged, or for other parameters.
         """
         return prepare_keys(
             self.parameters, evaluation_keys, self._backend, count_threads(n_threads)
@@ -118,16 +119,16 @@ class KernelRuntime:
 
     @property
     def key_bytes(self) -> int:
-        """Memory of a client's evaluation keys that are ready for use."""
+        """Bytes of memory that a client's loaded evaluation keys take."""
         return self.parameters.key_bytes
 
     def read(self, values: Sequence[bytes]) -> list[Words]:
-        """Read what a client encrypted, one value for each input, for :meth:`run`.
+        """Read the ciphertexts of each input, as a client serialized them, for :meth:`run`.
 
         Raises
         ------
         MessageError
-            If one is damaged, or for another model.
+            If ciphertexts are damaged, or for another model.
         """
         self._check_count(values)
         arrays = []
@@ -142,7 +143,7 @@ class KernelRuntime:
         return arrays
 
     def write(self, results: Sequence[Words]) -> list[bytes]:
-        """Write what :meth:`run` gave as Concrete serializes it, one value for each output."""
+        """Serialize the results of :meth:`run` as Concrete does, one value for each output."""
         return [
             write_value(words, gate)
             for words, gate in zip(results, self.parameters.outputs, strict=True)
@@ -154,7 +155,7 @@ class KernelRuntime:
         keys: EvaluationKeys,
         n_threads: int | None = None,
     ) -> list[Words]:
-        """Evaluate rows together. Any number of them, and faster per row than one at a time.
+        """Evaluate any number of rows together, which takes less time a row than one at a time.
 
         Parameters
         ----------
@@ -163,7 +164,7 @@ class KernelRuntime:
         keys : EvaluationKeys
             The client's, from :meth:`load_keys`.
         n_threads : int or None, default=None
-            Threads to compute in. None stands for those that :func:`count_threads` gives.
+            Threads to compute in, as for :func:`count_threads`.
 
         Returns
         -------
@@ -228,7 +229,7 @@ class KernelRuntime:
         return [values[v].swapaxes(0, 1) for v in self._outputs]
 
     def _expand(self, words: Words, gate: Gate, n_threads: int) -> Words:
-        """Give the ciphertexts of an input their masks."""
+        """Expand the seeded ciphertexts of an input."""
         if not gate.seeded:
             return np.ascontiguousarray(words)
         shape = words.shape[:2]
@@ -252,7 +253,7 @@ class KernelRuntime:
     def _remove_bits(
         self, step: Extraction, words: Words, keys: EvaluationKeys, n_threads: int
     ) -> Words:
-        """Subtract the last bits one by one, as the compiler has it done."""
+        """Extract and subtract the least significant bits one by one, as compiled circuits do."""
         size = self.parameters.bootstrap_keys[step.bootstrap].polynomial_size
         for i in range(step.n_removed):
             # The bit goes to the top, where the table gives half of it, negated unless it is 1.
@@ -273,7 +274,7 @@ class KernelRuntime:
         n_threads: int,
         offset: int = 0,
     ) -> Words:
-        """Switch, bootstrap, add to bodies, and convert."""
+        """Keyswitch, bootstrap, add an offset to bodies, and switch to the key of the results."""
         words = self._backend.bootstrap(
             self.parameters.bootstrap_keys[step.bootstrap],
             keys.bootstrap[step.bootstrap],

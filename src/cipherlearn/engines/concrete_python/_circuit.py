@@ -1,4 +1,4 @@
-"""From a program to a circuit, in Concrete's tracing language. There are no keys here."""
+"""Compilation of a program to a circuit, without keys."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["compile_circuit"]
 # Imported before Concrete's front end, whose warning and exit handler it takes away.
 assert compiler
 
-# Beyond any precision.
+# Larger than any bit-width, so that clipping never starts.
 _NEVER = 64
 
 
@@ -50,7 +50,6 @@ def compile_circuit(program: IntegerProgram, options: CompileOptions) -> fhe.Cir
         **options.error_probability,
         compress_evaluation_keys=True,
         compress_input_ciphertexts=True,
-        fhe_simulation=True,
         # Sums are proven to round to no more than the kept bits hold.
         approximate_rounding_config=fhe.ApproximateRoundingConfig(
             logical_clipping=False, approximate_clipping_start_precision=_NEVER

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.engines import Server
+from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.engines.concrete_python import ENGINE
 from cipherlearn.engines.concrete_python._circuit import compile_circuit
@@ -37,7 +38,7 @@ def compile_program(program: IntegerProgram, options: CompileOptions) -> Concret
 
 
 def table_bits(program: IntegerProgram) -> tuple[int, ...]:
-    """Bits that the tables of each hidden layer see: those that rounding keeps."""
+    """Return the bits of sums that rounding keeps, for each hidden layer."""
     return tuple(layer.n_table_bits for layer in program.hidden_layers)
 
 
@@ -53,7 +54,7 @@ class ConcretePythonCircuit:
 
     @cached_property
     def server(self) -> Server:
-        """What evaluates, made when it is first needed."""
+        """The server, made when it is first needed."""
         files = self.files()
         return open_server(
             self._program, files["specs.json"], self._options, lambda: files["circuit.mlir"]
@@ -61,6 +62,9 @@ class ConcretePythonCircuit:
 
     def simulate(self, inputs: Sequence[IntArray]) -> IntArray:
         """Run the circuit's noise model on clear codes."""
+        with compilation():
+            # Compiled at the first call, since most circuits are never simulated.
+            self._circuit.enable_fhe_simulation()
         # Concrete reads arrays row by row, whatever their strides say.
         values: Any = self._circuit.simulate(*map(np.ascontiguousarray, inputs))
         outputs = values if isinstance(values, tuple) else (values,)

@@ -9,7 +9,6 @@ import copy
 import logging
 import os
 import signal
-import threading
 
 import joblib
 import numpy as np
@@ -106,26 +105,38 @@ def test_a_cluster_compiles_once_and_gets_keys_once_per_worker(clf, rows, cluste
         assert n_bytes - received[worker] < len(clf.circuit_.evaluation_keys())
 
 
-def test_a_killed_worker_of_a_cluster_loses_no_row(clf, rows, cluster):
+def kill_after(n_results, pids, circuit, monkeypatch):
+    """Kill processes once so many results have come, when workers have what was sent to them."""
+    decrypt, results = circuit.decrypt, []
+
+    def decrypt_and_kill(result):
+        results.append(result)
+        if len(results) == n_results:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+        return decrypt(result)
+
+    monkeypatch.setattr(circuit, "decrypt", decrypt_and_kill)
+
+
+def test_a_killed_worker_of_a_cluster_loses_no_row(clf, rows, cluster, monkeypatch):
     X = np.tile(rows[0], (2, 1))
     cluster.wait_for_workers(2)
     before = set(cluster.run(os.getpid).values())
+    kill_after(4, [min(before)], clf.circuit_, monkeypatch)
     with joblib.parallel_config(backend="dask"):
-        threading.Timer(0.3, os.kill, (min(before), signal.SIGKILL)).start()
         assert_same(clf, X)
     cluster.wait_for_workers(2)
     assert set(cluster.run(os.getpid).values()) != before
 
 
-def test_keys_lost_with_the_workers_that_had_them_are_sent_again(clf, rows, cluster):
+def test_keys_lost_with_the_workers_that_had_them_are_sent_again(clf, rows, cluster, monkeypatch):
     X = np.tile(rows[0], (2, 1))
     clf.circuit_.keygen(force=True)
     cluster.wait_for_workers(2)
     before = set(cluster.run(os.getpid).values())
+    kill_after(20, before, clf.circuit_, monkeypatch)
     with joblib.parallel_config(backend="dask"):
-        for pid in before:
-            # Once workers have their data. With 0.3 s the test has hung once, on a busy machine.
-            threading.Timer(1.0, os.kill, (pid, signal.SIGKILL)).start()
         assert_same(clf, X)
     assert before.isdisjoint(cluster.run(os.getpid).values())
 
@@ -152,11 +163,11 @@ def test_workers_evaluate_on_either_runtime(clf, rows, runtime):
         np.testing.assert_array_equal(circuit.execute(codes), expected)
 
 
-def test_a_killed_process_loses_no_row(clf, rows):
+def test_a_killed_process_loses_no_row(clf, rows, monkeypatch):
     X = np.tile(rows[0], (2, 1))
     with joblib.parallel_config(backend="loky", n_jobs=2):
         pids = joblib.Parallel()(joblib.delayed(os.getpid)() for _ in range(20))
-        threading.Timer(0.2, os.kill, (pids[0], signal.SIGKILL)).start()
+        kill_after(4, pids[:1], clf.circuit_, monkeypatch)
         assert_same(clf, X)
 
 
@@ -199,15 +210,13 @@ def test_an_error_of_encryption_is_raised(clf):
 
 
 def test_workers_that_always_die_are_given_up(clf, monkeypatch):
-    monkeypatch.setattr("cipherlearn.circuit._joblib._evaluate", _die)
+    # Not by its name, for which workers would import this file.
+    die = lambda *call: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+    monkeypatch.setattr("cipherlearn.circuit._joblib._evaluate", die)
     monkeypatch.setattr("cipherlearn.circuit._joblib._MAX_FAILURES", 1)
     evaluation = Evaluation(clf.program_, {}, CompileOptions(), b"")
     with pytest.raises(joblib.externals.loky.process_executor.TerminatedWorkerError):
         list(evaluate_batches(lambda number: [b""], 2, evaluation, 2))
-
-
-def _die(*call):
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _secret_key(clf) -> bytes:

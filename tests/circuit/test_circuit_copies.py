@@ -26,12 +26,14 @@ def through_joblib(clf):
     [lambda clf: pickle.loads(pickle.dumps(clf)), through_joblib, copy.copy, copy.deepcopy],
     ids=["pickle", "joblib", "copy", "deepcopy"],
 )
-def test_copies_of_a_compiled_network_predict_encrypted(compiled, duplicate):
+def test_copies_of_a_compiled_network_predict_encrypted(fitted_linear, duplicate):
     X, _ = classes()
-    twin = duplicate(compiled)
-    np.testing.assert_array_equal(twin.predict_proba(X), compiled.predict_proba(X))
+    original = copy.deepcopy(fitted_linear)
+    original.compile().keygen()
+    twin = duplicate(original)
+    np.testing.assert_array_equal(twin.predict_proba(X), original.predict_proba(X))
     encrypted = twin.predict_proba(X[:2], execute_in_fhe=True)
-    np.testing.assert_array_equal(encrypted, compiled.predict_proba(X[:2]))
+    np.testing.assert_array_equal(encrypted, original.predict_proba(X[:2]))
 
 
 @pytest.mark.parametrize(

@@ -8,13 +8,16 @@ import pickle
 import subprocess
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import joblib
 import numpy as np
 import pytest
 from cases import classes, needs_concrete_python
+
+from cipherlearn.circuit import _circuit
+from cipherlearn.circuit._circuit_keys import CircuitKeys
 
 
 def test_a_broken_pipe_is_an_error_after_an_encrypted_prediction(compiled):
@@ -40,20 +43,40 @@ print(clf.compile().n_bootstraps)
     assert (result.returncode, result.stdout) == (0, "0\n"), result.stderr
 
 
-def _encrypted(model, row):
-    return model.predict_proba([row], execute_in_fhe=True)
+def assert_threads_predict_together(model):
+    rows = classes()[0][:2]
+
+    def predict(row):
+        return model.predict_proba([row], execute_in_fhe=True)
+
+    with ThreadPoolExecutor(2) as threads:
+        encrypted = np.concatenate([*threads.map(predict, rows)])
+    np.testing.assert_array_equal(encrypted, model.predict_proba(rows))
 
 
-def test_threads_that_predict_first_together_share_keys(compiled):
-    X, _ = classes()
-    for _ in range(3):
-        clf = pickle.loads(pickle.dumps(compiled))
-        clf.compile()
-        copied = pickle.loads(pickle.dumps(clf))
-        for model in (clf, copied):
-            with ThreadPoolExecutor(2) as threads:
-                encrypted = threads.map(partial(_encrypted, model), X[:2])
-            np.testing.assert_array_equal(np.concatenate([*encrypted]), clf.predict_proba(X[:2]))
+def test_threads_that_predict_together_share_a_circuit(compiled):
+    assert_threads_predict_together(compiled)
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_threads_that_predict_first_together_share_keys(fitted_linear, is_compiled, monkeypatch):
+    made = []
+
+    def make(kind):
+        """Take long, so that the other thread would make them too."""
+        made.append(kind)
+        time.sleep(0.2)
+
+    load_engine = _circuit.load_engine
+    monkeypatch.setattr(_circuit, "load_engine", lambda: make("circuit") or load_engine())
+    monkeypatch.setattr(_circuit, "CircuitKeys", lambda *given: make("keys") or CircuitKeys(*given))
+    clf = copy.deepcopy(fitted_linear)
+    clf.compile()
+    if not is_compiled:
+        clf = pickle.loads(pickle.dumps(clf))
+    made.clear()
+    assert_threads_predict_together(clf)
+    assert made == (["keys"] if is_compiled else ["circuit", "keys"])
 
 
 def test_keys_of_one_circuit_do_not_wait_for_those_of_another(fitted_linear):

@@ -19,10 +19,13 @@ demo: $(VENV)/.installed
 	$(BIN)/python examples/demo.py
 
 # Most tests use one core. What measures time or memory runs by itself. Tests of one file share what
-# is slow to make, so one process runs them. TESTS chooses files.
+# is slow to make, so one process runs them. Processes whose libraries compute in several threads
+# would wait for each other. TESTS chooses files.
+IN_TWO_PROCESSES := -m "not alone" --numprocesses 2 --dist loadfile
+
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m alone $(TESTS)
-	$(BIN)/python -m pytest -m "not alone" --numprocesses 2 --dist loadfile $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_TWO_PROCESSES) $(TESTS)
 
 # What depends on the versions of other packages, at their oldest.
 test-oldest: $(OLDEST)/.installed
@@ -30,10 +33,12 @@ test-oldest: $(OLDEST)/.installed
 		tests/deployment/test_preprocessing.py tests/deployment/test_untrusted_types.py \
 		tests/inspection/test_card.py tests/program/test_ladder.py
 
-# The same tests on the other engine.
+# What encrypts, and what computes with torch, of which this environment has the oldest release.
+ON_CONCRETE_NUMPY := tests/circuit tests/nn tests/program tests/training src docs
+
 test-concrete-numpy: $(CONCRETE_NUMPY)/.installed
-	$(CONCRETE_NUMPY)/bin/python -m pytest -m alone
-	$(CONCRETE_NUMPY)/bin/python -m pytest -m "not alone" --numprocesses 2 --dist loadfile
+	$(CONCRETE_NUMPY)/bin/python -m pytest -m alone tests/circuit
+	OMP_NUM_THREADS=1 $(CONCRETE_NUMPY)/bin/python -m pytest $(IN_TWO_PROCESSES) $(ON_CONCRETE_NUMPY)
 
 python310:
 	@echo $(PYTHON310)

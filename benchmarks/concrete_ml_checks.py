@@ -1,4 +1,4 @@
-"""What Concrete-ML's estimators accept and pass, beside ours.
+"""Inputs that Concrete-ML's estimators accept and checks that they pass, beside ours.
 
     python benchmarks/concrete_ml_checks.py [--concrete-ml PYTHON] [--output benchmarks/results]
 

@@ -67,7 +67,7 @@ def check_archives(wheel: Path) -> None:
 
 
 def requirements(dist: Distribution, extras: set[str]) -> list[Requirement]:
-    """What a distribution asks for in this environment."""
+    """Return the requirements of a distribution in this environment."""
     found = [Requirement(text) for text in dist.requires or ()]
     return [
         requirement
@@ -78,7 +78,7 @@ def requirements(dist: Distribution, extras: set[str]) -> list[Requirement]:
 
 
 def core_dependencies(wheel: Path) -> list[Distribution]:
-    """What the wheel needs without extras, and what that needs, as installed here."""
+    """Find the dependencies of the wheel without extras, and theirs, as installed here."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         waiting = requirements(PathDistribution(zipfile.Path(archive, name).parent), set())

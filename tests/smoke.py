@@ -1,4 +1,4 @@
-"""What the installed package does, without this source tree and without any extra.
+"""Checks of the installed package, without this source tree and without any extra.
 
 Run by ``check_package.py`` with the Python of an environment that holds the wheel.
 """

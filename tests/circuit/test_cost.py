@@ -1,4 +1,4 @@
-"""Costs foreseen, reported and chosen by."""
+"""Estimates and reports of cost, and the search for the fastest candidate."""
 
 from __future__ import annotations
 

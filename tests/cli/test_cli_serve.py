@@ -1,4 +1,4 @@
-"""What ``cipherlearn serve`` says on a terminal, and where it keeps keys."""
+"""Output of ``cipherlearn serve`` on a terminal, and the folder of its keys."""
 
 # Deployment needs it.
 # engine: concrete-python

@@ -1,4 +1,4 @@
-"""Whatever bytes the kernels' runtime is given, it raises errors, and never aborts."""
+"""The kernels' runtime raises errors for any damaged bytes, and never aborts."""
 
 # engine: concrete-python
 

@@ -1,4 +1,4 @@
-"""Whoever asks sees how far things are, and nobody else sees anything."""
+"""Progress is shown when it is asked for, and nothing is shown otherwise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Programs are graphs: whatever reads whatever, the integers are those of Python."""
+"""Programs are graphs: nodes may read any values before them, and compute what Python does."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ OPTIONAL = {"dev", "docs"}
 
 
 def requirements(extra: str) -> list[Requirement]:
-    """What an extra adds, with what the extras that it names add."""
+    """Return the requirements of an extra, including those of extras that it names."""
     found = []
     for text in METADATA.get_all("Requires-Dist"):
         requirement = Requirement(text)

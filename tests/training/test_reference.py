@@ -1,4 +1,4 @@
-"""What quantization costs is known after training, shown, and warned of where it is much."""
+"""The loss of accuracy by quantization: measured, shown, and warned of where it is large."""
 
 # What it imports is in no environment of the other engine.
 # engine: concrete-python

@@ -48,6 +48,9 @@ TINY = {
 # One layer: no bootstraps, and keys in an instant.
 LINEAR = {**TINY, "module__n_layers": 1, "module__n_accum_bits": 8}
 
+# The larger teacher that 500 rows and more get takes seconds, whatever the network.
+NO_TEACHER = {"callbacks__quantization__augment": False}
+
 # A budget of 3 weights in every layer, whatever the defaults.
 THREE_WEIGHTS = {
     "module__n_w_bits": 2,

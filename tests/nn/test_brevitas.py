@@ -97,7 +97,7 @@ def test_brevitas_alone_gives_the_integers_of_every_layer(whole_program, n_w_bit
 def fitted():
     X, y = load_digits(return_X_y=True)
     clf = NeuralNetClassifier(module__n_hidden_neurons=12, max_epochs=3, random_state=0)
-    return clf.fit(X[:500], y[:500]), X[:500], y[:500]
+    return clf.fit(X[:400], y[:400]), X[:400], y[:400]
 
 
 @pytest.mark.parametrize(

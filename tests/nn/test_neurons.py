@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cases import blobs, needs_concrete_python, random_module
+from cases import NO_TEACHER, blobs, needs_concrete_python, random_module
 from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.exceptions import NotFittedError
 
@@ -19,7 +19,11 @@ def fitted():
     """A classifier of twelve hidden neurons. Tests must not change it."""
     X, y = load_breast_cancer(return_X_y=True)
     clf = NeuralNetClassifier(
-        module__n_hidden_neurons=12, module__wide_path=False, max_epochs=30, random_state=0
+        module__n_hidden_neurons=12,
+        module__wide_path=False,
+        max_epochs=30,
+        random_state=0,
+        **NO_TEACHER,
     )
     return clf.fit(X, np.array(["malignant", "benign"])[y]), X, np.array(["malignant", "benign"])[y]
 
@@ -116,7 +120,9 @@ def test_the_order_of_the_rows_does_not_decide_which_neurons_go():
     rng = np.random.default_rng(0)
     y = np.repeat([0, 1, 2], 1500)
     X = rng.normal(size=(4500, 4)) + 2 * np.eye(3, 4)[y]
-    clf = NeuralNetClassifier(module__n_hidden_neurons=12, max_epochs=3, random_state=0).fit(X, y)
+    clf = NeuralNetClassifier(
+        module__n_hidden_neurons=12, max_epochs=3, random_state=0, **NO_TEACHER
+    ).fit(X, y)
     kept = with_fewer_neurons(clf, X, 0.75).module_.linears[0].weight
     shuffled = rng.permutation(4500)
     importance = neuron_importance(clf.module_, torch.from_numpy(X[shuffled]))

@@ -12,7 +12,7 @@ import warnings
 import numpy as np
 import pytest
 import skops.io
-from cases import blobs
+from cases import NO_TEACHER, blobs
 from sklearn.datasets import load_iris, make_gaussian_quantiles
 
 from cipherlearn import (
@@ -28,6 +28,7 @@ NARROW = {
     "module__wide_path": False,
     "batch_size": 32,
     "random_state": 0,
+    **NO_TEACHER,
 }
 
 
@@ -101,7 +102,9 @@ def test_further_training_neither_warns_nor_changes_the_scores(lossy, rings):
 
 
 def test_pruning_is_measured_by_what_was_pruned(rings):
-    clf = NeuralNetClassifier(max_epochs=4, random_state=0, warn_on_loss=False).fit(*rings)
+    clf = NeuralNetClassifier(max_epochs=4, random_state=0, warn_on_loss=False, **NO_TEACHER).fit(
+        *rings
+    )
     small = clf.prune(*rings, 0.5)
     assert small.reference_score_ == pytest.approx(clf.score(*rings))
     assert small.training_score_ == pytest.approx(small.score(*rings))

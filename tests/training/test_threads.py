@@ -6,7 +6,7 @@ import threading
 
 import pytest
 import torch
-from cases import blobs
+from cases import NO_TEACHER, blobs
 from skorch.callbacks import Callback
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
@@ -56,6 +56,7 @@ def observed(estimator=NeuralNetClassifier, error=None, **parameters):
         "max_epochs": 2,
         "random_state": 0,
         "warn_on_loss": False,
+        **NO_TEACHER,
     }
     return estimator(**{**defaults, **parameters}, callbacks=[observer]), observer
 

@@ -14,7 +14,7 @@ from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
 
 
 @parametrize_with_checks(
-    [NeuralNetClassifier(max_epochs=60, batch_size=16), NeuralNetRegressor(max_epochs=15)]
+    [NeuralNetClassifier(max_epochs=20, lr=0.03, batch_size=16), NeuralNetRegressor(max_epochs=15)]
 )
 def test_scikit_learn_check(estimator, check):
     check(estimator)

@@ -284,7 +284,6 @@ print((peak() - before) * 1024 / (8 * n_rows * n_features))
 """
 
 
-@pytest.mark.alone
 @pytest.mark.skipif(sys.platform != "linux", reason="units of the peak differ")
 def test_the_dense_matrix_is_never_made():
     command = [sys.executable, "-c", MEASURE]

@@ -123,7 +123,7 @@ def test_no_sum_wraps_at_either_end(lsbs, rounding):
     result = circuit.execute(codes)
     if rounding == "exact":
         np.testing.assert_array_equal(result, expected)
-        random = rng.integers(0, 2, (24, 14))
+        random = rng.integers(0, 2, (12, 14))
         np.testing.assert_array_equal(circuit.execute(random), program.run(random))
     else:
         # A sum in the middle of its cell cannot flip.

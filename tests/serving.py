@@ -10,9 +10,11 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,7 +30,15 @@ needs_proc = pytest.mark.skipif(
 class Service:
     """``cipherlearn serve`` on the loopback. A context that ends it."""
 
-    def __init__(self, server_zip: Path, data_dir: Path, *flags: str, token: str | None = None):
+    def __init__(
+        self,
+        server_zip: Path,
+        data_dir: Path,
+        *flags: str,
+        token: str | None = None,
+        program: Sequence[str] = ("-m", "cipherlearn"),
+        cwd: Path | None = None,
+    ):
         self.data_dir = data_dir
         self.log_path = data_dir.parent / f"{data_dir.name}.log"
         environment = {
@@ -36,11 +46,11 @@ class Service:
         }
         if token is not None:
             environment["CIPHERLEARN_TOKEN"] = token
-        command = [sys.executable, "-m", "cipherlearn", "serve", str(server_zip)]
+        command = [sys.executable, *program, "serve", str(server_zip)]
         command += ["--port", "0", "--data-dir", str(data_dir), *flags]
         self._log = self.log_path.open("ab")
         start = self._log.tell()
-        self.process = subprocess.Popen(command, stderr=self._log, env=environment)
+        self.process = subprocess.Popen(command, stderr=self._log, env=environment, cwd=cwd)
         self.url = self._wait_for_url(start)
 
     def _wait_for_url(self, start: int) -> str:
@@ -60,6 +70,16 @@ class Service:
             self.process.kill()
         self.process.wait()
         self._log.close()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it is, for sockets."""
+        host, port = self.url.rpartition("//")[2].split(":")
+        return host, int(port)
+
+    def connect(self, peer: str = "127.0.0.1") -> socket.socket:
+        """Open a connection, from any address of the loopback."""
+        return socket.create_connection(self.address, timeout=20, source_address=(peer, 0))
 
     def stop(self) -> int:
         """End it gracefully, and return its status: minus the signal, as uvicorn passes it on."""
@@ -84,7 +104,7 @@ class Service:
         """Processes that evaluate."""
         tasks = Path(f"/proc/{self.process.pid}/task").glob("*/children")
         children = [int(pid) for path in tasks for pid in path.read_text().split()]
-        return sorted(pid for pid in children if b"spawn_main" in _command_line(pid))
+        return sorted(pid for pid in children if b"service._worker" in _command_line(pid))
 
     def memory(self) -> int:
         """Bytes in memory of the service and its workers."""
@@ -119,6 +139,19 @@ def wait_until(condition, seconds=20):
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.05)
+
+
+def is_closed(connection, seconds=20):
+    """Tell whether the other end closes a connection within some seconds, whatever it sends."""
+    connection.settimeout(seconds)
+    try:
+        while connection.recv(65536):
+            pass
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        pass
+    return True
 
 
 def put_keys(service, client):

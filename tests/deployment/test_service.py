@@ -15,7 +15,7 @@ import requests
 from serving import Service, needs_proc, post, put_keys
 
 from cipherlearn.deployment import ArtefactError, FHEClient, MessageError, RemoteError, RemoteModel
-from cipherlearn.deployment.service import ServiceSettings, _app, _pool, create_app
+from cipherlearn.deployment.service import ServiceSettings, _app, _worker, create_app
 
 pytestmark = needs_proc
 
@@ -187,7 +187,7 @@ def test_a_slow_body_times_out(linear_artefacts, tmp_path):
         host, port = service.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as connection:
             connection.sendall(
-                b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nslow"
+                b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nslow"
             )
             assert b"408" in connection.recv(1000)
 
@@ -223,7 +223,7 @@ def test_settings_that_cannot_work_are_refused(linear_artefacts, tmp_path):
     with pytest.raises(ValueError, match=r"n_workers must be an integer of at least 1\. Got 0"):
         ServiceSettings(server_zip, tmp_path, n_workers=0)
     with pytest.raises(ValueError, match="token must not be empty"):
-        ServiceSettings(server_zip, tmp_path, token="")
+        create_app(ServiceSettings(server_zip, tmp_path, tokens=[""]))
     with pytest.raises(ValueError, match="max_body_bytes must hold one message"):
         create_app(ServiceSettings(server_zip, tmp_path, max_body_bytes=10))
     with pytest.raises(ArtefactError):
@@ -235,7 +235,7 @@ def test_a_failure_of_the_engine_is_not_the_clients_fault():
         def run(self, ciphertext):
             raise {b"bad": MessageError, b"engine": RuntimeError}[ciphertext]("a reason")
 
-    assert _pool._answer(Server(), b"bad").startswith(b'{"type": "MessageError"')
-    assert _pool._answer(Server(), b"engine").startswith(b'{"type": "EvaluationError"')
-    assert _app._status(_pool.EvaluationError()) == 500
+    assert _worker._answer(Server(), b"bad").startswith(b'{"type": "MessageError"')
+    assert _worker._answer(Server(), b"engine").startswith(b'{"type": "EvaluationError"')
+    assert _app._status(_worker.EvaluationError()) == 500
     assert _app._status(MessageError()) == 400

@@ -50,7 +50,9 @@ def test_who_went_away_is_not_waited_for(tmp_path, artefacts, labelled_rows):
         os.kill(worker, signal.SIGSTOP)
         (body,) = client.encrypt(X[:1])
         host, port = service.url.removeprefix("http://").split(":")
-        head = f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = (
+            f"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
         connections = [socket.create_connection((host, int(port))) for _ in range(5)]
         for connection in connections:
             connection.sendall(head.encode() + body)

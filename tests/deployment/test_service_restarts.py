@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -23,11 +22,9 @@ pytestmark = needs_proc
 def partial_upload(service, client, n_bytes):
     """Begin to upload keys, and go away."""
     keys = client.evaluation_keys()
-    host, port = service.url.removeprefix("http://").split(":")
-    connection = socket.create_connection((host, int(port)), timeout=20)
-    head = (
-        f"PUT /v1/keys/{client.key_id} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(keys)}\r\n\r\n"
-    )
+    connection = service.connect()
+    head = f"PUT /v1/keys/{client.key_id} HTTP/1.1\r\nHost: localhost\r\n"
+    head += f"Content-Length: {len(keys)}\r\n\r\n"
     connection.sendall(head.encode() + keys[:n_bytes])
     return connection
 

@@ -39,7 +39,7 @@ PROMISES = {
     ],
     "test": [
         *("dask", "distributed", "hypothesis", "ipykernel", "jupytext", "nbclient", "packaging"),
-        *("pandas", "polars", "pytest", "xdist", "yaml"),
+        *("pandas", "polars", "pytest", "schemathesis", "xdist", "yaml"),
     ],
 }
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from cipherlearn.cli._arguments import add_command, token
+from cipherlearn.cli._arguments import add_command
 
 __all__ = ["add_serve"]
 
@@ -35,21 +36,47 @@ def add_serve(commands: Any) -> None:
     command.add_argument(
         "--token-file",
         type=Path,
-        help="file of the bearer token that clients must send. The environment variable "
-        "CIPHERLEARN_TOKEN is used otherwise; with neither, anybody may ask",
+        help="file of bearer tokens, one a line, of which clients must send one. It is read again "
+        "when it changes. The environment variable CIPHERLEARN_TOKEN is used otherwise; with "
+        "neither, anybody may ask",
     )
     command.add_argument("--tls-certificate", type=Path, help="PEM file, to serve HTTPS")
     command.add_argument("--tls-key", type=Path, help="PEM file of its private key")
+    command.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name of the service that clients use; may be repeated. Addresses, localhost and this "
+        "machine's name are always allowed, and any name where there is a token, unless some are "
+        "given. * allows any",
+    )
+    command.add_argument(
+        "--proxy",
+        action="append",
+        default=[],
+        metavar="ADDRESS",
+        help="address or network of a reverse proxy, which is believed whom it asks for; may be "
+        "repeated",
+    )
     limits = command.add_argument_group("limits")
     for flag, default, text in (
         ("workers", 1, "processes that evaluate; they share the cores"),
         ("max-key-bytes", 2_000_000_000, "memory for keys that are ready for use"),
         ("max-key-store-bytes", 10_000_000_000, "disk space of keys; the least used go first"),
         ("max-body-bytes", 16_000_000, "largest body of a prediction"),
-        ("max-pending", 32, "predictions that may wait or run; further ones get status 503"),
-        ("max-uploads", 16, "keys that may arrive at a time; further ones get status 503"),
+        (
+            "max-pending",
+            32,
+            "predictions that may wait or run, half of them of one address; others get status 503",
+        ),
+        ("max-uploads", 16, "keys that may arrive at a time, likewise"),
         ("evaluation-timeout", 120, "seconds for one batch"),
         ("body-timeout", 300, "seconds in which a body must arrive"),
+        ("max-connections", 500, "connections; the one that waits longest for its client goes"),
+        ("max-peer-connections", 100, "connections of one address"),
+        ("header-timeout", 20, "seconds for a TLS handshake and the head of a request"),
+        ("answer-timeout", 300, "seconds for which an answer may wait for its reader"),
         ("shutdown-timeout", 30, "seconds for requests in progress when the service is ended"),
     ):
         limits.add_argument(
@@ -60,25 +87,30 @@ def add_serve(commands: Any) -> None:
 
 def _serve(options: argparse.Namespace) -> None:
     try:
-        import uvicorn
         from platformdirs import user_data_path
 
         from cipherlearn.deployment.service import ServiceSettings, create_app
-        from cipherlearn.deployment.service._observability import configure_logging
+        from cipherlearn.deployment.service._connections import ConnectionLimits
+        from cipherlearn.deployment.service._http_server import serve
+        from cipherlearn.deployment.service._logs import configure_logging
     except ImportError as error:
         raise ImportError(
             f"The service needs further packages ({error}): pip install 'cipherlearn[server]'"
         ) from error
     if (options.tls_certificate is None) != (options.tls_key is None):
         raise ValueError("HTTPS needs both --tls-certificate and --tls-key. Got one of them.")
-    configure_logging(options.log_level)
+    configure_logging(options.log_level.upper())
     if options.data_dir is None:
         # Not the working directory, which may differ at the next start.
         options.data_dir = user_data_path("cipherlearn") / "keys"
+    # Processes that are started from here must not have it.
+    token = os.environ.pop("CIPHERLEARN_TOKEN", None)
     settings = ServiceSettings(
         server_zip=options.server_zip,
         data_dir=options.data_dir,
-        token=token(options),
+        tokens=() if token is None or options.token_file is not None else (token,),
+        token_file=options.token_file,
+        allowed_hosts=options.allowed_host,
         n_workers=options.workers,
         max_key_bytes=options.max_key_bytes,
         max_key_store_bytes=options.max_key_store_bytes,
@@ -88,34 +120,35 @@ def _serve(options: argparse.Namespace) -> None:
         evaluation_timeout=options.evaluation_timeout,
         body_timeout=options.body_timeout,
     )
+    limits = ConnectionLimits(
+        max_connections=options.max_connections,
+        max_peer_connections=options.max_peer_connections,
+        header_timeout=options.header_timeout,
+        answer_timeout=options.answer_timeout,
+        proxies=options.proxy,
+    )
     app = create_app(settings)
     directory = options.data_dir.resolve()
     logging.getLogger("cipherlearn.service").info(
         "keys", extra={"fields": {"directory": str(directory)}}
     )
-    config = uvicorn.Config(
+
+    def show(port: int) -> None:
+        # Where logs go to a file or a program, print nothing else.
+        if sys.stderr.isatty():
+            print(_ready(options, port), file=sys.stderr, flush=True)
+
+    started = serve(
         app,
-        host=options.host,
-        port=options.port,
-        ssl_certfile=options.tls_certificate,
-        ssl_keyfile=options.tls_key,
-        limit_concurrency=10 * (options.max_pending + options.max_uploads),
-        timeout_graceful_shutdown=options.shutdown_timeout,
-        access_log=False,  # the service writes its own
-        log_config=None,
+        options.host,
+        options.port,
+        limits,
+        certificate=options.tls_certificate,
+        key=options.tls_key,
+        shutdown_timeout=options.shutdown_timeout,
+        on_ready=show,
     )
-
-    class Server(uvicorn.Server):
-        async def startup(self, *args: Any, **kwargs: Any) -> None:
-            await super().startup(*args, **kwargs)
-            # Where logs go to a file or a program, print nothing else.
-            if self.started and sys.stderr.isatty():
-                port = self.servers[0].sockets[0].getsockname()[1]
-                print(_ready(options, port), file=sys.stderr, flush=True)
-
-    server = Server(config)
-    server.run()
-    if not server.started:
+    if not started:
         sys.exit(f"cipherlearn: error: The service did not start at {options.host}:{options.port}.")
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
 import re
+import stat
 import tempfile
 import threading
 from collections import OrderedDict
@@ -41,16 +43,24 @@ class KeyStore:
         self._lock = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._hold_directory()
+        found = []
         for path in directory.iterdir():
             if _PARTIAL.fullmatch(path.name):
                 path.unlink()
-        found = [path for path in directory.iterdir() if _KEY_ID.fullmatch(path.name)]
-        found.sort(key=lambda path: path.stat().st_mtime_ns)
-        self._sizes = OrderedDict((path.name, path.stat().st_size) for path in found)
+            elif _KEY_ID.fullmatch(path.name):
+                found.append((path, path.lstat()))
+        for path, status in found:
+            if not stat.S_ISREG(status.st_mode):
+                self.close()
+                raise ValueError(
+                    f"A key store must hold keys as files. {path} is none. Move it away."
+                )
+        found.sort(key=lambda each: each[1].st_mtime_ns)
+        self._sizes = OrderedDict((path.name, status.st_size) for path, status in found)
 
     def _hold_directory(self) -> None:
         """Keep other services out, which would count and remove on their own."""
-        self._lock_file = (self.directory / ".lock").open("w")
+        self._lock_file = open(self.directory / ".lock", "ab", opener=_not_a_link)  # noqa: SIM115
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -80,18 +90,22 @@ class KeyStore:
         """Note that keys are used, or raise UnknownKeyError."""
         with self._lock:
             try:
-                os.utime(self.directory / key_id)
                 self._sizes.move_to_end(key_id)
+                os.utime(self.directory / key_id, follow_symlinks=False)
             except (KeyError, FileNotFoundError) as error:
                 self._sizes.pop(key_id, None)
                 raise _unknown(key_id) from error
+            except OSError as error:
+                # Where the store cannot be written, what it has can be read.
+                if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                    raise
 
     def remove(self, key_id: str) -> None:
         """Remove keys, or raise UnknownKeyError."""
         with self._lock:
-            if self._sizes.pop(key_id, None) is None:
+            if key_id not in self._sizes:
                 raise _unknown(key_id)
-            (self.directory / key_id).unlink(missing_ok=True)
+            self._delete(key_id)
 
     def upload(self, key_id: str) -> Upload:
         """Begin to receive keys, or raise MessageError if there can be none with this id."""
@@ -101,18 +115,30 @@ class KeyStore:
             )
         return Upload(self, key_id)
 
-    def _keep(self, key_id: str, partial: Path, n_bytes: int) -> None:
+    def _delete(self, key_id: str) -> None:
+        (self.directory / key_id).unlink(missing_ok=True)
+        del self._sizes[key_id]
+
+    def _keep(self, key_id: str, partial: Path, n_bytes: int) -> list[str]:
         self._check(partial.read_bytes())
+        evicted = []
         with self._lock:
-            self._sizes.pop(key_id, None)
-            while self._sizes and sum(self._sizes.values()) + n_bytes > self._max_bytes:
-                oldest, _ = self._sizes.popitem(last=False)
-                (self.directory / oldest).unlink(missing_ok=True)
+            used = sum(size for name, size in self._sizes.items() if name != key_id)
+            for oldest in [name for name in self._sizes if name != key_id]:
+                if used + n_bytes <= self._max_bytes:
+                    break
+                used -= self._sizes[oldest]
+                self._delete(oldest)
+                evicted.append(oldest)
             os.replace(partial, self.directory / key_id)
-            descriptor = os.open(self.directory, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
+            self._sizes.pop(key_id, None)
             self._sizes[key_id] = n_bytes
+            descriptor = os.open(self.directory, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        return evicted
 
 
 class Upload:
@@ -138,8 +164,14 @@ class Upload:
         self._digest.update(chunk)
         self._file.write(chunk)
 
-    def commit(self) -> None:
-        """Check the keys and put them into the store, or raise MessageError."""
+    def commit(self) -> list[str]:
+        """Check the keys and put them into the store, or raise MessageError.
+
+        Returns
+        -------
+        list of str
+            Ids of the keys that had to go for them.
+        """
         if self._digest.hexdigest() != self._key_id:
             raise MessageError(
                 "Evaluation keys are addressed by their SHA-256. These have "
@@ -148,18 +180,23 @@ class Upload:
         n_bytes = self._file.tell()
         self._file.flush()
         os.fsync(self._file.fileno())
-        self._store._keep(self._key_id, Path(self._file.name), n_bytes)
+        return self._store._keep(self._key_id, Path(self._file.name), n_bytes)
 
 
 def read_keys(directory: Path, key_id: str) -> bytes:
     """Read keys from a store's directory, or raise UnknownKeyError if they are not there whole."""
     try:
-        keys = (directory / key_id).read_bytes()
+        with open(directory / key_id, "rb", opener=_not_a_link) as file:
+            keys = file.read()
     except FileNotFoundError as error:
         raise _unknown(key_id) from error
     if hashlib.sha256(keys).hexdigest() != key_id:
         raise _unknown(key_id)
     return keys
+
+
+def _not_a_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
 
 
 def _unknown(key_id: str) -> UnknownKeyError:

@@ -2,58 +2,50 @@
 
 import asyncio
 import contextlib
-import hmac
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterator
+import logging
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
-from fastapi.responses import StreamingResponse
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
+from starlette.routing import Match
 
 from cipherlearn._exceptions import MessageError, UnknownKeyError
 from cipherlearn._version import __version__
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment._served import ServedModel
 from cipherlearn.deployment.keys._key_store import KeyStore
-from cipherlearn.deployment.service._observability import AccessLog, Metrics
-from cipherlearn.deployment.service._pool import EvaluationError, WorkerDiedError, WorkerPool
+from cipherlearn.deployment.service._access import Access
+from cipherlearn.deployment.service._observability import AccessLog, Metrics, audit
+from cipherlearn.deployment.service._openapi import (
+    BINARY,
+    DESCRIPTION,
+    KEY_ID,
+    binary_body,
+    content,
+    reasons,
+)
+from cipherlearn.deployment.service._pool import WorkerPool
 from cipherlearn.deployment.service._settings import ServiceSettings
 from cipherlearn.deployment.service._slots import SlotLimit, Slots
+from cipherlearn.deployment.service._tokens import Tokens
+from cipherlearn.deployment.service._worker import EvaluationError, WorkerDiedError
 
 __all__ = ["create_app"]
 
-_BINARY = "application/octet-stream"
-_BINARY_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {_BINARY: {"schema": {"type": "string", "format": "binary"}}},
-    }
-}
-_REASONS = {
-    400: "The body is damaged, or for another model.",
-    401: "The bearer token is missing or wrong.",
-    404: "The evaluation keys are not here. Upload them.",
-    408: "The body took too long to arrive.",
-    413: "The body is too large.",
-    500: "The engine failed. The fault is the service's.",
-    503: "Too many requests wait. Come back after Retry-After seconds.",
-    504: "The evaluation took too long.",
-    507: "The service has no room for the keys.",
-}
-_DESCRIPTION = """
-Predicts on encrypted rows. This service sees ciphertexts and evaluation keys, and has no key that
-could read a row or a prediction. Never send it anything that was decrypted.
+_LOGGER = logging.getLogger("cipherlearn.service")
 
-`cipherlearn.deployment.RemoteModel` speaks this protocol.
-"""
+_BEARER = HTTPBearer(auto_error=False, description="One of the service's tokens.")
 
-_Credentials = HTTPAuthorizationCredentials | None
-_BEARER = HTTPBearer(auto_error=False, description="The service's token, if it has one.")
+_KeyId = Annotated[str, Path(json_schema_extra=KEY_ID)]
 
 _CHECKS_AT_A_TIME = 2
+
+_PART_BYTES = 65536
 
 # Seconds between checks whether a waiting client is still connected.
 _LOOK_SECONDS = 1.0
@@ -82,16 +74,25 @@ def create_app(settings: ServiceSettings) -> FastAPI:
     app = FastAPI(
         title="cipherlearn",
         version=__version__,
-        description=_DESCRIPTION,
+        description=DESCRIPTION,
         lifespan=service.lifespan,
+        # It would lead to where the Host says.
+        redirect_slashes=False,
+        redoc_url=None,
+        exception_handlers={405: _refuse_method},
     )
+    app.state.metrics = service.metrics
     app.add_middleware(
         SlotLimit,
         slots={("POST", "/v1/predict"): service.predictions, ("PUT", "/v1/keys"): service.uploads},
     )
+    # Around the slots, which strangers must not take.
+    app.add_middleware(Access, tokens=service.tokens, hosts=settings.allowed_hosts)
     app.add_middleware(AccessLog, metrics=service.metrics)
-    app.get("/health", tags=["operation"])(service.health)
-    app.include_router(service.router())
+    app.get("/health", tags=["operation"], responses=reasons(400, 503))(service.health)
+    router = service.router()
+    app.include_router(router)
+    app.state.endpoints = [*app.routes, *router.routes]
     return app
 
 
@@ -100,6 +101,7 @@ class _Service:
 
     def __init__(self, settings: ServiceSettings) -> None:
         self._settings = settings
+        self.tokens = Tokens(settings.tokens, settings.token_file)
         self._served = ServedModel(settings.server_zip)
         _check_limits(settings, self._served)
         self.metrics = Metrics()
@@ -120,42 +122,46 @@ class _Service:
         self._store.close()
 
     def router(self) -> APIRouter:
-        """Return the endpoints that need the token."""
-        router = APIRouter(dependencies=[Depends(self._authorize)])
-        router.get("/metrics", tags=["operation"])(self.prometheus)
+        """Return the endpoints that need a token, if there are tokens."""
+        needed = self.tokens.are_needed()
+        # Tells the documentation alone. The middleware has looked at the token.
+        router = APIRouter(
+            dependencies=[Depends(_BEARER)] if needed else [],
+            responses=reasons(400, 401) if needed else reasons(400),
+        )
+        router.get(
+            "/metrics",
+            tags=["operation"],
+            response_class=Response,
+            responses=content(CONTENT_TYPE_LATEST),
+        )(self.prometheus)
         router.get("/v1/model", tags=["model"])(self.model)
-        router.get("/v1/client.zip", tags=["model"], response_class=Response)(self.client)
+        router.get(
+            "/v1/client.zip",
+            tags=["model"],
+            response_class=Response,
+            responses=content("application/zip"),
+        )(self.client)
         key = "/v1/keys/{key_id}"
-        router.get(key, tags=["keys"], responses=_reasons(404))(self.has_keys)
+        router.get(key, tags=["keys"], responses=reasons(404))(self.has_keys)
         router.put(
             key,
             tags=["keys"],
             status_code=201,
-            openapi_extra=_BINARY_BODY,
-            responses=_reasons(400, 408, 413, 503, 507),
+            openapi_extra=binary_body(self._served.message_bytes("evaluation_keys")),
+            responses=reasons(403, 408, 413, 503, 507),
         )(self.put_keys)
-        router.delete(key, tags=["keys"], status_code=204, responses=_reasons(404))(
+        router.delete(key, tags=["keys"], status_code=204, responses=reasons(403, 404, 507))(
             self.delete_keys
         )
         router.post(
             "/v1/predict",
             tags=["prediction"],
-            openapi_extra=_BINARY_BODY,
+            openapi_extra=binary_body(self._served.message_bytes("ciphertext")),
             response_class=StreamingResponse,
-            responses={
-                200: {"content": {_BINARY: {}}},
-                **_reasons(400, 404, 408, 413, 500, 503, 504),
-            },
+            responses={**content(BINARY), **reasons(403, 404, 408, 413, 500, 503, 504, 507)},
         )(self.predict)
         return router
-
-    def _authorize(self, credentials: Annotated[_Credentials, Depends(_BEARER)]) -> None:
-        token = self._settings.token
-        given = credentials.credentials if credentials else ""
-        if token is not None and not hmac.compare_digest(given.encode(), token.encode()):
-            raise HTTPException(
-                401, "A valid bearer token is needed.", headers={"WWW-Authenticate": "Bearer"}
-            )
 
     async def health(self) -> dict[str, str]:
         """Return whether the service can predict, and the id of its model."""
@@ -176,28 +182,36 @@ class _Service:
 
     async def client(self) -> Response:
         """Return the artefact that clients make keys and ciphertexts with."""
-        return Response(self._served.client_zip, media_type="application/zip")
+        data = self._served.client_zip
+        # In parts, so that slow readers do not each hold a copy of it.
+        parts = (data[i : i + _PART_BYTES] for i in range(0, len(data), _PART_BYTES))
+        length = {"Content-Length": str(len(data))}
+        return StreamingResponse(_each(parts), media_type="application/zip", headers=length)
 
-    async def has_keys(self, key_id: str) -> dict[str, str]:
+    async def has_keys(self, key_id: _KeyId) -> dict[str, str]:
         """Return whether the service has a client's evaluation keys."""
         if key_id not in self._store:
             raise HTTPException(404, f"There are no keys {key_id!r:.80}. Upload them.")
         return {"key_id": key_id}
 
-    async def put_keys(self, key_id: str, request: Request) -> dict[str, str]:
+    async def put_keys(self, key_id: _KeyId, request: Request) -> dict[str, str]:
         """Store a client's evaluation keys, named by the SHA-256 of the body."""
         expected = self._served.message_bytes("evaluation_keys")
         with _as_http(), self._store.upload(key_id) as upload:
             async for chunk in _body(request, expected, self._settings.body_timeout):
                 await asyncio.to_thread(upload.write, chunk)
             async with self._checks:
-                await asyncio.to_thread(upload.commit)
+                evicted = await asyncio.to_thread(upload.commit)
+        audit("keys stored", request, key_id=key_id, bytes=expected)
+        for each in evicted:
+            audit("keys evicted", request, key_id=each)
         return {"key_id": key_id}
 
-    async def delete_keys(self, key_id: str) -> None:
+    async def delete_keys(self, key_id: _KeyId, request: Request) -> None:
         """Delete a client's evaluation keys."""
         with _as_http():
             self._store.remove(key_id)
+        audit("keys deleted", request, key_id=key_id)
 
     async def predict(self, request: Request) -> StreamingResponse:
         """Predict on encrypted batches, one after the other.
@@ -212,27 +226,31 @@ class _Service:
             ciphertexts = await asyncio.to_thread(_split, data, self._served)
             for key_id in {key_id for _, key_id in ciphertexts}:
                 self._store.use(key_id)
-            first = await _unless_gone(request, self._evaluate(*ciphertexts[0]))
-        return StreamingResponse(self._answers(first, ciphertexts[1:]), media_type=_BINARY)
+            first = await _unless_gone(request, self._evaluate(request, *ciphertexts[0]))
+        answers = self._answers(request, first, ciphertexts[1:])
+        return StreamingResponse(answers, media_type=BINARY)
 
-    async def _evaluate(self, ciphertext: bytes, key_id: str) -> bytes:
+    async def _evaluate(self, request: Request, ciphertext: bytes, key_id: str) -> bytes:
         try:
             result = await self._pool.evaluate(ciphertext, key_id)
         except UnknownKeyError:
             # The worker found the key file missing or damaged.
             with contextlib.suppress(UnknownKeyError):
                 self._store.remove(key_id)
+                audit("keys damaged", request, key_id=key_id)
             raise
         self.metrics.evaluations.inc()
         return result
 
-    async def _answers(self, first: bytes, others: list[tuple[bytes, str]]) -> AsyncIterator[bytes]:
+    async def _answers(
+        self, request: Request, first: bytes, others: list[tuple[bytes, str]]
+    ) -> AsyncIterator[bytes]:
         yield first
         try:
             for ciphertext, key_id in others:
-                yield await self._evaluate(ciphertext, key_id)
+                yield await self._evaluate(request, ciphertext, key_id)
         except tuple(_STATUSES) as error:
-            reason = json.dumps({"status": _status(error), "detail": str(error)}).encode()
+            reason = json.dumps({"status": _status(error), "detail": _detail(error)}).encode()
             yield Message(Kind.ERROR, bytes(32), bytes(32), reason).to_bytes()
 
 
@@ -247,10 +265,6 @@ def _check_limits(settings: ServiceSettings, served: ServedModel) -> None:
                 f"{limit} must hold one message with this model's {name}, of {needed} bytes. "
                 f"Got {allowed}."
             )
-
-
-def _reasons(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"description": _REASONS[status]} for status in (401, *statuses)}
 
 
 # Errors of a request, and their HTTP status.
@@ -268,6 +282,14 @@ def _status(error: Exception) -> int:
     return next(status for kind, status in _STATUSES.items() if isinstance(error, kind))
 
 
+def _detail(error: Exception) -> str:
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+        # It names files of the service.
+        _LOGGER.error(f"the key store failed: {error}")
+        return "The key store of this service is full, or fails."
+    return str(error)
+
+
 @contextlib.contextmanager
 def _as_http() -> Iterator[None]:
     """Turn errors of a request into their status and reason."""
@@ -276,7 +298,22 @@ def _as_http() -> Iterator[None]:
     except tuple(_STATUSES) as error:
         status = _status(error)
         headers = {"Retry-After": "1"} if status == 503 else None
-        raise HTTPException(status, str(error), headers) from error
+        raise HTTPException(status, _detail(error), headers) from error
+
+
+async def _refuse_method(request: Request, error: Exception) -> JSONResponse:
+    """Name the methods that a path has, also those of other endpoints."""
+    endpoints = request.app.state.endpoints
+    matching = (each for each in endpoints if each.matches(request.scope)[0] != Match.NONE)
+    methods = {method for each in matching for method in getattr(each, "methods", None) or ()}
+    allowed = ", ".join(sorted(methods))
+    detail = f"The methods of this path are {allowed}. Got another."
+    return JSONResponse({"detail": detail}, 405, {"Allow": allowed})
+
+
+async def _each(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
 
 
 async def _unless_gone(request: Request, awaitable: Coroutine[Any, Any, bytes]) -> bytes:

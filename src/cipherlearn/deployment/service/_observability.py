@@ -1,21 +1,25 @@
-"""Logs and metrics. Neither holds a payload."""
+"""Requests in logs and metrics. Neither holds a payload."""
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
 import time
 import uuid
 from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from starlette.requests import Request
 
-__all__ = ["AccessLog", "Metrics", "configure_logging"]
+from cipherlearn.deployment.service._logs import AUDIT
+
+__all__ = ["AccessLog", "Metrics", "audit"]
 
 _Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 
 _METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
+
+# Characters of a path or method, which clients may make long, that are logged.
+_LOGGED_LENGTH = 200
 
 _LOGGER = logging.getLogger("cipherlearn.service")
 
@@ -53,6 +57,11 @@ class Metrics:
         self.key_bytes = Gauge(
             "cipherlearn_key_bytes", "Disk space of keys.", registry=self.registry
         )
+        self.dropped = Counter(
+            "cipherlearn_connections_dropped",
+            "Connections closed because of a limit on their number or time.",
+            registry=self.registry,
+        )
 
 
 class AccessLog:
@@ -68,6 +77,7 @@ class AccessLog:
             await self._app(scope, receive, send)
             return
         request_id = uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
         record = {"bytes_in": 0, "bytes_out": 0, "status": 0}
 
         async def counting_receive() -> Any:
@@ -106,8 +116,8 @@ class AccessLog:
                     "fields": {
                         "request_id": request_id,
                         "client": client[0] if client else None,
-                        "method": scope["method"],
-                        "path": scope["path"],
+                        "method": scope["method"][:_LOGGED_LENGTH],
+                        "path": scope["path"][:_LOGGED_LENGTH],
                         "ms": round(1000 * seconds, 1),
                         **record,
                     }
@@ -115,22 +125,8 @@ class AccessLog:
             )
 
 
-class _JsonFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": self.formatTime(record, "%Y-%m-%dT%H:%M:%S%z"),
-            "level": record.levelname,
-            "logger": record.name,
-            "event": record.getMessage(),
-            **getattr(record, "fields", {}),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
-
-
-def configure_logging(level: str) -> None:
-    """Write all logs as JSON lines to the standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+def audit(event: str, request: Request, **fields: object) -> None:
+    """Log what became of keys, and at whose request."""
+    client = request.client.host if request.client else None
+    named = {"request_id": request.state.request_id, "client": client}
+    AUDIT.info(event, extra={"fields": {**named, **fields}})

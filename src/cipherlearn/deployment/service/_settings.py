@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -20,8 +21,15 @@ class ServiceSettings:
         The artefact to serve.
     data_dir : Path
         Where uploaded evaluation keys are kept.
-    token : str or None, default=None
-        Token that clients must send as ``Authorization: Bearer TOKEN``. ``None`` asks for none.
+    tokens : sequence of str, default=()
+        Tokens, of which clients must send one as ``Authorization: Bearer TOKEN``.
+    token_file : Path or None, default=None
+        File of further tokens, one a line, which is read again whenever it changes. With neither,
+        anybody may ask.
+    allowed_hosts : sequence of str, default=()
+        Names by which clients reach the service. Its addresses, ``localhost`` and the machine's
+        own name need not be among them. Where a token is needed, any name will do unless some
+        are given. ``"*"`` stands for any.
     n_workers : int, default=1
         Processes that evaluate, each a batch at a time. They share the cores.
     max_key_bytes : int, default=2 GB
@@ -33,9 +41,9 @@ class ServiceSettings:
         Largest body of a prediction. Keys have a length of their own.
     max_pending : int, default=32
         Predictions that may arrive, wait or run at a time, which bounds the memory of their bodies.
-        Further ones are told to come back.
+        Further ones are told to come back, as are those that one peer has more than half of.
     max_uploads : int, default=16
-        Keys that may arrive at a time. Further ones are told to come back.
+        Keys that may arrive at a time, likewise.
     evaluation_timeout : int, default=120
         Seconds for one batch, from its start.
     body_timeout : int, default=300
@@ -44,7 +52,9 @@ class ServiceSettings:
 
     server_zip: Path
     data_dir: Path
-    token: str | None = field(default=None, repr=False)
+    tokens: Sequence[str] = field(default=(), repr=False)
+    token_file: Path | None = None
+    allowed_hosts: Sequence[str] = ()
     n_workers: int = 1
     max_key_bytes: int = 2_000_000_000
     max_key_store_bytes: int = 10_000_000_000
@@ -58,5 +68,3 @@ class ServiceSettings:
         for each in fields(self):
             if each.type == "int":
                 check_int(each.name, getattr(self, each.name), 1)
-        if self.token == "":
-            raise ValueError("token must not be empty. Give None to let anybody in.")

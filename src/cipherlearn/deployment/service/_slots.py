@@ -2,19 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from starlette.responses import JSONResponse
+
+from cipherlearn.deployment.service._connections import peer_of
 
 __all__ = ["SlotLimit", "Slots"]
 
 
 class Slots:
-    """Counter of requests in progress, with a limit."""
+    """Counter of requests in progress, with a limit, of which a peer gets at most half."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.n_running = 0
+        self._peers: Counter[str] = Counter()
+
+    @property
+    def n_running(self) -> int:
+        """Requests in progress."""
+        return self._peers.total()
+
+    def take(self, peer: str) -> bool:
+        """Take a slot, or return False if there is none for a peer."""
+        share = max(1, self.limit // 2)
+        if self.n_running >= self.limit or self._peers[peer] >= share:
+            return False
+        self._peers[peer] += 1
+        return True
+
+    def give_back(self, peer: str) -> None:
+        """Give a slot back."""
+        self._peers -= Counter({peer: 1})
 
 
 class SlotLimit:
@@ -40,16 +60,19 @@ class SlotLimit:
         if slots is None:
             await self._app(scope, receive, send)
             return
-        if slots.n_running >= slots.limit:
-            detail = f"This service takes {slots.limit} such requests at a time. Come back."
+        peer = peer_of(scope["client"][0]) if scope.get("client") else ""
+        if not slots.take(peer):
+            detail = (
+                f"This service takes {slots.limit} such requests at a time, at most half of them "
+                "from one address. Come back."
+            )
             refusal = JSONResponse({"detail": detail}, 503, {"Retry-After": "1"})
             await refusal(scope, receive, send)
             return
-        slots.n_running += 1
         try:
             await self._app(scope, receive, send)
         finally:
-            slots.n_running -= 1
+            slots.give_back(peer)
 
     def _find(self, scope: Any) -> Slots | None:
         for (method, start), slots in self._slots.items():

@@ -6,9 +6,6 @@ It uses the compiled bindings alone. Concrete's tracing front end imports torch.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +20,7 @@ from cipherlearn.engines._bindings import compiler, keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.engines.concrete_python import ENGINE, engine_version
+from cipherlearn.engines.concrete_python._folders import make_folder
 from cipherlearn.engines.kernels import (
     EvaluationKeys,
     Gate,
@@ -159,8 +157,7 @@ class CompiledServer:
         self, mlir: bytes, specs: bytes, error_probability: dict[str, float | None]
     ) -> None:
         # The library's folder is read again in every call.
-        folder = tempfile.mkdtemp(prefix="cipherlearn-")
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        folder = make_folder(self)
         _compile_library(mlir, specs, Path(folder), **error_probability)
         self._library = compiler.Library(folder)
         # Keys stay compressed, with seeds in place of their random parts.

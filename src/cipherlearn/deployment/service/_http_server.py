@@ -1,0 +1,113 @@
+"""The service on a port, with uvicorn. It has no limits of its own that would do."""
+
+from __future__ import annotations
+
+import logging
+import resource
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from cipherlearn.deployment.service._connections import (
+    ConnectionLimits,
+    Connections,
+    Door,
+    watched,
+)
+
+__all__ = ["serve"]
+
+# Files of the service besides connections: the artefact, uploads, pipes of workers.
+_OTHER_FILES = 200
+
+_LOGGER = logging.getLogger("cipherlearn.service")
+
+
+def serve(
+    app: FastAPI,
+    host: str,
+    port: int,
+    limits: ConnectionLimits,
+    *,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    shutdown_timeout: int = 30,
+    on_ready: Callable[[int], object] = lambda port: None,
+) -> bool:
+    """Serve until a signal ends it.
+
+    Parameters
+    ----------
+    app : FastAPI
+        What :func:`create_app` returned.
+    host : str
+    port : int
+        0 takes a free one.
+    limits : ConnectionLimits
+    certificate, key : Path or None, default=None
+        PEM files, to serve HTTPS.
+    shutdown_timeout : int, default=30
+        Seconds for requests in progress when the service is ended.
+    on_ready : callable, default=None
+        Called with the port when the service takes connections.
+
+    Returns
+    -------
+    bool
+        Whether the service started.
+    """
+    _allow_open_files(limits.max_connections + _OTHER_FILES)
+    config = uvicorn.Config(
+        watched(app),
+        host=host,
+        port=port,
+        # The other protocols and loops have other limits on the head of a request.
+        http="h11",
+        loop="asyncio",
+        ws="none",
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        proxy_headers=bool(limits.proxies),
+        forwarded_allow_ips=[*limits.proxies],
+        timeout_keep_alive=limits.header_timeout,
+        timeout_graceful_shutdown=shutdown_timeout,
+        server_header=False,
+        access_log=False,  # the service writes its own
+        log_config=None,
+    )
+    config.load()
+    # A connection has its place before its TLS handshake.
+    context, config.ssl = config.ssl, None
+    connections = Connections(limits, app.state.metrics.dropped.inc)
+    protocol: Any = partial(Door, config.http_protocol_class, connections, context)
+    config.http_protocol_class = protocol
+    scheme = "http" if context is None else "https"
+
+    class Server(uvicorn.Server):
+        async def startup(self, *args: Any, **kwargs: Any) -> None:
+            await super().startup(*args, **kwargs)
+            if self.started:
+                on_ready(self.servers[0].sockets[0].getsockname()[1])
+
+        def _log_started_message(self, listeners: Any) -> None:
+            for listener in listeners:
+                address, port, *_ = listener.getsockname()
+                address = f"[{address}]" if ":" in address else address
+                _LOGGER.info(f"running on {scheme}://{address}:{port}")
+
+    server = Server(config)
+    server.run()
+    return server.started
+
+
+def _allow_open_files(n_files: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < n_files:
+        allowed = n_files if hard == resource.RLIM_INFINITY else min(n_files, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < n_files:
+            _LOGGER.warning(f"only {allowed} files may be open, and the limits allow {n_files}")

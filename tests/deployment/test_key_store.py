@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -192,6 +193,44 @@ def test_a_store_that_became_read_only_still_gives_its_keys(
             assert requests.delete(url, timeout=10).status_code == 507
             assert requests.get(url, timeout=10).status_code == 200
             assert service.is_healthy()
+
+
+@needs_proc
+def test_a_store_that_cannot_be_written_is_refused(tmp_path, linear_artefacts):
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys" / "key").write_text("x")
+    with read_only(tmp_path / "keys"):
+        result = serve(linear_artefacts / "server.zip", tmp_path / "keys")
+    assert result.returncode == 1
+    assert re.fullmatch(
+        rf"cipherlearn: error: (Read-only file system|Permission denied): {tmp_path}/keys/.lock\n",
+        result.stderr,
+    )
+
+
+@needs_proc
+def test_of_two_services_on_one_store_the_second_is_refused(
+    tmp_path, linear_artefacts, linear_client
+):
+    with Service(linear_artefacts / "server.zip", tmp_path / "keys") as first:
+        assert put_keys(first, linear_client).status_code == 201
+        result = serve(linear_artefacts / "server.zip", tmp_path / "keys")
+        assert result.returncode == 1
+        assert "needs a data directory of its own" in result.stderr
+        assert first.is_healthy()
+        assert (first.data_dir / linear_client.key_id).exists()
+
+
+def serve(server_zip, data_dir):
+    """Start a service that is to end by itself."""
+    command = [sys.executable, "-m", "cipherlearn", "serve", str(server_zip), "--port", "0"]
+    return subprocess.run(
+        [*command, "--data-dir", str(data_dir)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
 
 @needs_proc

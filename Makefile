@@ -24,7 +24,7 @@ demo: $(VENV)/.installed
 IN_TWO_PROCESSES := -m "not alone" --numprocesses 2 --dist loadfile
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m alone $(TESTS)
+	$(BIN)/python -m pytest -m alone $(or $(TESTS),tests docs)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(IN_TWO_PROCESSES) $(TESTS)
 
 # What depends on the versions of other packages, at their oldest.

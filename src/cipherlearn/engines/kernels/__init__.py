@@ -4,6 +4,9 @@ A compiled circuit copies and transforms the whole bootstrap key in every call. 
 once for each client. Encryption, decryption and key generation remain Concrete's.
 """
 
+# They come with it.
+# engine: concrete-python
+
 from __future__ import annotations
 
 from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_threads

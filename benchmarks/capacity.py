@@ -2,9 +2,10 @@
 
     python benchmarks/capacity.py --output benchmarks/results
 
-Needs ``dask[distributed]``. Breast cancer. The cost of a row is measured in processes of one thread
-each, as many at a time as there are cores, which is how a cluster runs them. Then predictions by
-two workers are timed, first and again. Writes ``capacity.md``, and its tables as ``capacity.csv``,
+Needs ``dask[distributed]``. Breast cancer. The cost of a row on both runtimes is measured in
+processes of one thread each, as many at a time as there are cores, as on a cluster.
+The floor is the time of the bootstraps and keyswitches alone. Then predictions by two workers are
+timed, first and again. Writes ``capacity.md``, and its tables as ``capacity.csv``,
 ``traffic.csv`` and ``throughput.csv``.
 """
 
@@ -16,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,20 @@ import numpy as np
 import pandas as pd
 from joblib import parallel_config
 from joblib.externals.loky import get_reusable_executor
-from report import NETWORKS, encrypted_environment, header, row, versions
+from report import (
+    NETWORKS,
+    RUNTIMES,
+    encrypted_environment,
+    floor_seconds,
+    header,
+    row,
+    versions,
+)
 from sklearn.datasets import load_breast_cancer
 
-from cipherlearn import Circuit, NeuralNetClassifier
+from cipherlearn import NeuralNetClassifier
 from cipherlearn.circuit._joblib import Evaluation, _Evaluator
+from cipherlearn.engines._options import CompileOptions
 
 BATCHES = (1, 8, 32)
 MILLION, DAY = 1e6, 86_400.0
@@ -53,41 +64,36 @@ def median_seconds(call: Callable[[], Any], repeats: int) -> float:
     return statistics.median(seconds)
 
 
-def cost(name: str, batch_size: int, repeats: int) -> dict[str, Any]:
+def cost(name: str, batch_size: int, runtime: str, repeats: int) -> dict[str, Any]:
     """Measure a batch as a worker evaluates it, and what the caller does for it."""
     clf, X = fitted(name)
-    circuit = clf.compile(batch_size=batch_size)
-    codes = clf.program_.quantize(X[:batch_size])
-    ciphertext, keys = encrypted(circuit, codes), circuit.evaluation_keys()
+    circuit = clf.compile(batch_size=batch_size, runtime=runtime)
+    codes, program = clf.program_.quantize(X[:batch_size]), clf.program_
+    ciphertexts, keys = circuit.encrypt(codes), circuit.evaluation_keys()
+    files, options = circuit.files(), CompileOptions(**circuit.options)
 
     start = time.process_time()
-    error_probability = {"p_error": 2.0**-40, "global_p_error": None}
-    worker = _Evaluator(Evaluation(circuit.files(), error_probability, keys).data)
-    result = worker.run(ciphertext)  # the first call unpacks the keys
+    worker = _Evaluator(Evaluation(program, files, options, keys).data)
+    results = worker.run(ciphertexts)  # the first call makes the keys ready
     set_up = time.process_time() - start
-    np.testing.assert_array_equal(decrypted(circuit, result), clf.program_.run(codes))
+    np.testing.assert_array_equal(circuit.decrypt(results), program.run(codes))
 
-    evaluation = median_seconds(lambda: worker.run(ciphertext), repeats)
-    encryption = median_seconds(lambda: encrypted(circuit, codes), 3 * repeats)
-    decryption = median_seconds(lambda: decrypted(circuit, result), 3 * repeats)
+    evaluation = median_seconds(lambda: worker.run(ciphertexts), repeats)
+    encryption = median_seconds(lambda: circuit.encrypt(codes), 3 * repeats)
+    decryption = median_seconds(lambda: circuit.decrypt(results), 3 * repeats)
+    floor = floor_seconds(program, files["specs.json"], batch_size)
     return {
         "network": name,
+        "runtime": runtime,
         "batch": batch_size,
         "core_seconds": evaluation / batch_size,
+        "to_floor": evaluation / floor if floor else np.nan,
         "caller_seconds": (encryption + decryption) / batch_size,
-        "bytes_in": len(ciphertext) / batch_size,
-        "bytes_out": len(result) / batch_size,
+        "bytes_in": sum(map(len, ciphertexts)) / batch_size,
+        "bytes_out": sum(map(len, results)) / batch_size,
         "key_bytes": len(keys),
         "set_up_seconds": set_up - evaluation,
     }
-
-
-def encrypted(circuit: Circuit, codes: np.ndarray) -> bytes:
-    return circuit._compiled().serialize(circuit.encrypt(codes))
-
-
-def decrypted(circuit: Circuit, result: bytes) -> np.ndarray:
-    return circuit.decrypt(circuit._compiled().deserialize(result))
 
 
 def throughput(name: str, batch_size: int, n_rows: int) -> list[dict[str, Any]]:
@@ -133,8 +139,10 @@ def capacity_table(costs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "network": costs.network,
+            "runtime": costs.runtime,
             "rows of a batch": costs.batch,
             "core-seconds a row": costs.core_seconds.map("{:.4f}".format),
+            "to the floor": costs.to_floor.map("{:.2f}".format).replace("nan", ""),
             "rows a second and core": (1 / costs.core_seconds).map("{:.2f}".format),
             "cores for a million rows a day": (MILLION * costs.core_seconds / DAY).map(
                 "{:.2f}".format
@@ -151,6 +159,7 @@ def traffic_table(costs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "network": costs.network,
+            "runtime": costs.runtime,
             "rows of a batch": costs.batch,
             "in, kB a row": (costs.bytes_in / 1e3).map("{:.2f}".format),
             "out, kB a row": (costs.bytes_out / 1e3).map("{:.2f}".format),
@@ -173,23 +182,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--rows", type=int, default=64, help="rows predicted by each backend")
     parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
+    parser.add_argument("--batches", nargs="*", type=int, default=BATCHES, help="rows of a batch")
     arguments = parser.parse_args()
 
     # Processes read it when they start. The longest go first.
     os.environ["OMP_NUM_THREADS"] = "1"
-    tasks = [(name, batch) for batch in BATCHES[::-1] for name in arguments.networks[::-1]]
+    tasks = [*product(arguments.networks, arguments.batches, RUNTIMES)]
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
-        waiting = [pool.submit(cost, *task, arguments.repeats) for task in tasks]
+        waiting = [pool.submit(cost, *task, arguments.repeats) for task in tasks[::-1]]
         costs = pd.DataFrame([future.result() for future in waiting[::-1]])
-    costs = costs.sort_values(
-        "network", key=lambda c: c.map(arguments.networks.index), kind="stable"
-    )
 
     del os.environ["OMP_NUM_THREADS"]
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         done = [
             pool.submit(throughput, "8 neurons, 4 bits", batch, arguments.rows).result()
-            for batch in BATCHES[:2]
+            for batch in arguments.batches[:2]
         ]
     tables = {
         "capacity": capacity_table(costs),

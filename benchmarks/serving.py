@@ -1,15 +1,17 @@
-"""What a service adds to an encrypted prediction, and whether it stays as it is over 500 requests.
+"""What a service adds to an encrypted prediction, and what it gives to several clients at once.
 
     python benchmarks/serving.py --output benchmarks/results
 
-Needs ``cipherlearn[client,server]``. Breast cancer, one encrypted row a request, one worker. Calls
-of the circuit in this process and requests to a service on the loopback take turns, so that both
-meet the same machine. Writes ``serving.md``.
+Needs ``cipherlearn[client,server]``. Breast cancer, on both runtimes. Calls of a server in this
+process and requests to a service on the loopback take turns, so that both meet the same machine.
+Then clients, each with keys of its own, send ciphertexts that are ready beforehand and wait for
+each answer. Every result is decrypted and compared. Writes ``serving.md``.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import statistics
 import subprocess
@@ -18,139 +20,163 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import product
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import requests
-from report import NETWORKS, encrypted_environment, header
+from compiled_service import refuse
+from report import NETWORKS, RUNTIMES, encrypted_environment, header, row
 from sklearn.datasets import load_breast_cancer
 
 from cipherlearn import NeuralNetClassifier
-from cipherlearn.deployment import FHEClient, FHEServer, RemoteModel, export
+from cipherlearn.deployment import FHEClient, FHEServer, export
 
-N_REQUESTS, N_CLIENTS = 500, 8
+LOADED = "8 neurons, 4 bits"
+N_CLIENTS, N_ROWS = (1, 2, 4, 8), (1, 8)
+COMMANDS = {
+    "kernels": ["-m", "cipherlearn"],
+    "compiled": [str(Path(__file__).with_name("compiled_service.py"))],
+}
 
 
 @contextmanager
-def service(server_zip: Path, data_dir: Path) -> Iterator[str]:
-    """Run ``cipherlearn serve``, and give its address."""
-    command = [sys.executable, "-m", "cipherlearn", "serve", str(server_zip), "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--data-dir", str(data_dir), "--log-level", "info"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if found := re.search(r"running on (http://[\d.:]+)", line):
-            break
-    else:
-        raise RuntimeError("the service did not start")
-    with ThreadPoolExecutor(1) as drain:
-        drain.submit(process.stderr.read)
-        try:
-            yield found[1]
-        finally:
-            process.terminate()
-            process.wait()
+def service(runtime: str, server_zip: Path) -> Iterator[tuple[str, int]]:
+    """Run ``cipherlearn serve``, and give its address and process."""
+    command = [sys.executable, *COMMANDS[runtime], "serve", str(server_zip), "--port", "0"]
+    with tempfile.TemporaryDirectory() as keys:
+        process = subprocess.Popen(
+            [*command, "--data-dir", keys], stderr=subprocess.PIPE, text=True
+        )
+        assert process.stderr is not None
+        lines = (re.search(r"running on (http://[\d.:]+)", line) for line in process.stderr)
+        found = next(filter(None, lines))
+        with ThreadPoolExecutor(1) as drain:
+            drain.submit(process.stderr.read)
+            try:
+                yield found[1], process.pid
+            finally:
+                process.terminate()
+                process.wait()
 
 
-def megabytes(url: str) -> float:
-    """Memory of the service's own process, which keeps what requests leave."""
-    text = requests.get(f"{url}/metrics", timeout=30).text
-    found = re.search(r"^process_resident_memory_bytes (\S+)$", text, re.MULTILINE)
-    assert found is not None
-    return float(found[1]) / 1e6
+def megabytes(pid: int) -> float:
+    """Memory of a process and of its children, such as workers."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for path in tasks for child in path.read_text().split()]
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6 + sum(map(megabytes, children))
 
 
-def in_turns(url: str, directory: Path, X: np.ndarray, repeats: int) -> tuple[float, float]:
-    """Median seconds of a call of the circuit, and of a request."""
-    client, server = FHEClient(directory / "client.zip"), FHEServer(directory / "server.zip")
-    client.generate_keys()
-    keys = client.evaluation_keys()
-    server.add_keys(keys)
-    session = requests.Session()
-    session.put(f"{url}/v1/keys/{client.key_id}", data=keys, timeout=300).raise_for_status()
-    ciphertexts = list(client.encrypt(X))
-    direct, remote = [], []
-    for i in range(repeats + 1):
-        ciphertext = ciphertexts[i % len(ciphertexts)]
+class Caller:
+    """A client with keys of its own, and encrypted rows."""
+
+    def __init__(self, url: str, client_zip: Path, X: np.ndarray, expected: np.ndarray) -> None:
+        self.client = FHEClient(client_zip)
+        self.client.generate_keys()
+        self.ciphertexts = list(self.client.encrypt(X))
+        self.keys = self.client.evaluation_keys()
+        self.expected = expected
+        self.session = requests.Session()
+        self.url = f"{url}/v1/predict"
+        address = f"{url}/v1/keys/{self.client.key_id}"
+        self.session.put(address, data=self.keys, timeout=300).raise_for_status()
+        self.ask(1)  # makes the keys ready
+
+    def ask(self, n_rows: int) -> float:
+        """Seconds of a request."""
+        body = b"".join(self.ciphertexts[:n_rows])
         start = time.perf_counter()
-        ours = server.run(ciphertext)
-        middle = time.perf_counter()
-        theirs = session.post(f"{url}/v1/predict", data=ciphertext, timeout=300).content
-        end = time.perf_counter()
-        np.testing.assert_array_equal(client.decrypt([ours], 1), client.decrypt([theirs], 1))
-        if i:  # the first calls unpack the keys
-            direct.append(middle - start)
-            remote.append(end - middle)
-    return statistics.median(direct), statistics.median(remote)
-
-
-def steadiness(url: str, X: np.ndarray) -> tuple[list[float], list[float]]:
-    """Seconds and megabytes of each of many requests."""
-    model = RemoteModel(url)
-    seconds, memory = [], []
-    for i in range(N_REQUESTS):
-        start = time.perf_counter()
-        model.predict(X[i % len(X)][None, :])
-        seconds.append(time.perf_counter() - start)
-        memory.append(megabytes(url))
-    return seconds, memory
-
-
-def many_clients(url: str, X: np.ndarray, expected: np.ndarray) -> float:
-    """Rows a second of clients that ask at once, each with keys of its own."""
-    models = [RemoteModel(url) for _ in range(N_CLIENTS)]
-    with ThreadPoolExecutor(N_CLIENTS) as threads:
-        list(threads.map(lambda model: model.predict(X[:1]), models))
-        start = time.perf_counter()
-        predictions = list(threads.map(lambda model: model.predict(X), models))
+        response = self.session.post(self.url, data=body, timeout=300)
+        results = response.content
         seconds = time.perf_counter() - start
-    np.testing.assert_array_equal(predictions, np.tile(expected, (N_CLIENTS, 1)))
-    return N_CLIENTS * len(X) / seconds
+        response.raise_for_status()
+        self.check(results, n_rows)
+        return seconds
+
+    def check(self, results: bytes, n_rows: int) -> None:
+        """Compare with the clear predictions."""
+        size = len(results) // n_rows
+        each = [results[i : i + size] for i in range(0, len(results), size)]
+        labels = self.client.decode(self.client.decrypt(each, n_rows))
+        np.testing.assert_array_equal(labels, self.expected[:n_rows])
+
+
+def in_turns(runtime: str, caller: Caller, server_zip: Path, repeats: int) -> tuple[float, float]:
+    """Median seconds of a call of a server in this process, and of a request."""
+    name = "cipherlearn.engines.kernels.runtime.load_library"
+    with mock.patch(name, refuse) if runtime == "compiled" else nullcontext():
+        server = FHEServer(server_zip)
+    assert server.runtime == runtime
+    server.add_keys(caller.keys)
+    direct, remote = [], []
+    for _ in range(repeats + 1):
+        ciphertext = caller.ciphertexts[0]
+        start = time.perf_counter()
+        result = server.run(ciphertext)
+        direct.append(time.perf_counter() - start)
+        caller.check(result, 1)
+        remote.append(caller.ask(1))
+    return statistics.median(direct[1:]), statistics.median(remote[1:])
+
+
+def load(callers: list[Caller], n_rows: int, n_requests: int) -> list[str]:
+    """Have callers ask at once: rows a second, and percentiles of the seconds of a request."""
+    n_each = -(-n_requests // len(callers))
+
+    def ask(caller: Caller) -> list[float]:
+        return [caller.ask(n_rows) for _ in range(n_each)]
+
+    with ThreadPoolExecutor(len(callers)) as threads:
+        start = time.perf_counter()
+        seconds = np.concatenate(list(threads.map(ask, callers)))
+        rate = len(seconds) * n_rows / (time.perf_counter() - start)
+    return [f"{rate:.1f}", *(f"{np.percentile(seconds, q):.3f}" for q in (50, 99))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
-    parser.add_argument("--repeats", type=int, default=31)
+    parser.add_argument("--repeats", type=int, default=31, help="calls and requests in turns")
+    parser.add_argument("--requests", type=int, default=100, help="of all clients together")
+    parser.add_argument("--networks", nargs="*", default=list(NETWORKS))
     arguments = parser.parse_args()
     X, y = load_breast_cancer(return_X_y=True)
-    lines = [
-        encrypted_environment(),
-        "",
-        *header(["network", "circuit, s a row", "request, s a row", "overhead"]),
-    ]
-    more = []
-    for name, parameters in NETWORKS.items():
+    rows = X[: max(N_ROWS)]
+    columns = ["network", "runtime", "server, s a row", "request, s a row", "overhead, ms", "%"]
+    alone = header(columns)
+    columns = ["runtime", "clients", "rows a request", "rows a second", "p50, s", "p99, s"]
+    together, notes = header(columns), [""]
+    for name, runtime in product(arguments.networks, RUNTIMES):
+        clf = NeuralNetClassifier(random_state=0, **NETWORKS[name]).fit(X, y)
+        clf.compile()
         with tempfile.TemporaryDirectory() as folder:
-            directory = Path(folder)
-            clf = NeuralNetClassifier(random_state=0, **parameters).fit(X, y)
-            clf.compile()
-            export(clf, directory)
-            with service(directory / "server.zip", directory / "keys") as url:
-                direct, remote = in_turns(url, directory, X[:20], arguments.repeats)
-                lines.append(
-                    f"| {name} | {direct:.4f} | {remote:.4f} | {remote / direct - 1:+.1%} |"
+            client_zip, server_zip = export(clf, folder)
+            with service(runtime, server_zip) as (url, pid):
+                callers = [Caller(url, client_zip, rows, clf.predict(rows))]
+                direct, remote = in_turns(runtime, callers[0], server_zip, arguments.repeats)
+                added = remote - direct
+                cells = [f"{direct:.4f}", f"{remote:.4f}", f"{1e3 * added:.2f}"]
+                alone.append(row([name, runtime, *cells, f"{100 * added / direct:+.1f}"]))
+                print(alone[-1], flush=True)
+                if name != LOADED:
+                    continue
+                memory = megabytes(pid)
+                for _ in range(max(N_CLIENTS) - 1):
+                    callers.append(Caller(url, client_zip, rows, clf.predict(rows)))
+                each = (megabytes(pid) - memory) / (len(callers) - 1)
+                notes.append(
+                    f"Memory of the service with {runtime}: {memory:.0f} MB with the keys of one "
+                    f"client, {each:.0f} MB more for each further client."
                 )
-                print(lines[-1], flush=True)
-                if name == "8 neurons, 4 bits":
-                    seconds, memory = steadiness(url, X)
-                    rate = many_clients(url, X[:5], clf.predict(X[:5]))
-                    more = [
-                        f"{N_REQUESTS} requests with {name}: median "
-                        f"{statistics.median(seconds[50:150]):.4f} s for numbers 50 to 149, "
-                        f"{statistics.median(seconds[-100:]):.4f} s for the last 100; "
-                        f"{memory[50]:.1f} MB after 50, {memory[-1]:.1f} MB after the last, in the "
-                        "service's own process.",
-                        "",
-                        f"{N_CLIENTS} clients at once, each with keys of its own: {rate:.1f} rows "
-                        "a second, all predictions equal to the clear ones.",
-                    ]
-                    print(*more, sep="\n", flush=True)
-    (arguments.output / "serving.md").write_text("\n".join([*lines, "", *more, ""]))
+                for n_clients, n_rows in product(N_CLIENTS, N_ROWS):
+                    cells = load(callers[:n_clients], n_rows, arguments.requests)
+                    together.append(row([runtime, str(n_clients), str(n_rows), *cells]))
+                    print(together[-1], flush=True)
+    lines = [encrypted_environment(), "", *alone, "", f"{LOADED}:", "", *together, *notes, ""]
+    (arguments.output / "serving.md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

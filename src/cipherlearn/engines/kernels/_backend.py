@@ -90,7 +90,7 @@ class CpuBackend:
         """Whether masks can be drawn without the kernels, with the same result."""
         seeded, drawn = np.array([[1, 2, 3]], dtype=np.uint64), np.empty((1, 10), dtype=np.uint64)
         try:
-            draw_masks(drawn, seeded[0, :2], seeded[:, 2:])
+            draw_masks(drawn, seeded[:, :2], seeded[:, 2:])
         except ImportError:
             return False
         return np.array_equal(drawn, self._expand(seeded, 9, 1))
@@ -103,7 +103,7 @@ class CpuBackend:
             row = (shape.k + 1) * size
             full = np.empty((shape.n_words // row, row), dtype=np.uint64)
             if self._draws_masks:
-                draw_masks(full, sent[:2], sent[2:].reshape(len(full), size))
+                draw_masks(full, sent[None, :2], sent[2:].reshape(len(full), size))
             else:
                 library.decompress_seeded_lwe_bootstrap_key_u64(
                     pointer(full),
@@ -131,7 +131,7 @@ class CpuBackend:
             return sent.copy()
         full = np.empty((shape.n_in * shape.levels, shape.n_out + 1), dtype=np.uint64)
         if self._draws_masks:
-            draw_masks(full, sent[:2], sent[2:, None])
+            draw_masks(full, sent[None, :2], sent[2:, None])
         else:
             self._library.decompress_seeded_lwe_keyswitch_key_u64(
                 pointer(full),
@@ -147,8 +147,7 @@ class CpuBackend:
         if not self._draws_masks:
             return self._expand(seeded, dimension, n_threads)
         full = np.empty((len(seeded), dimension + 1), dtype=np.uint64)
-        for i, words in enumerate(seeded):
-            draw_masks(full[i : i + 1], words[:2], words[None, 2:])
+        draw_masks(full, seeded[:, :2], seeded[:, 2:])
         return full
 
     def _expand(self, seeded: Words, dimension: int, n_threads: int) -> Words:

@@ -18,20 +18,21 @@ __all__ = ["draw_masks"]
 _WORDS = 2**16
 
 
-@lru_cache(maxsize=16)
-def _counters(n: int) -> Words:
+@lru_cache(maxsize=4)
+def _counters(first: int, n: int) -> bytes:
     counters = np.zeros((n, 2), dtype="<u8")
-    counters[:, 0] = np.arange(n)
-    return counters
+    counters[:, 0] = np.arange(first, first + n)
+    return counters.tobytes()
 
 
-def draw_masks(ciphertexts: Words, seed: Words, bodies: Words) -> None:
-    """Fill ciphertexts with bodies and with consecutive masks drawn from one seed.
+def draw_masks(ciphertexts: Words, seeds: Words, bodies: Words) -> None:
+    """Fill ciphertexts with bodies and with masks drawn from seeds.
 
     Parameters
     ----------
     ciphertexts : ndarray of shape (n, n_words)
-    seed : ndarray of shape (2,)
+    seeds : ndarray of shape (n_seeds, 2)
+        Each gives the masks of the next ``n / n_seeds`` ciphertexts.
     bodies : ndarray of shape (n, n_body_words)
 
     Raises
@@ -43,13 +44,13 @@ def draw_masks(ciphertexts: Words, seed: Words, bodies: Words) -> None:
 
     n_words = ciphertexts.shape[1] - bodies.shape[1]
     ciphertexts[:, n_words:] = bodies
-    encrypt = Cipher(algorithms.AES(seed.tobytes()), modes.ECB()).encryptor().update
+    per_seed, mode = len(ciphertexts) // len(seeds), modes.ECB()
     # A block is two words.
     step = 2 * max(1, _WORDS // (2 * n_words))
-    for start in range(0, len(ciphertexts), step):
-        masks = ciphertexts[start : start + step, :n_words]
-        blocks = _counters(masks.size // 2 + 1)
-        if start:
-            blocks = blocks + np.array([start * n_words // 2, 0], dtype=np.uint64)
-        drawn = encrypt(blocks.tobytes())
-        masks[:] = np.frombuffer(drawn, np.uint64, masks.size, offset=1).reshape(masks.shape)
+    for i, seed in enumerate(seeds):
+        encrypt = Cipher(algorithms.AES(seed.tobytes()), mode).encryptor().update
+        group = ciphertexts[i * per_seed : (i + 1) * per_seed, :n_words]
+        for start in range(0, per_seed, step):
+            masks = group[start : start + step]
+            drawn = encrypt(_counters(start * n_words // 2, masks.size // 2 + 1))
+            masks[:] = np.frombuffer(drawn, np.uint64, masks.size, offset=1).reshape(masks.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cipherlearn._exceptions import EngineNotFoundError
 from cipherlearn.cli import main
+from cipherlearn.deployment.service import _worker
 from cipherlearn.engines.kernels import runtime
 
 
@@ -11,9 +12,12 @@ def refuse() -> None:
     raise EngineNotFoundError("This benchmark compares with the compiled circuit.")
 
 
-# Worker processes import this file under the second name.
-if __name__ in ("__main__", "__mp_main__"):
+def leave_kernels_out() -> None:
     runtime.load_library = refuse
 
+
 if __name__ == "__main__":
+    # Workers get this process's path.
+    start = "from compiled_service import leave_kernels_out; leave_kernels_out(); "
+    _worker._PROGRAM = start + _worker._PROGRAM
     main()

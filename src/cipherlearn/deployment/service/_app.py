@@ -213,7 +213,7 @@ class _Service:
             self._store.remove(key_id)
         audit("keys deleted", request, key_id=key_id)
 
-    async def predict(self, request: Request) -> StreamingResponse:
+    async def predict(self, request: Request) -> Response:
         """Predict on encrypted batches, one after the other.
 
         The body is one or more ciphertexts. The answer is as many results, each sent as soon as
@@ -223,10 +223,12 @@ class _Service:
         body = _body(request, limits.max_body_bytes, limits.body_timeout)
         data = b"".join([chunk async for chunk in body])
         with _as_http():
-            ciphertexts = await asyncio.to_thread(_split, data, self._served)
+            ciphertexts = _split(data, self._served)
             for key_id in {key_id for _, key_id in ciphertexts}:
                 self._store.use(key_id)
             first = await _unless_gone(request, self._evaluate(request, *ciphertexts[0]))
+        if len(ciphertexts) == 1:
+            return Response(first, media_type=BINARY)
         answers = self._answers(request, first, ciphertexts[1:])
         return StreamingResponse(answers, media_type=BINARY)
 

@@ -1,11 +1,11 @@
 """Thousands of encrypted rows, and of fuzzed requests to a service: whether anything goes wrong.
 
-    python benchmarks/endurance.py --output benchmarks/results [--rows 10000] [--requests 2000]
+    python benchmarks/correctness.py --output benchmarks/results [--rows 10000] [--requests 2000]
 
 Needs ``cipherlearn[client,server]`` and pytest. Random codes are evaluated by networks of 4-bit
 sums, with new keys now and then, and every decrypted sum is compared. Then a service gets the
 requests of ``tests/deployment/test_service_fuzzing.py``, and is asked whether it still predicts. A
-wrong row, crash or restart ends the run. Writes ``endurance.md``.
+wrong row, crash or restart ends the run. Writes ``correctness.md``.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def main() -> None:
         print(lines[-1], flush=True)
     lines += ["", fuzzed_requests(arguments.requests), ""]
     print(lines[-2])
-    (arguments.output / "endurance.md").write_text("\n".join(lines))
+    (arguments.output / "correctness.md").write_text("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ FAST: dict[str, Any] = {
     "module__n_hidden_accum_bits": 4,
 }
 
-#: 40 bootstraps of 5 bits at most. The default lies between this and ``FAST``.
+#: 40 bootstraps of 5 bits at most.
 ACCURATE: dict[str, Any] = {
     "module__n_hidden_neurons": 40,
     "module__n_hidden_accum_bits": 5,

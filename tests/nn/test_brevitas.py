@@ -71,19 +71,19 @@ def test_brevitas_alone_gives_the_integers_of_every_layer(whole_program, n_w_bit
     program = whole_program(module)
     codes_of_layers, outputs = codes_seen(module, torch.from_numpy(X))
     assert len(codes_of_layers) == 2
-    codes = expected = program.quantize(X)
-    first = inputs = torch.from_numpy(expected).to(torch.float32)
+    expected, wide = program.split(program.quantize(X))
+    inputs = torch.from_numpy(expected).to(torch.float32)
     layers = brevitas_layers(module, QuantLinear)
     for i, (brevitas, layer) in enumerate(zip(layers, program.layers, strict=True)):
         weights = brevitas.quant_weight()
         is_wide = brevitas is layers[3]
         if is_wide:
-            inputs, expected = first, codes
+            inputs, expected = torch.from_numpy(wide).to(torch.float32), wide
         assert (weights.bit_width.item(), weights.signed) == (8 if is_wide else n_w_bits, True)
         np.testing.assert_array_equal(integers(weights), layer.weights)
         # Of two QuantTensors Brevitas makes a third. The first inputs are none.
         sums = linear_map(inputs, weights)
-        sums = sums.detach().numpy() if inputs is first else integers(sums)
+        sums = sums.detach().numpy() if is_wide or i == 0 else integers(sums)
         np.testing.assert_array_equal(sums, expected @ layer.weights.T)
         if layer.tables is None:
             continue
@@ -217,6 +217,6 @@ def test_the_exported_network_is_the_program(whole_program, options, dynamo):
     np.testing.assert_allclose(outputs, program(X), rtol=1e-5, atol=1e-6)
     expected = [layer.weights for layer in program.layers]
     if options.get("n_a_bits") != 1:
-        codes = program.quantize(X)
+        codes, _ = program.split(program.quantize(X))
         expected += [codes := layer(codes) for layer in program.hidden_layers]
     assert sorted(a.tolist() for a in given) == sorted(a.tolist() for a in expected)

@@ -53,8 +53,8 @@ def test_thresholds_see_every_row_of_large_periodic_data():
     X[:, 0] = torch.arange(60_000) % 24
     X[17, 1] = 1.0
     module.fit_encoder(X)
-    assert int(module.encoder.thresholds[0].isfinite().sum()) == 23
-    assert int(module.encoder.thresholds[1].isfinite().sum()) == 1
+    assert int(module.encoders[0].thresholds[0].isfinite().sum()) == 23
+    assert int(module.encoders[0].thresholds[1].isfinite().sum()) == 1
 
 
 def test_uniform_thresholds_are_evenly_spaced_and_ignore_outliers():
@@ -163,7 +163,7 @@ def test_torch_and_numpy_give_the_same_codes(X, rows, n_bits, n_codes):
     module.calibrate(torch.from_numpy(X))
     program = lower(module)
     for data in (X, rows):
-        codes = module.encoder.codes(torch.from_numpy(data)).numpy()
+        codes = module.encoders[0].codes(torch.from_numpy(data)).numpy()
         used = (module.linears[0].effective_weight() != 0).any(dim=0).numpy()
         if used.any():
             assert (program.quantize(data) == codes[:, used]).all()

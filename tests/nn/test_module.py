@@ -24,7 +24,7 @@ def outputs(module, X):
 
 def widths(module):
     hidden = [quantizer.offset.numel() for quantizer in module.quantizers]
-    return [module.encoder.n_features, *hidden, module.linears[-1].out_features]
+    return [module.encoders[0].n_features, *hidden, module.linears[-1].out_features]
 
 
 # ---------------------------------------------------------------------- parameters
@@ -294,7 +294,7 @@ def test_a_network_must_learn_its_encoding_first():
     for use in (module, module.calibrate):
         with pytest.raises(RuntimeError, match=r"Call fit_encoder\(X\) with the training data"):
             use(torch.zeros(1, 2))
-    assert not module.encoder.quantized
+    assert not module.encoders[0].quantized
 
 
 def test_a_float_module_is_linear_in_its_centred_codes():
@@ -329,7 +329,7 @@ def test_calibration_at_2_bits_gives_ternary_weights_and_codes_up_to_3():
     module, X = random_module(0, n_layers=3)
     for linear in module.linears[:3]:
         assert linear.effective_weight().unique().tolist() == [-1, 0, 1]
-    codes = module.encoder(torch.from_numpy(X))
+    codes = module.encoders[0](torch.from_numpy(X))
     assert codes.unique().tolist() == [0, 1, 2, 3]
 
 

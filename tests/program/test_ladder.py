@@ -31,6 +31,7 @@ ENCRYPTED = [
     pytest.param({"n_layers": 1, "n_a_bits": 4, "n_w_bits": 3, "wide_path": False}, id="linear"),
     pytest.param({"n_layers": 1, "n_a_bits": 1}, id="wide-1-bit"),
     pytest.param({"n_layers": 2}, id="relu"),
+    pytest.param({"n_layers": 2, "n_input_bits": 1}, id="1-bit-inputs"),
     pytest.param({"n_layers": 2, "wide_path": False}, id="relu-alone"),
     pytest.param({"n_layers": 2, "activation_function": torch.nn.Tanh}, id="tanh"),
     pytest.param({"n_layers": 3, "n_hidden_neurons": [3, 2]}, id="three-layers"),
@@ -49,13 +50,13 @@ def module_result(module, X):
 def module_accumulators(module, X):
     """The sums of every path to the outputs, computed by torch."""
     with torch.no_grad():
-        first = codes = module.encoder(torch.from_numpy(X))
+        codes, *wide = (encoder(torch.from_numpy(X)) for encoder in module.encoders)
         for i, activation in enumerate(module.activations):
             codes = module.quantizers[i](activation(module.linears[i](codes)))
         paths = module.linears[len(module.activations) :]
         sums = [
             torch.nn.functional.linear(inputs, path.effective_weight())
-            for inputs, path in zip((codes, first), paths, strict=False)
+            for inputs, path in zip((codes, *wide), paths, strict=True)
         ]
         return torch.cat(sums, dim=1).numpy()
 

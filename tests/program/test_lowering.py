@@ -66,7 +66,7 @@ def test_an_infinite_activation_saturates():
     module, X = random_module(0, activation_function=Exp)
     with torch.no_grad():
         module.linears[0].log_gain.fill_(5.0)
-        hidden = module.activations[0](module.linears[0](module.encoder(torch.tensor(X))))
+        hidden = module.activations[0](module.linears[0](module.encoders[0](torch.tensor(X))))
         expected = module(torch.from_numpy(X)).numpy()
     assert hidden.isinf().any()
     program = lower(module)

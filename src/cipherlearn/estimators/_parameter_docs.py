@@ -18,9 +18,10 @@ PARAMETERS_DOC = """
     module__n_layers : int, default=2
         Number of linear layers. 1 is a linear model, which needs no bootstrap at all: the wide path
         alone, if there is one.
-    module__n_hidden_neurons : int or sequence of int, default=24
+    module__n_hidden_neurons : "auto", int or sequence of int, default="auto"
         Neurons of each hidden layer, or one number per hidden layer. Each hidden neuron
-        costs one bootstrap per encrypted row.
+        costs one bootstrap per encrypted row. "auto" takes one for 64 rows of the training data,
+        at least 24 and at most 64. Those that turn out to change nothing are left out.
     module__n_w_bits : int, default=3
         Bit-width of a weight, from 2 to 8.
     module__n_a_bits : int, default=2
@@ -35,10 +36,11 @@ PARAMETERS_DOC = """
     lr : float, default=0.015
         Learning rate at the start of each phase.
     max_epochs : int or None, default=None
-        Epochs of one ``fit``, or of one ``partial_fit``. ``None`` chooses between 30
+        Epochs of one ``fit``, or of one ``partial_fit``. ``None`` chooses between 10
         and 500, to make about 1500 steps.
-    batch_size : int, default=64
-        Rows of a training batch. -1 takes all rows at once.
+    batch_size : int or None, default=None
+        Rows of a training batch. ``None`` takes 64, and up to 512 for more than 5000 rows. -1 takes
+        all rows at once.
     random_state : int, RandomState instance or None, default=None
         Seed of the initial weights and of the order of the batches.
     verbose : int, default=0
@@ -64,6 +66,9 @@ OTHER_PARAMETERS_DOC = """
     module__budget : {{"omega", "l1"}}, default="omega"
         Whether ``module__n_accum_bits`` bounds the number of each neuron's non-zero weights, or
         the sum of their magnitudes.
+    module__n_input_bits : int or None, default=1
+        Bit-width of the codes that the first hidden layer reads, in place of ``module__n_a_bits``.
+        A sum holds more inputs of 1 bit. The wide path has codes of ``module__n_a_bits``.
     module__n_codes_per_feature : int or "auto", default="auto"
         Codes that the client makes of each feature, which is free. "auto" takes more for few
         features than for many. Fewer make training faster.

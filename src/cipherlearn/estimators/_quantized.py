@@ -21,7 +21,12 @@ from cipherlearn.lowering._lower import lower
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.training._callbacks import check_budget
 from cipherlearn.training._reference import Reference
-from cipherlearn.training._schedule import Schedule, choose_epochs
+from cipherlearn.training._schedule import (
+    Schedule,
+    choose_batch_size,
+    choose_epochs,
+    choose_neurons,
+)
 from cipherlearn.training._threads import threads_for
 
 __all__ = ["QuantizedNet"]
@@ -41,20 +46,21 @@ class QuantizedNet(SkorchNet):
         module=SparseQuantNeuralNetImpl,
         *,
         module__n_layers=2,
-        module__n_hidden_neurons=24,
+        module__n_hidden_neurons="auto",
         module__n_w_bits=3,
         module__n_a_bits=2,
         module__n_accum_bits=8,
         module__n_hidden_accum_bits=4,
         lr=0.015,
         max_epochs=None,
-        batch_size=64,
+        batch_size=None,
         random_state=None,
         verbose=0,
         module__rounding_bits=None,
         module__n_output_accum_bits=6,
         module__n_hidden_neurons_multiplier=2.3,
         module__budget="omega",
+        module__n_input_bits=1,
         module__n_codes_per_feature="auto",
         module__threshold_placement="mixed",
         module__activation_function=torch.nn.ReLU,
@@ -92,6 +98,7 @@ class QuantizedNet(SkorchNet):
         self.module__n_output_accum_bits = module__n_output_accum_bits
         self.module__n_hidden_neurons_multiplier = module__n_hidden_neurons_multiplier
         self.module__budget = module__budget
+        self.module__n_input_bits = module__n_input_bits
         self.module__n_codes_per_feature = module__n_codes_per_feature
         self.module__threshold_placement = module__threshold_placement
         self.module__activation_function = module__activation_function
@@ -123,10 +130,22 @@ class QuantizedNet(SkorchNet):
                 "data. Call fit or partial_fit instead of initialize."
             )
         kwargs = self.get_params_for("module")
+        if isinstance(kwargs.get("n_hidden_neurons"), str):
+            kwargs["n_hidden_neurons"] = self._n_hidden_neurons()
         self.module_ = self.module(
             input_dim=self.n_features_in_, n_outputs=self._n_outputs(), **kwargs
         )
         return self
+
+    def _n_hidden_neurons(self) -> int:
+        """Hidden neurons that "auto" takes for the rows of the present ``fit``."""
+        name = self.module__n_hidden_neurons
+        if name != "auto":
+            raise ValueError(
+                'module__n_hidden_neurons must be "auto", an int or a sequence of int. '
+                f"Got {name!r}."
+            )
+        return choose_neurons(getattr(self, "n_training_rows_", 0))
 
     def initialize_criterion(self):
         """Create the loss, per sample so that samples can be weighted."""
@@ -186,7 +205,8 @@ class QuantizedNet(SkorchNet):
             finally:
                 del self._schedule
         if epochs is None:
-            epochs = choose_epochs(self.max_epochs, self.batch_size, len(y))
+            batch_size = choose_batch_size(self.batch_size, len(y))
+            epochs = choose_epochs(self.max_epochs, batch_size, len(y))
         for phase in self._schedule.phases(self, epochs):
             self.phase_ = phase
             with contextlib.suppress(KeyboardInterrupt):
@@ -209,10 +229,11 @@ class QuantizedNet(SkorchNet):
         with torch.random.fork_rng(devices):
             torch.manual_seed(self.random_state_.randint(2**31 - 1))
             if cold:
+                self.n_training_rows_ = len(y)
                 self.initialize()
             weighted = np.ptp(sample_weight) > 0
             data = {"X": X, "sample_weight": sample_weight} if weighted else X
-            n_rows = len(y) if self.batch_size == -1 else min(self.batch_size, len(y))
+            n_rows = min(choose_batch_size(self.batch_size, len(y)), len(y))
             n_weights = max(linear.weight.numel() for linear in self.module_.linears)
             schedule = self._new_schedule(teacher)
             reference = Reference(self, X, y, sample_weight)
@@ -236,7 +257,7 @@ class QuantizedNet(SkorchNet):
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
         """Score the float network before it is quantized, and follow the schedule."""
         super().on_epoch_begin(net, dataset_train=dataset_train, **kwargs)
-        is_ready = self.module_.encoder.fitted and not self.module_.quantized
+        is_ready = self.module_.encoders[0].fitted and not self.module_.quantized
         if self._reference is not None and is_ready and not self.phase_.is_warmup:
             self._reference.consider(self.module_)
         self._schedule.begin_epoch(self, dataset_train)

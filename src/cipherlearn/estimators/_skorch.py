@@ -29,6 +29,7 @@ from cipherlearn.training._callbacks import (
     TrainingProgress,
     WeightDecay,
 )
+from cipherlearn.training._schedule import choose_batch_size
 
 __all__ = ["SkorchNet", "check_sample_weight", "forget_best_scores", "is_skorch_state"]
 
@@ -186,11 +187,14 @@ class SkorchNet(skorch.NeuralNet):
     def get_iterator(self, dataset, training=False):
         """Index whole batches of tensors, where the loader's options allow it."""
         loader = self.iterator_train if training else self.iterator_valid
-        options = self.get_params_for("iterator_train" if training else "iterator_valid")
+        options = {
+            "batch_size": choose_batch_size(self.batch_size, len(dataset)),
+            **self.get_params_for("iterator_train" if training else "iterator_valid"),
+        }
         is_plain = options.keys() <= {"batch_size", "shuffle", "drop_last"}
         if loader is not DataLoader or not is_plain or not holds_arrays(dataset):
-            return super().get_iterator(dataset, training=training)
-        return TensorBatches(dataset, **{"batch_size": self.batch_size, **options})
+            return loader(dataset, **options)
+        return TensorBatches(dataset, **options)
 
     def check_data(self, X, y=None) -> None:
         """Do nothing: ``fit`` has validated its arguments."""

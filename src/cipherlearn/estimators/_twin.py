@@ -11,6 +11,8 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cipherlearn.training._schedule import choose_neurons
+
 __all__ = ["float_twin"]
 
 _ACTIVATIONS = {
@@ -47,6 +49,8 @@ def float_twin(estimator: BaseEstimator) -> BaseEstimator:
         )
     width = estimator.module__n_hidden_neurons
     n_hidden = estimator.module__n_layers - 1
+    if width == "auto":
+        width = choose_neurons(getattr(estimator, "n_training_rows_", 0))
     network = (MLPClassifier if is_classifier(estimator) else MLPRegressor)(
         hidden_layer_sizes=(width,) * n_hidden if isinstance(width, Integral) else tuple(width),
         activation=_ACTIVATIONS[activation],

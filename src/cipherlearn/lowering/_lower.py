@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import torch
 
+from cipherlearn.nn._encoder import InputEncoder
 from cipherlearn.nn._layers import SparseQuantLinear
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.program._decoder import OutputScaler
@@ -61,17 +62,21 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
         raise ValueError("Only a quantized module has an integer form. Call calibrate(X) first.")
     module = copy.deepcopy(module).cpu().eval()
     _check_finite(module)
-    encoder = module.encoder
+    encoders = list(module.encoders)
+    n_thresholds = max(encoder.max_code for encoder in encoders)
     quantizer = InputQuantizer(
-        n_features=encoder.n_features,
-        feature=np.repeat(np.arange(encoder.n_features), encoder.n_codes),
-        thresholds=encoder.thresholds.reshape(-1, encoder.max_code).numpy(),
+        n_features=encoders[0].n_features,
+        feature=np.concatenate([np.repeat(np.arange(e.n_features), e.n_codes) for e in encoders]),
+        thresholds=np.concatenate([_thresholds(e, n_thresholds) for e in encoders]),
     )
-    low, high = np.zeros(len(quantizer.feature), dtype=np.int64), quantizer.largest
     n_hidden = len(module.activations)
     # The hidden layers and each of the paths to the outputs. A wide path reads an input of its own.
     hidden, paths = module.linears[:n_hidden], module.linears[n_hidden:]
-    inputs = [np.arange(len(quantizer.feature))] * len(paths)
+    inputs = np.split(
+        np.arange(len(quantizer.feature)), np.cumsum([e.n_codes_in_all for e in encoders])[:-1]
+    )
+    high = quantizer.largest[inputs[0]]
+    low = np.zeros_like(high)
     nodes: list[Sum | Lookup] = []
     read = 0
     for i, linear in enumerate(hidden):
@@ -93,6 +98,14 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
     return simplify(IntegerProgram(quantizer, tuple(inputs), tuple(nodes), tuple(outputs), scaler))
 
 
+def _thresholds(encoder: InputEncoder, n_thresholds: int) -> np.ndarray:
+    """Return the thresholds of each code, filled up to as many as the widest has."""
+    thresholds = encoder.thresholds.reshape(-1, encoder.max_code).numpy()
+    return np.pad(
+        thresholds, ((0, 0), (0, n_thresholds - encoder.max_code)), constant_values=np.inf
+    )
+
+
 def _weights(linear: SparseQuantLinear) -> np.ndarray:
     return linear.quant_weight().int().to(torch.int64).numpy()
 
@@ -110,7 +123,7 @@ def _tabulate(module: SparseQuantNeuralNetImpl, i: int, layer: IntegerLayer) -> 
     if codes.isnan().any():
         raise ValueError(
             "The activation function must give a number for every accumulator. "
-            f"{type(module.activations[i]).__name__} gives NaN in layer {i}. "
+            f"{type(module.activations[i].function).__name__} gives NaN in layer {i}. "
             "Choose another activation function."
         )
     return codes.to(torch.int64).numpy().T

@@ -18,7 +18,10 @@ from brevitas.nn import QuantIdentity, QuantLinear
 from brevitas.quant import Int8WeightPerTensorFloat, Uint8ActPerTensorFloat
 from torch import Tensor, nn
 
-__all__ = ["ActivationQuantizer", "SparseQuantLinear"]
+__all__ = ["ActivationQuantizer", "LearnedActivation", "SparseQuantLinear"]
+
+# Knots of a learned activation: one for each sum of 4 bits.
+_KNOTS = 16
 
 # Standard deviation of what a bootstrap adds to its input, in units of the narrowest step that it
 # tells apart: half a step is 7.2 of them at an error probability of 2**-40.
@@ -89,6 +92,54 @@ class ActivationQuantizer(QuantIdentity):
         width = torch.where(high > low, high - low, torch.ones_like(high))
         self.offset.copy_(low)
         self.log_step.copy_((width / self.max_code).log())
+        self.quantized.fill_(True)
+
+
+class LearnedActivation(nn.Module):
+    """Activation that each neuron of a quantized network learns for itself.
+
+    Until :meth:`calibrate` is called it is a given function. Afterwards it interpolates linearly
+    between values at evenly spaced knots, which training changes. A lookup table costs the same
+    whatever function it holds.
+
+    Parameters
+    ----------
+    function : torch.nn.Module
+        Element-wise function to begin with.
+    n_neurons : int
+    """
+
+    quantized: Tensor
+    first: Tensor
+    spacing: Tensor
+
+    def __init__(self, function: nn.Module, n_neurons: int) -> None:
+        super().__init__()
+        self.function = function
+        self.register_buffer("quantized", torch.tensor(False))
+        self.register_buffer("first", torch.zeros(n_neurons))
+        self.register_buffer("spacing", torch.ones(n_neurons))
+        self.values = nn.Parameter(torch.zeros(n_neurons, _KNOTS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # What is exported is calibrated: a trace cannot branch on a tensor to find out.
+        if not (torch.onnx.is_in_onnx_export() or self.quantized):
+            return self.function(x)
+        position = ((x - self.first) / self.spacing).clamp(0, _KNOTS - 1)
+        knot = position.detach().floor().clamp(max=_KNOTS - 2)
+        index = knot.long() + torch.arange(len(self.values), device=x.device) * _KNOTS
+        values = self.values.flatten()
+        left, right = values[index], values[index + 1]
+        return left + (position - knot) * (right - left)
+
+    @torch.no_grad()
+    def calibrate(self, low: Tensor, high: Tensor) -> None:
+        """Spread the knots over ``[low, high]``, per neuron, and start from the function."""
+        width = torch.where(high > low, high - low, torch.ones_like(high))
+        self.first.copy_(low)
+        self.spacing.copy_(width / (_KNOTS - 1))
+        steps = torch.arange(_KNOTS, device=low.device)[:, None]
+        self.values.copy_(self.function(self.first + self.spacing * steps).T)
         self.quantized.fill_(True)
 
 
@@ -181,6 +232,12 @@ class SparseQuantLinear(QuantLinear):
     def widths(self) -> Tensor:
         """Span of each neuron: ``sum(abs(weight) * input_max)``."""
         return self.effective_weight().abs() @ self.input_max
+
+    def output_range(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest output of each neuron, for every possible input."""
+        weight = self.effective_weight() * self.input_max
+        ends = weight.clamp(max=0).sum(dim=1), weight.clamp(min=0).sum(dim=1)
+        return self.from_accumulator(ends[0]), self.from_accumulator(ends[1])
 
     def from_accumulator(self, accumulator: Tensor) -> Tensor:
         """Turn accumulators into real units. Element-wise, so lowering can tabulate it."""

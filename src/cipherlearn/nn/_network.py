@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cipherlearn._checks import check_int
 from cipherlearn.nn._encoder import PLACEMENTS, InputEncoder
 from cipherlearn.nn._encoder import n_codes_per_feature as default_n_codes
-from cipherlearn.nn._layers import ActivationQuantizer, SparseQuantLinear
+from cipherlearn.nn._layers import ActivationQuantizer, LearnedActivation, SparseQuantLinear
 from cipherlearn.nn._plan import hidden_widths, plan_layers
 
 __all__ = ["SparseQuantNeuralNetImpl"]
@@ -62,9 +62,12 @@ class SparseQuantNeuralNetImpl(nn.Module):
         How ``n_accum_bits`` is enforced. "omega" bounds the number of a neuron's non-zero
         weights, as if all were maximal. "l1" bounds the sum of their magnitudes times the largest
         codes instead, which is what the accumulator needs, and guarantees that it fits.
+    n_input_bits : int or None, default=None
+        Bit-width of the codes that the first layer reads. Narrower ones leave room for more of them
+        in a sum. With ``None``, and on the wide path, it is ``n_a_bits``.
     n_codes_per_feature : int or "auto", default="auto"
-        Codes that encode a feature, each of ``n_a_bits``. The client computes them, so they are
-        free. Together they tell ``n_codes_per_feature * (2**n_a_bits - 1) + 1`` values apart.
+        Codes that encode a feature. The client computes them, so they are
+        free. Together they tell ``n_codes_per_feature * (2**bits - 1) + 1`` values apart.
         "auto" takes 6 to 48 thresholds, the more the fewer features there are, rounded up to
         whole codes.
     threshold_placement : {"mixed", "uniform", "quantile"}, default="mixed"
@@ -126,6 +129,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
         n_output_accum_bits: int | None = None,
         n_hidden_neurons_multiplier: float = 1.0,
         budget: str = "omega",
+        n_input_bits: int | None = None,
         n_codes_per_feature: int | str = "auto",
         threshold_placement: str = "mixed",
         activation_function: Callable[[], nn.Module] = nn.ReLU,
@@ -160,6 +164,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
             "n_output_accum_bits": n_output_accum_bits,
             "n_hidden_neurons_multiplier": n_hidden_neurons_multiplier,
             "budget": budget,
+            "n_input_bits": n_input_bits,
             "n_codes_per_feature": n_codes_per_feature,
             "threshold_placement": threshold_placement,
             "activation_function": activation_function,
@@ -172,13 +177,24 @@ class SparseQuantNeuralNetImpl(nn.Module):
             raise ValueError(
                 f"threshold_placement must be one of {PLACEMENTS}. Got {threshold_placement!r}."
             )
-        if n_codes_per_feature == "auto":
-            n_codes_per_feature = default_n_codes(input_dim, n_a_bits)
-        n_codes = check_int('n_codes_per_feature, unless "auto",', n_codes_per_feature, 1)
+        n_input_bits = n_a_bits if n_input_bits is None else n_input_bits
+        n_input_bits = check_int("n_input_bits", n_input_bits, 1, MAX_BITS)
+        # Of the codes that the layers read, and of those that the wide path reads.
+        bits = [n_input_bits] if hidden or not wide_path else []
+        bits += [n_a_bits] if wide_path else []
+        encoders = []
+        for n_bits in bits:
+            n_codes = n_codes_per_feature
+            if n_codes == "auto":
+                n_codes = default_n_codes(input_dim, n_bits)
+            n_codes = check_int('n_codes_per_feature, unless "auto",', n_codes, 1)
+            encoders.append(InputEncoder(input_dim, n_bits, n_codes, threshold_placement))
         self.pruning = pruning
-        widths = [input_dim * n_codes, *hidden, n_outputs]
+        widths = [encoders[0].n_codes_in_all, *hidden, n_outputs]
         self.plans = plan_layers(
             widths,
+            n_input_bits=n_input_bits,
+            n_wide_codes=encoders[-1].n_codes_in_all,
             n_w_bits=n_w_bits,
             n_a_bits=n_a_bits,
             n_accum_bits=n_accum_bits,
@@ -190,7 +206,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
             pruning=pruning,
             wide_path=wide_path,
         )
-        self.encoder = InputEncoder(input_dim, n_a_bits, n_codes, threshold_placement)
+        self.encoders: Sequence[InputEncoder] = _module_list(encoders)
         # Both paths end in outputs, and share one bias.
         self.linears: Sequence[SparseQuantLinear] = _module_list(
             SparseQuantLinear(
@@ -207,8 +223,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
         self.quantizers: Sequence[ActivationQuantizer] = _module_list(
             ActivationQuantizer(width, n_a_bits) for width in hidden
         )
-        self.activations: Sequence[nn.Module] = _module_list(
-            _element_wise(activation_function) for _ in hidden
+        self.activations: Sequence[LearnedActivation] = _module_list(
+            LearnedActivation(_element_wise(activation_function), width) for width in hidden
         )
 
     def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
@@ -225,8 +241,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
         -------
         torch.Tensor of shape (n_samples, n_outputs)
         """
-        codes = self.encoder(X)
-        return self.from_codes(codes, codes)
+        codes = [encoder(X) for encoder in self.encoders]
+        return self.from_codes(codes[0], codes[-1])
 
     def from_codes(self, codes: Tensor, first_codes: Tensor, i_layer: int = 0) -> Tensor:
         """Compute the outputs from the inputs of layer ``i_layer`` and those of the first."""
@@ -278,11 +294,11 @@ class SparseQuantNeuralNetImpl(nn.Module):
         verbose : bool or int, default=False
             Whether to show a progress bar over the features.
         """
-        self.encoder.fit(X, verbose)
-        largest = self.encoder.largest
-        for linear in {self.linears[0], *self.linears[len(self.activations) + 1 :]}:
-            linear.input_max.copy_(largest)
-            linear.mask.copy_((largest > 0).expand_as(linear.mask))
+        for encoder, i_layer in zip(self.encoders, (0, -1), strict=False):
+            encoder.fit(X, verbose)
+            linear = self.linears[i_layer]
+            linear.input_max.copy_(encoder.largest)
+            linear.mask.copy_((encoder.largest > 0).expand_as(linear.mask))
 
     @torch.no_grad()
     def calibrate(self, X: Tensor, percentile: float = 95.0) -> None:
@@ -296,21 +312,24 @@ class SparseQuantNeuralNetImpl(nn.Module):
             Codes span each neuron's activation between percentiles ``100 - percentile`` and
             ``percentile``. Activations beyond are clipped.
         """
-        encoder, n_hidden = self.encoder, len(self.activations)
-        inputs = codes = encoder.codes(X)
-        encoder.quantized.fill_(True)
-        offset, step = from_inputs = -encoder.center / encoder.spread, 1 / encoder.spread
+        n_hidden = len(self.activations)
+        inputs = []
+        for encoder in self.encoders:
+            encoder.quantized.fill_(True)
+            inputs.append((encoder.codes(X), -encoder.center / encoder.spread, 1 / encoder.spread))
+        codes, offset, step = inputs[0]
         for linear, activation, quantizer in zip(
             self.linears, self.activations, self.quantizers, strict=False
         ):
             _quantize(linear, linear.bias, codes, offset, step)
+            activation.calibrate(*linear.output_range())
             values = activation(linear(codes))
             quantizer.calibrate(*_robust_range(values, percentile))
             codes, offset, step = quantizer(values), quantizer.offset, quantizer.step
         last, *wide = self.linears[n_hidden:]
         _quantize(last, last.bias, codes, offset, step)
         for linear in wide:
-            _quantize(linear, last.bias, inputs, *from_inputs)
+            _quantize(linear, last.bias, *inputs[-1])
 
     def __reduce__(self):
         # Brevitas's injected quantizer classes do not pickle; the tensors do. The

@@ -32,7 +32,7 @@ def neuron_importance(module: SparseQuantNeuralNetImpl, X: Tensor) -> list[Tenso
     list of torch.Tensor of shape (n_neurons,)
         For each hidden layer, the mean squared change of the outputs as a part of their variance.
     """
-    outputs, inputs = module(X), module.encoder(X)
+    outputs, inputs = module(X), module.encoders[-1](X)
     variance = outputs.var(dim=0, unbiased=False).sum().clamp_min(1e-12)
     importance = []
     for i, codes in enumerate(_hidden_codes(module, X)):
@@ -114,6 +114,8 @@ def without_neurons(
             tensors[f"linears.{i}.{name}"] = tensors[f"linears.{i}.{name}"][indices]
         for name in ("offset", "log_step"):
             tensors[f"quantizers.{i}.{name}"] = tensors[f"quantizers.{i}.{name}"][indices]
+        for name in ("first", "spacing", "values"):
+            tensors[f"activations.{i}.{name}"] = tensors[f"activations.{i}.{name}"][indices]
         reader, name = module.linears[i + 1], f"linears.{i + 1}"
         removed = torch.ones(codes.shape[1], dtype=torch.bool, device=X.device)
         removed[indices] = False
@@ -127,7 +129,7 @@ def without_neurons(
 
 
 def _hidden_codes(module: SparseQuantNeuralNetImpl, X: Tensor) -> Iterator[Tensor]:
-    codes = module.encoder(X)
+    codes = module.encoders[0](X)
     for linear, activation, quantizer in zip(
         module.linears, module.activations, module.quantizers, strict=False
     ):

@@ -77,6 +77,8 @@ def plan_layers(
     budget: str = "omega",
     pruning: bool = True,
     wide_path: bool = False,
+    n_input_bits: int | None = None,
+    n_wide_codes: int | None = None,
 ) -> tuple[LayerPlan, ...]:
     """Plan the layers of a network: those one after the other, and the wide path.
 
@@ -114,7 +116,9 @@ def plan_layers(
     (8, 16, 90, 65535)
     """
     largest_code = 2**n_a_bits - 1
-    wide = [_plan_wide_path(widths[0], widths[-1], largest_code)] if wide_path else []
+    input_code = largest_code if n_input_bits is None else 2**n_input_bits - 1
+    n_wide_codes = widths[0] if n_wide_codes is None else n_wide_codes
+    wide = [_plan_wide_path(n_wide_codes, widths[-1], largest_code)] if wide_path else []
     if wide and len(widths) == 2:
         return tuple(wide)
     hidden_bits = output_bits = n_accum_bits
@@ -123,22 +127,23 @@ def plan_layers(
     if pruning and n_output_accum_bits is not None:
         output_bits = min(output_bits, n_output_accum_bits)
     n_removed = 0 if rounding_bits is None else max(0, hidden_bits - rounding_bits)
-    limit = None
-    if pruning and budget == "omega":
-        limit = neuron_budget(n_accum_bits, n_w_bits, n_a_bits, n_hidden_neurons_multiplier)
     plans = []
     for i, (n_inputs, n_neurons) in enumerate(pairwise(widths)):
         is_hidden = i < len(widths) - 2
         n_max, lsbs = (hidden_bits, n_removed) if is_hidden else (output_bits, 0)
-        max_span = None
+        max_span, limit = None, None
+        largest = largest_code if i else input_code
+        n_bits = largest.bit_length()
+        if pruning and budget == "omega":
+            limit = neuron_budget(n_accum_bits, n_w_bits, n_bits, n_hidden_neurons_multiplier)
         if pruning:
             # One weight at least must fit.
-            l1_limit(n_max, n_a_bits)
+            l1_limit(n_max, n_bits)
             max_span = 2**n_max - 2**lsbs
-            if max_span < largest_code:
+            if max_span < largest:
                 raise ValueError(
                     f"Rounding {n_max}-bit sums to rounding_bits={rounding_bits} leaves widths up "
-                    f"to {max_span}, less than one input of {n_a_bits} bits spans. Raise "
+                    f"to {max_span}, less than one input of {n_bits} bits spans. Raise "
                     "rounding_bits or n_hidden_accum_bits."
                 )
             # A count alone does not make sums as narrow as asked, nor those of "l1", nor does it
@@ -147,7 +152,7 @@ def plan_layers(
                 max_span = None
         n_weights = n_inputs if limit is None else limit
         plans.append(
-            LayerPlan(n_inputs, n_neurons, largest_code, n_w_bits, n_max, n_weights, max_span, lsbs)
+            LayerPlan(n_inputs, n_neurons, largest, n_w_bits, n_max, n_weights, max_span, lsbs)
         )
     return (*plans, *wide)
 

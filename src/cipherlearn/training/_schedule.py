@@ -22,10 +22,16 @@ from cipherlearn.training._batches import arrays_of
 from cipherlearn.training._callbacks import prune
 from cipherlearn.training._teacher import swap_noise, train_teacher
 
-__all__ = ["Phase", "Schedule", "choose_epochs"]
+__all__ = ["Phase", "Schedule", "choose_batch_size", "choose_epochs", "choose_neurons"]
 
 # Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
-_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 1500, 30, 500
+_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 1500, 10, 500
+
+# Rows of a batch for batch_size=None, and the batches of an epoch beyond which it grows.
+_SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES = 64, 512, 80
+
+# Hidden neurons of "auto": one for so many rows, between these bounds.
+_ROWS_OF_A_NEURON, _FEWEST_NEURONS, _MOST_NEURONS = 64, 24, 64
 
 # Share of a larger teacher's outputs in the targets of training rows.
 _LARGE_SHARE = 0.5
@@ -34,12 +40,43 @@ _LARGE_SHARE = 0.5
 _CALIBRATION_VALUES = 1_000_000
 
 
+def choose_neurons(n_samples: int) -> int:
+    """Choose the hidden neurons of a layer: few rows cannot teach many.
+
+    Examples
+    --------
+    >>> from cipherlearn.training._schedule import choose_neurons
+    >>> [choose_neurons(n_samples) for n_samples in (150, 1797, 3000, 20_000)]
+    [24, 28, 46, 64]
+    """
+    return min(_MOST_NEURONS, max(_FEWEST_NEURONS, n_samples // _ROWS_OF_A_NEURON))
+
+
+def choose_batch_size(batch_size: int | None, n_samples: int) -> int:
+    """Return ``batch_size``, all rows for -1, and for None more for much data.
+
+    Examples
+    --------
+    >>> from cipherlearn.training._schedule import choose_batch_size
+    >>> [choose_batch_size(None, n_samples) for n_samples in (150, 5120, 20_000, 60_000)]
+    [64, 64, 256, 512]
+    """
+    if batch_size == -1:
+        return n_samples
+    if batch_size is not None:
+        return batch_size
+    chosen = _SMALLEST_BATCH
+    while chosen < _LARGEST_BATCH and chosen * _BATCHES < n_samples:
+        chosen *= 2
+    return chosen
+
+
 def choose_epochs(max_epochs: int | None, batch_size: int, n_samples: int) -> int:
     """Return ``max_epochs``, or for None as many as make enough steps."""
     if max_epochs is not None:
         check_int("max_epochs", max_epochs, 1)
         return max_epochs
-    n_batches = math.ceil(n_samples / batch_size) if batch_size > 0 else 1
+    n_batches = math.ceil(n_samples / batch_size)
     return min(_MAX_EPOCHS, max(_MIN_EPOCHS, math.ceil(_STEPS / n_batches)))
 
 
@@ -128,7 +165,7 @@ class Schedule:
         module = net.module_
         # The history outlives ``phase_``, which is only the last. skorch's loggers know events.
         net.history.record("event_quantized", not net.phase_.is_warmup)
-        if not module.encoder.fitted:
+        if not module.encoders[0].fitted:
             module.fit_encoder(_features(net, dataset), net.verbose)
         if not net.phase_.is_warmup and not module.quantized:
             prune(module, progress=1.0)

@@ -199,7 +199,7 @@ def test_no_weights_exceed_a_limit_after_projection(seed, n_bits, max_width, n_i
 )
 def test_the_activation_is_built_once_per_hidden_layer(activation, expected):
     module = SparseQuantNeuralNetImpl(3, 2, n_layers=3, activation_function=activation)
-    assert [type(built) for built in module.activations] == [expected, expected]
+    assert [type(built.function) for built in module.activations] == [expected, expected]
 
 
 class Log(torch.nn.Module):
@@ -225,7 +225,7 @@ def test_a_partial_activation_keeps_its_arguments_through_pickle():
     activation = functools.partial(torch.nn.LeakyReLU, 0.25)
     module = SparseQuantNeuralNetImpl(3, 2, activation_function=activation)
     loaded = pickle.loads(pickle.dumps(module))
-    assert loaded.activations[0].negative_slope == 0.25
+    assert loaded.activations[0].function.negative_slope == 0.25
 
 
 # ---------------------------------------------------------------------- layers
@@ -294,7 +294,7 @@ def test_a_network_must_learn_its_encoding_first():
     for use in (module, module.calibrate):
         with pytest.raises(RuntimeError, match=r"Call fit_encoder\(X\) with the training data"):
             use(torch.zeros(1, 2))
-    assert not module.encoders[0].quantized
+    assert not any(encoder.quantized for encoder in module.encoders)
 
 
 def test_a_float_module_is_linear_in_its_centred_codes():

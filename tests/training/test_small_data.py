@@ -63,5 +63,5 @@ def test_one_epoch_trains_a_quantized_network():
     clf = NeuralNetClassifier(max_epochs=1, random_state=0).fit(X, y)
     assert clf.module_.quantized
     assert len(clf.history) == 1
-    untrained = SparseQuantNeuralNetImpl(4, 2, n_hidden_neurons=24)
+    untrained = SparseQuantNeuralNetImpl(4, 2, n_hidden_neurons=24, n_input_bits=1)
     assert clf.module_.linears[0].weight.shape == untrained.linears[0].weight.shape

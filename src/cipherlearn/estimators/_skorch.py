@@ -187,10 +187,9 @@ class SkorchNet(skorch.NeuralNet):
     def get_iterator(self, dataset, training=False):
         """Index whole batches of tensors, where the loader's options allow it."""
         loader = self.iterator_train if training else self.iterator_valid
-        options = {
-            "batch_size": choose_batch_size(self.batch_size, len(dataset)),
-            **self.get_params_for("iterator_train" if training else "iterator_valid"),
-        }
+        options = self.get_params_for("iterator_train" if training else "iterator_valid")
+        batch_size = options.get("batch_size", self.batch_size)
+        options["batch_size"] = choose_batch_size(batch_size, len(dataset))
         is_plain = options.keys() <= {"batch_size", "shuffle", "drop_last"}
         if loader is not DataLoader or not is_plain or not holds_arrays(dataset):
             return loader(dataset, **options)

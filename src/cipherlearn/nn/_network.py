@@ -315,8 +315,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
         n_hidden = len(self.activations)
         inputs = []
         for encoder in self.encoders:
-            encoder.quantized.fill_(True)
             inputs.append((encoder.codes(X), -encoder.center / encoder.spread, 1 / encoder.spread))
+            encoder.quantized.fill_(True)
         codes, offset, step = inputs[0]
         for linear, activation, quantizer in zip(
             self.linears, self.activations, self.quantizers, strict=False

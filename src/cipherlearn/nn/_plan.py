@@ -88,8 +88,10 @@ def plan_layers(
         Number of codes of a row, neurons of each hidden layer, and number of outputs.
     n_w_bits, n_a_bits, n_accum_bits, n_hidden_accum_bits, n_output_accum_bits, rounding_bits
         As for ``SparseQuantNeuralNetImpl``.
-    n_hidden_neurons_multiplier, budget, pruning, wide_path
+    n_hidden_neurons_multiplier, budget, pruning, wide_path, n_input_bits
         As for ``SparseQuantNeuralNetImpl``.
+    n_wide_codes : int or None, default=None
+        Number of codes that the wide path reads. With None it reads those of the first layer.
 
     Returns
     -------
@@ -127,16 +129,19 @@ def plan_layers(
     if pruning and n_output_accum_bits is not None:
         output_bits = min(output_bits, n_output_accum_bits)
     n_removed = 0 if rounding_bits is None else max(0, hidden_bits - rounding_bits)
+    limit = None
+    if pruning and budget == "omega":
+        # One for all layers, for the widest codes that any reads.
+        n_bits = max(largest_code, input_code).bit_length()
+        limit = neuron_budget(n_accum_bits, n_w_bits, n_bits, n_hidden_neurons_multiplier)
     plans = []
     for i, (n_inputs, n_neurons) in enumerate(pairwise(widths)):
         is_hidden = i < len(widths) - 2
         n_max, lsbs = (hidden_bits, n_removed) if is_hidden else (output_bits, 0)
-        max_span, limit = None, None
+        max_span = None
         largest = largest_code if i else input_code
-        n_bits = largest.bit_length()
-        if pruning and budget == "omega":
-            limit = neuron_budget(n_accum_bits, n_w_bits, n_bits, n_hidden_neurons_multiplier)
         if pruning:
+            n_bits = largest.bit_length()
             # One weight at least must fit.
             l1_limit(n_max, n_bits)
             max_span = 2**n_max - 2**lsbs

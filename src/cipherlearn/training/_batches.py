@@ -60,7 +60,7 @@ class TensorBatches:
     dataset : skorch.dataset.Dataset, or a torch Subset of one
         Arrays of features and targets. The features may be a sparse matrix.
     batch_size : int
-        Rows of a batch.
+        Rows of a batch. -1 takes all rows at once.
     shuffle : bool, default=False
         Whether each pass has an order of its own.
     drop_last : bool, default=False
@@ -72,7 +72,7 @@ class TensorBatches:
     ) -> None:
         X, y = arrays_of(dataset)
         self.n_rows = len(dataset)  # type: ignore[arg-type]
-        self.batch_size = batch_size
+        self.batch_size = self.n_rows if batch_size == -1 else batch_size
         self.shuffle = shuffle
         self.drop_last = drop_last
         self.X = torch.utils.data.default_convert(X)

@@ -53,7 +53,7 @@ def test_module_parameters_reach_the_module():
     assert shapes == [(5, 8), (2, 5), (3, 2), (3, 8)]
     assert clf.program_.quantizer.n_bits == 3
     assert np.abs(clf.program_.layers[0].weights).max() <= 7
-    assert type(clf.module_.activations[0]) is torch.nn.Tanh
+    assert type(clf.module_.activations[0].function) is torch.nn.Tanh
 
 
 def test_parameters_set_after_fit_keep_the_fitted_network_until_the_next_fit():

@@ -13,7 +13,14 @@ from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
 
 @pytest.mark.parametrize(
     ("n_layers", "width", "expected"),
-    [(1, 8, ()), (2, 8, (8,)), (3, 8, (8, 8)), (3, [5, 4], (5, 4)), (3, np.array([5, 4]), (5, 4))],
+    [
+        (1, 8, ()),
+        (2, 8, (8,)),
+        (3, 8, (8, 8)),
+        (3, [5, 4], (5, 4)),
+        (3, np.array([5, 4]), (5, 4)),
+        (3, "auto", (24, 24)),
+    ],
 )
 def test_a_twin_has_the_same_hidden_layers(n_layers, width, expected):
     clf = NeuralNetClassifier(module__n_layers=n_layers, module__n_hidden_neurons=width)

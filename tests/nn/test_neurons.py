@@ -113,7 +113,7 @@ def test_a_linear_model_has_no_neurons_to_prune():
     clf = NeuralNetClassifier(module__n_layers=1, max_epochs=5, random_state=0).fit(X, y)
     small = clf.prune(X, y, 0.5)
     assert small.program_.n_bootstraps == 0
-    assert small.get_params()["module__n_hidden_neurons"] == 24
+    assert small.get_params()["module__n_hidden_neurons"] == "auto"
 
 
 def test_the_order_of_the_rows_does_not_decide_which_neurons_go():

@@ -93,6 +93,7 @@ def test_tables_equal_the_activation_at_every_reachable_accumulator(activation):
         n_hidden_neurons=6,
         n_a_bits=3,
         n_codes_per_feature=1,
+        wide_path=False,
         activation_function=activation,
     )
     program = lower(module)

@@ -54,24 +54,20 @@ def test_lowered_weights_are_the_modules_integers():
 
 
 def test_an_activation_that_gives_nan_is_refused():
-    module, _ = random_module(0, activation_function=UndefinedFarBelowZero)
-    lower(module)
-    with torch.no_grad():
-        module.linears[0].log_gain.fill_(5.0)
-    with pytest.raises(ValueError, match=r"UndefinedFarBelowZero gives NaN in layer 0. Choose"):
-        lower(module)
+    activation = LearnedActivation(UndefinedFarBelowZero(), 2)
+    activation.calibrate(torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"UndefinedFarBelowZero gives NaN. Choose another"):
+        activation.calibrate(torch.tensor([-1e6, 0.0]), torch.tensor([1.0, 2.0]))
 
 
 def test_an_infinite_activation_saturates():
     module, X = random_module(0, activation_function=Exp)
-    with torch.no_grad():
-        module.linears[0].log_gain.fill_(5.0)
-        hidden = module.activations[0](module.linears[0](module.encoders[0](torch.tensor(X))))
-        expected = module(torch.from_numpy(X)).numpy()
-    assert hidden.isinf().any()
-    program = lower(module)
-    np.testing.assert_array_equal(program(X), expected)
-    assert program.layers[0].tables.max() == 3
+    activation = module.activations[0]
+    activation.calibrate(activation.first, activation.first + 1000)
+    assert activation.function(activation.first + 1000).isinf().all()
+    assert activation.values.isfinite().all()
+    expected = module(torch.from_numpy(X)).detach().numpy()
+    np.testing.assert_array_equal(lower(module)(X), expected)
 
 
 def test_diverged_parameters_are_refused_by_name():

@@ -295,3 +295,19 @@ def test_decay_keeps_a_network_from_learning_noise():
     with_decay = NeuralNetRegressor(**options).fit(X, y).score(X_test, X_test[:, 0])
     without = NeuralNetRegressor(**options, callbacks__weight_decay=None).fit(X, y)
     assert with_decay > without.score(X_test, X_test[:, 0]) + 0.05
+
+
+def test_auto_takes_neurons_and_batches_by_the_rows():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(6000, 2)), np.arange(6000) % 2
+    few, many = (
+        NeuralNetClassifier(max_epochs=1, random_state=0).fit(X[:n], y[:n]) for n in (300, 6000)
+    )
+    assert few.module_.n_neurons[0] == 24
+    assert many.module_.n_neurons[0] == 64
+    batches = [[b["train_batch_size"] for b in clf.history[0, "batches"]] for clf in (few, many)]
+    assert [max(sizes) for sizes in batches] == [64, 128]
+    with pytest.raises(
+        ValueError, match="must be \"auto\", an int or a sequence of int. Got 'many'"
+    ):
+        NeuralNetClassifier(module__n_hidden_neurons="many").fit(X[:300], y[:300])

@@ -120,8 +120,6 @@ class QuantizedNet(SkorchNet):
         self.warn_on_loss = warn_on_loss
         vars(self).update(kwargs)
 
-    # ------------------------------------------------------------------ parts
-
     def initialize_module(self):
         """Create the module for the number of features and outputs seen in ``fit``."""
         if not hasattr(self, "n_features_in_"):
@@ -130,22 +128,12 @@ class QuantizedNet(SkorchNet):
                 "data. Call fit or partial_fit instead of initialize."
             )
         kwargs = self.get_params_for("module")
-        if isinstance(kwargs.get("n_hidden_neurons"), str):
-            kwargs["n_hidden_neurons"] = self._n_hidden_neurons()
+        if isinstance(name := kwargs.get("n_hidden_neurons"), str):
+            kwargs["n_hidden_neurons"] = choose_neurons(name, getattr(self, "n_training_rows_", 0))
         self.module_ = self.module(
             input_dim=self.n_features_in_, n_outputs=self._n_outputs(), **kwargs
         )
         return self
-
-    def _n_hidden_neurons(self) -> int:
-        """Hidden neurons that "auto" takes for the rows of the present ``fit``."""
-        name = self.module__n_hidden_neurons
-        if name != "auto":
-            raise ValueError(
-                'module__n_hidden_neurons must be "auto", an int or a sequence of int. '
-                f"Got {name!r}."
-            )
-        return choose_neurons(getattr(self, "n_training_rows_", 0))
 
     def initialize_criterion(self):
         """Create the loss, per sample so that samples can be weighted."""
@@ -179,8 +167,6 @@ class QuantizedNet(SkorchNet):
                 "Use a criterion that takes reduction='none', or distinct rows without weights."
             )
         return (losses * X["sample_weight"].to(losses)).mean()
-
-    # ------------------------------------------------------------------ training
 
     def _check_features(self, X: Any) -> Any:
         """Return features as floats, dense or in CSR, or raise ValueError."""

@@ -49,8 +49,8 @@ def float_twin(estimator: BaseEstimator) -> BaseEstimator:
         )
     width = estimator.module__n_hidden_neurons
     n_hidden = estimator.module__n_layers - 1
-    if width == "auto":
-        width = choose_neurons(getattr(estimator, "n_training_rows_", 0))
+    if isinstance(width, str):
+        width = choose_neurons(width, getattr(estimator, "n_training_rows_", 0))
     network = (MLPClassifier if is_classifier(estimator) else MLPRegressor)(
         hidden_layer_sizes=(width,) * n_hidden if isinstance(width, Integral) else tuple(width),
         activation=_ACTIVATIONS[activation],

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 __all__ = ["ActivationQuantizer", "LearnedActivation", "SparseQuantLinear"]
 
-# Knots of a learned activation: one for each sum of 4 bits.
-_KNOTS = 16
+# Knots of a learned activation: one for each sum of 4 bits. And the largest value at one.
+_KNOTS, _LARGEST = 16, 1e30
 
 # Standard deviation of what a bootstrap adds to its input, in units of the narrowest step that it
 # tells apart: half a step is 7.2 of them at an error probability of 2**-40.
@@ -134,12 +134,25 @@ class LearnedActivation(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, low: Tensor, high: Tensor) -> None:
-        """Spread the knots over ``[low, high]``, per neuron, and start from the function."""
+        """Spread the knots over ``[low, high]``, per neuron, and start from the function.
+
+        Raises
+        ------
+        ValueError
+            If the function gives NaN there.
+        """
         width = torch.where(high > low, high - low, torch.ones_like(high))
         self.first.copy_(low)
         self.spacing.copy_(width / (_KNOTS - 1))
         steps = torch.arange(_KNOTS, device=low.device)[:, None]
-        self.values.copy_(self.function(self.first + self.spacing * steps).T)
+        values = self.function(self.first + self.spacing * steps).T
+        if values.isnan().any():
+            raise ValueError(
+                "The activation function must give a number for every accumulator. "
+                f"{type(self.function).__name__} gives NaN. Choose another activation function."
+            )
+        # Between two that are infinite there would be no line.
+        self.values.copy_(values.clamp(-_LARGEST, _LARGEST))
         self.quantized.fill_(True)
 
 

@@ -40,15 +40,19 @@ _LARGE_SHARE = 0.5
 _CALIBRATION_VALUES = 1_000_000
 
 
-def choose_neurons(n_samples: int) -> int:
-    """Choose the hidden neurons of a layer: few rows cannot teach many.
+def choose_neurons(name: str, n_samples: int) -> int:
+    """Choose the hidden neurons of a layer for "auto": few rows cannot teach many.
 
     Examples
     --------
     >>> from cipherlearn.training._schedule import choose_neurons
-    >>> [choose_neurons(n_samples) for n_samples in (150, 1797, 3000, 20_000)]
+    >>> [choose_neurons("auto", n_samples) for n_samples in (150, 1797, 3000, 20_000)]
     [24, 28, 46, 64]
     """
+    if name != "auto":
+        raise ValueError(
+            f'module__n_hidden_neurons must be "auto", an int or a sequence of int. Got {name!r}.'
+        )
     return min(_MOST_NEURONS, max(_FEWEST_NEURONS, n_samples // _ROWS_OF_A_NEURON))
 
 

@@ -307,7 +307,5 @@ def test_auto_takes_neurons_and_batches_by_the_rows():
     assert many.module_.n_neurons[0] == 64
     batches = [[b["train_batch_size"] for b in clf.history[0, "batches"]] for clf in (few, many)]
     assert [max(sizes) for sizes in batches] == [64, 128]
-    with pytest.raises(
-        ValueError, match="must be \"auto\", an int or a sequence of int. Got 'many'"
-    ):
+    with pytest.raises(ValueError, match=r'"auto", an int or a sequence of int'):
         NeuralNetClassifier(module__n_hidden_neurons="many").fit(X[:300], y[:300])

@@ -19,6 +19,7 @@ import requests
 from serving import Service, needs_proc, post, put_keys
 
 from cipherlearn.deployment import FHEClient, RemoteModel
+from cipherlearn.deployment.keys import _key_store
 from cipherlearn.deployment.keys._key_store import KeyStore
 
 KEYS = [bytes([i]) * 100 for i in range(4)]
@@ -110,6 +111,34 @@ def test_what_cannot_be_deleted_is_still_counted(tmp_path, monkeypatch):
     assert len(store) == 2
     assert store.n_bytes == 200
     assert add(store, 2) == [IDS[0]]
+    assert len(store) == 2
+    store.close()
+
+
+def test_only_damaged_keys_are_removed_as_damaged(tmp_path, monkeypatch):
+    store = opened(tmp_path / "keys")
+    for i in range(4):
+        add(store, i)
+    assert not store.remove_damaged(IDS[0])
+    (tmp_path / "keys" / IDS[1]).write_bytes(b"damaged")
+    assert store.remove_damaged(IDS[1])
+    assert not (tmp_path / "keys" / IDS[1]).exists()
+    (tmp_path / "keys" / IDS[2]).unlink()
+    assert store.remove_damaged(IDS[2])
+    assert not store.remove_damaged(IDS[2])
+    # A client uploads them again just before they would be removed.
+    (tmp_path / "keys" / IDS[3]).write_bytes(b"damaged")
+    real = _key_store.read_keys
+
+    def read_and_replace(directory, key_id):
+        try:
+            return real(directory, key_id)
+        finally:
+            add(store, 3)
+
+    monkeypatch.setattr(_key_store, "read_keys", read_and_replace)
+    assert not store.remove_damaged(IDS[3])
+    assert (tmp_path / "keys" / IDS[3]).read_bytes() == KEYS[3]
     assert len(store) == 2
     store.close()
 

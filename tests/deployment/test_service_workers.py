@@ -49,6 +49,22 @@ def test_the_health_tells_that_no_worker_lives(
         assert post(service, ciphertext).status_code == 200
 
 
+def test_a_worker_serves_no_other_model_than_the_service(
+    tmp_path, linear_artefacts, artefacts, linear_client, labelled_rows
+):
+    server_zip = tmp_path / "server.zip"
+    shutil.copy(linear_artefacts / "server.zip", server_zip)
+    with Service(server_zip, tmp_path / "keys") as service:
+        assert put_keys(service, linear_client).status_code == 201
+        # Somebody brings the next model before the service is ended.
+        shutil.copy(artefacts / "server.zip", server_zip)
+        (ciphertext,) = linear_client.encrypt(labelled_rows[0][:2])
+        assert post(service, ciphertext).status_code == 200
+        os.kill(*service.worker_ids(), signal.SIGKILL)
+        wait_until(lambda: "Start the service anew" in service.log_path.read_text())
+        assert health(service).status_code == 503
+
+
 def test_workers_do_not_import_from_the_working_directory(tmp_path, linear_artefacts):
     # As the installed command does, which has no working directory in its own path.
     program = tmp_path / "bin" / "cipherlearn.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -106,6 +107,24 @@ class KeyStore:
             if key_id not in self._sizes:
                 raise _unknown(key_id)
             self._delete(key_id)
+
+    def remove_damaged(self, key_id: str) -> bool:
+        """Remove keys unless they are whole, and return whether there were any to remove."""
+        path = self.directory / key_id
+        try:
+            found: int | None = path.lstat().st_ino
+        except FileNotFoundError:
+            found = None
+        with contextlib.suppress(UnknownKeyError):
+            read_keys(self.directory, key_id)
+            return False
+        with self._lock:
+            # Others may have taken their place meanwhile.
+            replaced = path.exists() and path.lstat().st_ino != found
+            if replaced or key_id not in self._sizes:
+                return False
+            self._delete(key_id)
+        return True
 
     def upload(self, key_id: str) -> Upload:
         """Begin to receive keys, or raise MessageError if there can be none with this id."""

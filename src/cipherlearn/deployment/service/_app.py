@@ -110,7 +110,7 @@ class _Service:
         )
         self.predictions = Slots(settings.max_pending)
         self.uploads = Slots(settings.max_uploads)
-        self._pool = WorkerPool(settings, self.metrics.restarts.inc)
+        self._pool = WorkerPool(settings, self._served.model_id, self.metrics.restarts.inc)
         # Each is a file of up to hundreds of megabytes that is read and checked.
         self._checks = asyncio.Semaphore(_CHECKS_AT_A_TIME)
 
@@ -221,9 +221,15 @@ class _Service:
         """
         limits = self._settings
         body = _body(request, limits.max_body_bytes, limits.body_timeout)
-        data = b"".join([chunk async for chunk in body])
+        # Not a list, which would take much more for a body that comes in many small parts.
+        data = bytearray()
+        async for chunk in body:
+            data += chunk
         with _as_http():
-            ciphertexts = _split(data, self._served)
+            if len(data) > _PART_BYTES:
+                ciphertexts = await asyncio.to_thread(_split, bytes(data), self._served)
+            else:  # which takes less than a thread does
+                ciphertexts = _split(bytes(data), self._served)
             for key_id in {key_id for _, key_id in ciphertexts}:
                 self._store.use(key_id)
             first = await _unless_gone(request, self._evaluate(request, *ciphertexts[0]))
@@ -237,8 +243,7 @@ class _Service:
             result = await self._pool.evaluate(ciphertext, key_id)
         except UnknownKeyError:
             # The worker found the key file missing or damaged.
-            with contextlib.suppress(UnknownKeyError):
-                self._store.remove(key_id)
+            if await asyncio.to_thread(self._store.remove_damaged, key_id):
                 audit("keys damaged", request, key_id=key_id)
             raise
         self.metrics.evaluations.inc()

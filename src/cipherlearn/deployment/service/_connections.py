@@ -260,7 +260,8 @@ class Door(asyncio.Protocol):
         except (OSError, asyncio.TimeoutError):  # no TLS, or gone
             self.drop()
             return
-        self._open(transport)
+        if self._is_in:  # it may have been lost meanwhile
+            self._open(transport)
 
     def _update(self) -> None:
         """Set the time until which the client must have done its part."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import ssl
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cipherlearn.deployment.service._connections import (
     ConnectionLimits,
@@ -60,17 +62,22 @@ def serve(
     bool
         Whether the service started.
     """
+    context = None
+    if certificate is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.load_cert_chain(certificate, key)
+    connections = Connections(limits, app.state.metrics.dropped.inc)
+    # A connection has its place before its TLS handshake, of which uvicorn knows nothing.
+    protocol: Any = partial(Door, H11Protocol, connections, context)
     _allow_open_files(limits.max_connections + _OTHER_FILES)
     config = uvicorn.Config(
         watched(app),
         host=host,
         port=port,
-        # The other protocols and loops have other limits on the head of a request.
-        http="h11",
+        http=protocol,
         loop="asyncio",
         ws="none",
-        ssl_certfile=certificate,
-        ssl_keyfile=key,
         proxy_headers=bool(limits.proxies),
         forwarded_allow_ips=[*limits.proxies],
         timeout_keep_alive=limits.header_timeout,
@@ -79,12 +86,6 @@ def serve(
         access_log=False,  # the service writes its own
         log_config=None,
     )
-    config.load()
-    # A connection has its place before its TLS handshake.
-    context, config.ssl = config.ssl, None
-    connections = Connections(limits, app.state.metrics.dropped.inc)
-    protocol: Any = partial(Door, config.http_protocol_class, connections, context)
-    config.http_protocol_class = protocol
     scheme = "http" if context is None else "https"
 
     class Server(uvicorn.Server):

@@ -30,15 +30,20 @@ class WorkerPool:
     Parameters
     ----------
     settings : ServiceSettings
+    model_id : str
+        The model that the service announces.
     on_restart : callable
         Called whenever a worker has to be replaced.
     """
 
-    def __init__(self, settings: ServiceSettings, on_restart: Callable[[], object]) -> None:
+    def __init__(
+        self, settings: ServiceSettings, model_id: str, on_restart: Callable[[], object]
+    ) -> None:
         self._n_workers = settings.n_workers
         self._timeout = settings.evaluation_timeout
         self._worker_settings = WorkerSettings(
             str(settings.server_zip.absolute()),
+            model_id,
             str(settings.data_dir.absolute()),
             # All workers together take no more, and use no core twice.
             max(1, settings.max_key_bytes // settings.n_workers),

@@ -55,8 +55,12 @@ class WorkerSettings:
 
     Parameters
     ----------
-    server_zip, data_dir : str
-        Absolute paths of the artefact and of the key store.
+    server_zip : str
+        Absolute path of the artefact.
+    model_id : str
+        The model that must be in it.
+    data_dir : str
+        Absolute path of the key store.
     max_key_bytes : int
         Memory for keys that are ready for use.
     n_threads : int
@@ -65,6 +69,7 @@ class WorkerSettings:
     """
 
     server_zip: str
+    model_id: str
     data_dir: str
     max_key_bytes: int
     n_threads: int
@@ -167,6 +172,11 @@ def main(descriptor: int) -> None:
             partial(read_keys, Path(settings.data_dir)),
             settings.n_threads,
         )
+        if server.model_id != settings.model_id:
+            raise RuntimeError(
+                f"The model of {settings.server_zip} must be {settings.model_id}, with which the "
+                f"service was started. It is {server.model_id}. Start the service anew."
+            )
         pipe.send_bytes(b"ready")
         while True:
             pipe.send_bytes(_answer(server, pipe.recv_bytes()))

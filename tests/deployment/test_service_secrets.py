@@ -101,6 +101,7 @@ def test_no_secret_reaches_the_server(tmp_path, artefacts, labelled_rows):
 def test_logs_are_json_without_payloads(tmp_path, linear_artefacts, labelled_rows):
     with Service(linear_artefacts / "server.zip", tmp_path / "keys") as service:
         RemoteModel(service.url).predict(labelled_rows[0][:4])
+        service.stop()  # the last line is written after the answer
         records = [record for record in service.logs() if record["event"] == "request"]
         (predicted,) = [record for record in records if record["path"] == "/v1/predict"][-1:]
         assert predicted["status"] == 200

@@ -1,46 +1,63 @@
-"""Guarded reading of zip archives and of the arrays in them. It executes nothing."""
+"""Guarded reading of zip archives, and of the JSON and arrays in them. It executes nothing.
+
+Whatever bytes are read, memory has a ceiling, and only ValueError and zipfile's own errors leave.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import os
+import re
+import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["array_bytes", "array_from", "read_members", "refusing_damage"]
+__all__ = [
+    "MAX_BYTES",
+    "array_bytes",
+    "array_from",
+    "json_from",
+    "read_file",
+    "read_members",
+    "refusing_damage",
+]
 
 # A network and its parameters are a few megabytes at most. More is a mistake, or an attack on the
 # memory of whoever unpacks it.
-MAX_BYTES = 1 << 30
+MAX_BYTES = 1 << 28
+
+# An object in JSON takes some twenty times the memory of its text.
+_MAX_JSON_BYTES, _MAX_JSON_DEPTH = 1 << 23, 32
+
+# The list of members at the end of an archive takes some ten times its size.
+_MAX_DIRECTORY_BYTES = 1 << 22
 
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-# Errors that damaged or crafted content can cause.
-_DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    LookupError,
-    MemoryError,
-    NotImplementedError,
-    OverflowError,
-    RecursionError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+# The last bytes of an archive: signature, disks, members, length and start of the directory, length
+# of a comment.
+_END = struct.Struct("<4s8xIIH")
+
+# NumPy's header, without what numpy.save never writes of a plain array. Python is not asked.
+_HEADER = re.compile(
+    rb"\{'descr': '([<>](?:f4|f8|i8))', 'fortran_order': (True|False), "
+    rb"'shape': \(((?:\d+, ?)*\d*)\),? ?\} *\n"
 )
+
+# Characters that command a terminal, and halves of characters that no encoding takes.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @contextlib.contextmanager
 def refusing_damage(error: type[ValueError], rule: str, remedy: str) -> Iterator[None]:
-    """Turn all errors of damaged content into one kind of error.
+    """Turn every error into one kind of error. Only bytes are read meanwhile, and no file.
 
     Parameters
     ----------
@@ -53,16 +70,25 @@ def refusing_damage(error: type[ValueError], rule: str, remedy: str) -> Iterator
         yield
     except error:
         raise
-    except _DAMAGE as reason:
+    except Exception as reason:
         raise error(f"{rule} {reason!r:.200}. {remedy}") from reason
 
 
-def read_members(file: str | os.PathLike[str] | IO[bytes]) -> dict[str, bytes]:
-    """Read every member of a zip archive into memory.
+def read_file(file: str | os.PathLike[str] | IO[bytes]) -> bytes:
+    """Read a file of at most ``MAX_BYTES``, or the first byte more."""
+    if isinstance(file, str | os.PathLike):
+        with open(file, "rb") as opened:
+            return opened.read(MAX_BYTES + 1)
+    file.seek(0)
+    return file.read(MAX_BYTES + 1)
+
+
+def read_members(content: bytes) -> dict[str, bytes]:
+    """Unpack every member of a zip archive.
 
     Parameters
     ----------
-    file : str, path or binary file
+    content : bytes
 
     Returns
     -------
@@ -71,10 +97,13 @@ def read_members(file: str | os.PathLike[str] | IO[bytes]) -> dict[str, bytes]:
     Raises
     ------
     ValueError
-        If they are larger than ``MAX_BYTES`` once unpacked, compressed by another method than
-        zip's own, or two have one name.
+        If the archive or its members are larger than ``MAX_BYTES``, compressed by another method
+        than zip's own, larger or smaller than they claim, or two have one name.
     """
-    with zipfile.ZipFile(file) as archive:
+    if len(content) > MAX_BYTES:
+        raise ValueError(f"An archive holds at most {MAX_BYTES} bytes")
+    _check_directory(content)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = archive.infolist()
         size = sum(entry.file_size for entry in entries)
         if size > MAX_BYTES:
@@ -83,8 +112,65 @@ def read_members(file: str | os.PathLike[str] | IO[bytes]) -> dict[str, bytes]:
             raise ValueError("Members of an archive must be stored or deflated")
         if len({entry.filename for entry in entries}) < len(entries):
             raise ValueError("Members of an archive must have names of their own")
-        # zipfile unpacks at most the size that a member claims.
-        return {entry.filename: archive.read(entry) for entry in entries}
+        return {entry.filename: _unpack(archive, entry) for entry in entries}
+
+
+def _check_directory(content: bytes) -> None:
+    """Check the end of an archive, before zipfile makes an object of each member that it lists."""
+    if len(content) < _END.size:
+        raise ValueError(f"An archive has at least {_END.size} bytes. Got {len(content)}")
+    signature, n_bytes, _, n_comment = _END.unpack_from(content, len(content) - _END.size)
+    # Without it, zipfile would look for a larger one further ahead.
+    if signature != b"PK\x05\x06" or n_comment:
+        raise ValueError("An archive must end with the directory of its members")
+    if content[-_END.size - 20 :].startswith(b"PK\x06\x07"):
+        raise ValueError("An archive must have no Zip64 directory, which takes any number")
+    if n_bytes > _MAX_DIRECTORY_BYTES:
+        raise ValueError(
+            f"The directory of an archive has at most {_MAX_DIRECTORY_BYTES} bytes. Got {n_bytes}"
+        )
+
+
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with archive.open(entry) as member:
+        # Without a number, zipfile would inflate all that follows before it looks at the claim.
+        content = member.read(entry.file_size + 1)
+    if len(content) != entry.file_size:
+        raise ValueError(f"A member must have the {entry.file_size} bytes that it claims")
+    return content
+
+
+def json_from(content: bytes) -> Any:
+    """Parse JSON, or raise ValueError if it is not, too large or deep, or has control characters.
+
+    Examples
+    --------
+    >>> from cipherlearn._guarded_zip import json_from
+    >>> json_from(b'{"names": ["a", "b"]}')
+    {'names': ['a', 'b']}
+    >>> json_from(b'"\\\\u001b[2J"')
+    Traceback (most recent call last):
+        ...
+    ValueError: Texts in JSON must have no control characters...
+    """
+    if len(content) > _MAX_JSON_BYTES:
+        raise ValueError(f"JSON has at most {_MAX_JSON_BYTES} bytes here. Got {len(content)}")
+    value = json.loads(content)
+    level = [value]
+    for _ in range(_MAX_JSON_DEPTH):
+        parts: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                parts += each
+                parts += each.values()
+            elif isinstance(each, list):
+                parts += each
+            elif isinstance(each, str) and _CONTROL.search(each):
+                raise ValueError(f"Texts in JSON must have no control characters. Got {each!r:.50}")
+        if not parts:
+            return value
+        level = parts
+    raise ValueError(f"JSON must be at most {_MAX_JSON_DEPTH} levels deep here")
 
 
 def array_bytes(array: ArrayLike) -> bytes:
@@ -94,16 +180,31 @@ def array_bytes(array: ArrayLike) -> bytes:
     return buffer.getvalue()
 
 
-def array_from(content: bytes) -> NDArray:
-    """Read what :func:`array_bytes` wrote, or raise ValueError."""
-    file = io.BytesIO(content)
-    read_header = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }[np.lib.format.read_magic(file)]
-    shape, _, dtype = read_header(file)
-    # A header may claim more than follows, which NumPy would allocate.
-    if math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+def array_from(content: bytes) -> NDArray[Any]:
+    """Read an array of int64, float64 or float32 that :func:`array_bytes` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+
+    Examples
+    --------
+    >>> from cipherlearn._guarded_zip import array_bytes, array_from
+    >>> array_from(array_bytes([[1, 2], [3, 4]]))
+    array([[1, 2],
+           [3, 4]])
+    """
+    start = 10 + int.from_bytes(content[8:10], "little")
+    header = _HEADER.fullmatch(content[10:start])
+    if not content.startswith(b"\x93NUMPY\x01\x00") or header is None:
+        raise ValueError(
+            "An array must be of int64, float64 or float32, with the header that numpy.save "
+            f"writes. Got {content[:100]!r}"
+        )
+    dtype = np.dtype(header[1].decode())
+    shape = tuple(int(size) for size in header[3].replace(b" ", b"").split(b",") if size)
+    if math.prod(shape) * dtype.itemsize != len(content) - start:
         raise ValueError(f"An array must hold the {shape} numbers that its header names")
-    file.seek(0)
-    return np.lib.format.read_array(file, allow_pickle=False)
+    numbers = np.frombuffer(memoryview(content)[start:], dtype)
+    return numbers.reshape(shape, order="F" if header[2] == b"True" else "C")

@@ -15,7 +15,14 @@ from typing import IO, Any
 from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ProgramFormatError
-from cipherlearn._guarded_zip import array_bytes, array_from, read_members, refusing_damage
+from cipherlearn._guarded_zip import (
+    array_bytes,
+    array_from,
+    json_from,
+    read_file,
+    read_members,
+    refusing_damage,
+)
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._former_files import build_chain
@@ -103,9 +110,10 @@ def load_program(file: File) -> IntegerProgram:
     """
     rule = f"A program file must be an undamaged {FORMAT_NAME} archive."
     remedy = "Write it again with save_program."
+    content = read_file(file)
     with refusing_damage(ProgramFormatError, rule, remedy):
-        members = read_members(file)
-        header = json.loads(members["program.json"])
+        members = read_members(content)
+        header = json_from(members["program.json"])
         _check_header(header)
         return _build(header, members)
 

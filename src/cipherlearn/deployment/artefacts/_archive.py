@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cipherlearn import _guarded_zip
 from cipherlearn._exceptions import ArtefactError
-from cipherlearn._guarded_zip import array_from, read_members
+from cipherlearn._guarded_zip import array_from, json_from, read_file, read_members
 
 __all__ = ["Archive", "json_bytes", "refusing_damage", "write_file"]
 
@@ -64,7 +64,7 @@ class Archive:
 
     def json(self, name: str) -> dict[str, Any]:
         """Read a member that is a JSON object."""
-        value = json.loads(self.members[name])
+        value = json_from(self.members[name])
         if not isinstance(value, dict):
             raise ArtefactError(f"{name} in an artefact must be a JSON object. Got {value!r:.100}.")
         return value
@@ -90,9 +90,9 @@ class Archive:
     def from_bytes(cls, content: bytes, kind: str) -> Archive:
         """Read an archive of this kind, or raise ArtefactError."""
         with refusing_damage(f"{kind}.zip"):
-            members = read_members(io.BytesIO(content))
+            members = read_members(content)
             manifest = members.pop(MANIFEST)
-            _check_manifest(json.loads(manifest), kind)
+            _check_manifest(json_from(manifest), kind)
             read = cls(kind, members)
             if manifest != read.manifest:
                 raise ArtefactError(
@@ -104,7 +104,7 @@ class Archive:
     @classmethod
     def read(cls, path: str | os.PathLike[str], kind: str) -> Archive:
         """Read a file of this kind, or raise ArtefactError or FileNotFoundError."""
-        return cls.from_bytes(Path(path).read_bytes(), kind)
+        return cls.from_bytes(read_file(path), kind)
 
 
 def _format(kind: str) -> str:

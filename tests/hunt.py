@@ -61,7 +61,10 @@ def hunt(directory: Path, name: str, n_mutants: int, seed: int = 0) -> Report:
     while number < n_mutants:
         command = [sys.executable, __file__, str(directory), name, str(seed), str(number)]
         with subprocess.Popen(
-            [*command, str(n_mutants - number)], stdout=subprocess.PIPE, text=True
+            [*command, str(n_mutants - number)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
         ) as process:
             for outcome, harm in _lines(process):
                 report.outcomes[outcome] += 1
@@ -116,6 +119,9 @@ class Readers:
         self._server = FHEServer(directory / "linear.server.zip")
         self._server.add_keys(self._client.evaluation_keys())
         (self._ciphertext,) = self._client.encrypt(_ROWS)
+        self._reloading = {
+            kind: FHEClient.from_bytes(content) for kind, content in self._client_zips.items()
+        }
         self._answer = self._server.run(self._ciphertext)
         self._service = _Service(http_response(200, self._client_zips["linear"]))
         self._remote = RemoteModel(self._service.url, n_retries=0, timeout=5, token="secret")
@@ -182,7 +188,7 @@ class Readers:
             content = content[:start] + digest + keys
         self._scratch.write_bytes(content)
         self._scratch.chmod(0o600)
-        client = FHEClient.from_bytes(self._client_zips[kind])
+        client = self._reloading[kind]
         client.load_keys(self._scratch)
         assert all(client.encrypt(_ROWS))
         assert client.evaluation_keys()

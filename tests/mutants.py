@@ -139,7 +139,7 @@ def mutated_array(rng: random.Random, content: bytes) -> bytes:
         extreme = rng.choice((0, 1, -1, 2, 5, 2**31, 2**53, 2**62, 2**63 - 1, -(2**63)))
         if values.dtype.kind == "f":
             extreme = rng.choice((extreme, np.nan, np.inf, -np.inf, 1e300, 1e-300, 0.5))
-        with np.errstate(over="ignore"):
+        with np.errstate(all="ignore"):
             values[rng.randrange(values.size)] = np.array(extreme, dtype=np.float64).astype(
                 values.dtype
             )
@@ -177,14 +177,22 @@ def mutate_member(rng: random.Random, members: dict[str, bytes]) -> None:
         members[name] = members[rng.choice(sorted(members))]
     elif change == 3:
         members[name] = mutated(rng, members[name])
-    elif name.endswith(".json"):
-        members[name] = mutated_json(rng, members[name])
-    elif name.endswith(".npy") and members[name].startswith(b"\x93NUMPY"):
-        members[name] = mutated_array(rng, members[name])
-    elif name.endswith(".skops"):
-        members[name] = mutated_zip(rng, members[name])
     else:
-        members[name] = mutated(rng, members[name])
+        try:
+            members[name] = _mutated_by_kind(rng, name, members[name])
+        except Exception:
+            # An earlier change has left nothing of its kind.
+            members[name] = mutated(rng, members[name])
+
+
+def _mutated_by_kind(rng: random.Random, name: str, content: bytes) -> bytes:
+    if name.endswith(".json"):
+        return mutated_json(rng, content)
+    if name.endswith(".npy"):
+        return mutated_array(rng, content)
+    if name.endswith(".skops"):
+        return mutated_zip(rng, content)
+    return mutated(rng, content)
 
 
 def packed(rng: random.Random, members: dict[str, bytes]) -> bytes:
@@ -223,7 +231,7 @@ def _mutate_served(rng: random.Random, members: dict[str, bytes]) -> None:
             client["client.json"] = json.dumps(described).encode()
         else:
             mutate_member(rng, client)
-    except (KeyError, TypeError, ValueError):
+    except Exception:
         # An earlier change has left nothing to change.
         return
     members["client.zip"] = Archive("client", client).to_bytes()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_execute_in_fhe", "check_int"]
+__all__ = ["check_execute_in_fhe", "check_int", "check_token"]
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -23,3 +23,13 @@ def check_execute_in_fhe(value: Any) -> bool | str:
     if not (isinstance(value, bool | np.bool_) or value == "simulate"):
         raise ValueError(f'execute_in_fhe must be False, True or "simulate". Got {value!r}.')
     return value if isinstance(value, str) else bool(value)
+
+
+def check_token(token: str) -> str:
+    """Return a bearer token, or raise ValueError, without naming it, if a header cannot hold it."""
+    if not token or not (token.isascii() and token.isprintable()) or token != token.strip():
+        raise ValueError(
+            "A token must be printable ASCII, without spaces around it. Got one of "
+            f"{len(token)} characters that is not. `openssl rand -hex 32` makes one."
+        )
+    return token

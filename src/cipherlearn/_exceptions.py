@@ -17,11 +17,33 @@ __all__ = [
     "UnknownKeyError",
     "UnsupportedByEngineError",
     "UntrustedTypesError",
+    "printable",
 ]
 
 
+def printable(text: str) -> str:
+    r"""Escape what would command a terminal, or reorder what it shows.
+
+    Examples
+    --------
+    >>> from cipherlearn._exceptions import printable
+    >>> printable("busy\x1b[2J")
+    'busy\\x1b[2J'
+    """
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
 class CipherlearnError(Exception):
-    """Base of cipherlearn's own exceptions."""
+    """Base of cipherlearn's own exceptions.
+
+    Some quote what a stranger sent. Their text has no control characters.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class AccuracyLossWarning(UserWarning):
@@ -68,7 +90,7 @@ class UntrustedTypesError(ArtefactError):
         self.what, self.types = what, types
 
     def __str__(self) -> str:
-        return self.asking_for(f"trusted={self.types}")
+        return printable(self.asking_for(f"trusted={self.types}"))
 
     def asking_for(self, remedy: str) -> str:
         """Return the message, with the remedy in the words of the caller."""

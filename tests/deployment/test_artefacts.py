@@ -160,7 +160,7 @@ def test_a_pickle_in_an_array_is_not_loaded(client_zip):
     buffer = io.BytesIO()
     np.save(buffer, np.array([print], dtype=object), allow_pickle=True)
     content = resealed(client_zip, lambda m: m.update({"output_bias.npy": buffer.getvalue()}))
-    with pytest.raises(ArtefactError, match=r"must hold the|allow_pickle"):
+    with pytest.raises(ArtefactError, match="must be of int64, float64 or float32"):
         FHEClient.from_bytes(content)
 
 

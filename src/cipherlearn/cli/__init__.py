@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 
-from cipherlearn._exceptions import CipherlearnError, UntrustedTypesError
+from cipherlearn._exceptions import CipherlearnError, UntrustedTypesError, printable
 from cipherlearn._version import __version__
 from cipherlearn.cli._export import add_export
 from cipherlearn.cli._inspect import add_inspect
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         options.run(options)
     except UntrustedTypesError as error:
-        sys.exit(_line(error.asking_for(f"--trusted {' '.join(error.types)}")))
+        sys.exit(_line(error.asking_for(f"--trusted {shlex.join(error.types)}")))
     except OSError as error:
         named = error.filename is not None and error.strerror
         sys.exit(_line(f"{error.strerror}: {error.filename}" if named else str(error)))
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _line(reason: str) -> str:
-    return f"cipherlearn: error: {' '.join(reason.split())}"
+    return f"cipherlearn: error: {' '.join(printable(reason).split())}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -52,6 +52,7 @@ def passphrase(options: argparse.Namespace) -> str | None:
 def token(options: argparse.Namespace) -> str | None:
     """Return the service's bearer token, or ``None``."""
     if options.token_file is not None:
-        return options.token_file.read_text().strip()
-    # The service refuses an empty token, instead of letting everybody in.
+        # A text that is none would be named in an error.
+        return options.token_file.read_bytes().decode("latin-1").strip()
+    # An empty token is refused, instead of standing for none.
     return os.environ.get("CIPHERLEARN_TOKEN")

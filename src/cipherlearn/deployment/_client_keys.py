@@ -47,17 +47,22 @@ class ClientKeys:
     def generate(cls, model: ClientModel, verbose: bool | int = False) -> ClientKeys:
         """Make fresh keys."""
         runtime = client_runtime(model)
-        with stage("Generating keys", verbose):
-            runtime.generate_keys()
-        return cls(model, runtime, os.urandom(_NONCE_BYTES))
+        try:
+            with stage("Generating keys", verbose):
+                runtime.generate_keys()
+            return cls(model, runtime, os.urandom(_NONCE_BYTES))
+        except (MessageError, RuntimeError) as error:
+            raise ArtefactError(
+                f"The engine cannot make keys for this model. {error} Get its client.zip again."
+            ) from error
 
     @classmethod
     def load(
         cls, model: ClientModel, path: str | os.PathLike[str], passphrase: str | None
     ) -> ClientKeys:
         """Read keys that :meth:`save` wrote."""
-        keys = read_keys(path, model.keyset_id, passphrase)
         runtime = client_runtime(model)
+        keys = read_keys(path, model.keyset_id, passphrase, _NONCE_BYTES + runtime.max_key_bytes)
         try:
             runtime.load_keys(keys[_NONCE_BYTES:])
             return cls(model, runtime, keys[:_NONCE_BYTES])

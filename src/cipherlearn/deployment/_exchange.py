@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._checks import check_int
-from cipherlearn._exceptions import MessageError
+from cipherlearn._exceptions import ArtefactError, MessageError
 from cipherlearn._progress import progress_bar
 from cipherlearn.deployment._client_keys import ClientKeys
 from cipherlearn.deployment._messages import Kind, Message
@@ -44,7 +44,12 @@ class Exchange:
             batch = codes[start : start + self._batch_size]
             batch = np.pad(batch, ((0, self._batch_size - len(batch)), (0, 0)))
             inputs = [batch[:, columns] for columns in self._inputs]
-            payload = self._frames["ciphertext"].strip(self.keys.runtime.encrypt(inputs))
+            try:
+                payload = self._frames["ciphertext"].strip(self.keys.runtime.encrypt(inputs))
+            except (MessageError, RuntimeError) as error:
+                raise ArtefactError(
+                    f"The engine cannot encrypt for this model. {error} Get its client.zip again."
+                ) from error
             yield Message(Kind.CIPHERTEXT, scope, self.keys.id, payload)
 
     def decrypt(self, results: Sequence[bytes], n_rows: int) -> NDArray[np.int64]:
@@ -108,4 +113,8 @@ class Exchange:
                 f"The result was computed with the keys {message.key.hex()}. This client's are "
                 f"{self.keys.id.hex()}, and cannot decrypt it."
             )
-        return message, self.keys.runtime.decrypt(self._frames["result"].fill(message.payload))
+        try:
+            sums = self.keys.runtime.decrypt(self._frames["result"].fill(message.payload))
+        except RuntimeError as error:
+            raise MessageError(f"The engine cannot decrypt this result. {error}") from error
+        return message, sums

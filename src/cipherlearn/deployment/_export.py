@@ -65,7 +65,8 @@ def export(
     Returns
     -------
     client, server : Path
-        ``client.zip``, with what a client needs and no weights, and ``server.zip``.
+        ``client.zip``, with what a client needs and no weights, and ``server.zip``, which only
+        its owner may read.
 
     Raises
     ------
@@ -110,7 +111,8 @@ def export(
     with tempfile.TemporaryDirectory(dir=directory, prefix=".untested-") as untested:
         paths = Path(untested, "client.zip"), Path(untested, "server.zip")
         for path, content in zip(paths, (archive, server.to_archive()), strict=True):
-            write_file(path, content.to_bytes())
+            # That of the server holds the weights.
+            write_file(path, content.to_bytes(), is_private=path.name == "server.zip")
         _self_test(*paths, circuit, trusted, n_test_rows)
         client_path, server_path = (path.replace(directory / path.name) for path in paths)
     return client_path, server_path

@@ -223,10 +223,12 @@ class Frame:
     def from_json(cls, value: Any) -> Frame:
         """Read what :meth:`to_json` wrote, or raise ArtefactError."""
         try:
-            fixed = tuple((int(start), bytes.fromhex(content)) for start, content in value["fixed"])
-            frame = cls(tuple(map(int, value["sizes"])), fixed)
+            fixed = tuple((start, bytes.fromhex(content)) for start, content in value["fixed"])
+            frame = cls(tuple(value["sizes"]), fixed)
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactError(f"A frame needs sizes and fixed. {error}.") from error
+        if any(type(n) is not int for n in (*frame.sizes, *(start for start, _ in fixed))):
+            raise ArtefactError("Positions and sizes of a frame must be integers.")
         edges = [0]
         for start, content in fixed:
             edges += [start, start + len(content)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,8 +13,9 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cipherlearn._checks import check_int
+from cipherlearn._checks import check_int, check_token
 from cipherlearn._exceptions import ArtefactError, MessageError, RemoteError, UnknownKeyError
+from cipherlearn._guarded_zip import MAX_BYTES, json_from
 from cipherlearn._progress import stage
 from cipherlearn.deployment._client import FHEClient
 from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
@@ -28,8 +28,8 @@ __all__ = ["RemoteModel"]
 # Batches of one request: many make the cost of a request small, few keep its body small.
 _BATCHES_PER_REQUEST = 16
 
-# Largest message of an error after the first result, in bytes.
-_LARGEST_ERROR = 10_000
+# Largest body or message of an error, and what is read of a body at a time, in bytes.
+_LARGEST_ERROR, _CHUNK = 10_000, 1 << 16
 
 # Seconds before the first retry; twice as long before each further one.
 _FIRST_PAUSE = 0.25
@@ -55,7 +55,7 @@ class RemoteModel:
         The model that is expected, as ``cipherlearn inspect client.zip`` shows it. ``None``
         accepts any model.
     token : str or None, default=None
-        The service's bearer token.
+        The service's bearer token. It is sent to ``url`` alone: redirects are not followed.
     trusted : sequence of str, default=()
         As for :class:`FHEClient`.
     verify : bool, str or path, default=True
@@ -78,6 +78,8 @@ class RemoteModel:
 
     Raises
     ------
+    ValueError
+        If the address is none of HTTP, or the token cannot be sent.
     RemoteError
         If the service cannot be reached, or refuses. Its reason is in the message.
     ArtefactError
@@ -112,7 +114,7 @@ class RemoteModel:
             raise ImportError(
                 "RemoteModel needs requests: pip install 'cipherlearn[client]'"
             ) from error
-        self.url = url.rstrip("/")
+        self.url = _checked_address(url)
         self.timeout = timeout
         self.n_retries = check_int("n_retries", n_retries, 0)
         self.verbose = verbose
@@ -122,11 +124,11 @@ class RemoteModel:
         self._session.headers["Accept-Encoding"] = "identity"
         if token is not None:
             # A .netrc file would replace the header.
-            self._session.auth = partial(_authorize, token)
+            self._session.auth = partial(_authorize, check_token(token))
         self.client_ = FHEClient.from_bytes(self._get("/v1/client.zip"), trusted)
         if model_id is not None and model_id != self.client_.model_id:
             raise ArtefactError(
-                f"The service at {self.url} must have the model {model_id}. It has "
+                f"The service at {self._shown} must have the model {model_id}. It has "
                 f"{self.client_.model_id}."
             )
         if hasattr(self.client_, "classes_"):
@@ -135,10 +137,13 @@ class RemoteModel:
         self.client_.open_keys(keys, passphrase, verbose)
 
     def __repr__(self) -> str:
-        # An address may hold a password.
+        return f"<RemoteModel: {self._shown}, {self.client_._summary()}>"
+
+    @property
+    def _shown(self) -> str:
+        """Address without a password."""
         address = urlsplit(self.url)
-        host = address.netloc.rpartition("@")[2]
-        return f"<RemoteModel: {address.scheme}://{host}{address.path}, {self.client_._summary()}>"
+        return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
 
     def close(self) -> None:
         """Close the connections to the service."""
@@ -239,7 +244,12 @@ class RemoteModel:
     def _get(self, path: str) -> bytes:
         def get() -> bytes:
             with self._request("GET", path) as response:
-                return response.content
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    raise RemoteError(
+                        f"The service at {self._shown} must send files as they are. It compressed "
+                        f"{path}, or a proxy did."
+                    )
+                return _read_body(response.raw, MAX_BYTES)
 
         return self._retried(get)
 
@@ -253,23 +263,26 @@ class RemoteModel:
                 data=body,
                 timeout=self.timeout,
                 stream=True,
+                # To another host, ciphertexts would go with it.
+                allow_redirects=False,
                 # Environment variables would replace the session's setting.
                 verify=self._verify,
             )
         except SSLError as error:
             raise RemoteError(
-                f"The service at {self.url} must show a certificate that is known. {error}. Name "
-                "who vouches for it with verify, as a PEM file."
+                f"The service at {self._shown} must show a certificate that is known. {error}. "
+                "Name who vouches for it with verify, as a PEM file."
             ) from error
-        if response.ok:
+        if 200 <= response.status_code < 300:
             return response
-        reason = _reason(response)
+        with response:
+            reason = _reason(response)
         if response.status_code == 404 and method == "POST":
             raise UnknownKeyError(reason)
         if response.status_code == 503:
             raise _BusyError(reason)
         raise RemoteError(
-            f"{method} {self.url}{path} was refused with status {response.status_code}: {reason}"
+            f"{method} {self._shown}{path} was refused with status {response.status_code}: {reason}"
         )
 
     def _retried(self, attempt: Callable[[], _Answer]) -> _Answer:
@@ -285,7 +298,7 @@ class RemoteModel:
         # An invalid address stays invalid.
         if n_failures == self.n_retries or isinstance(error, ValueError):
             raise RemoteError(
-                f"The service at {self.url} did not answer in {n_failures + 1} tries. The last "
+                f"The service at {self._shown} did not answer in {n_failures + 1} tries. The last "
                 f"said: {_cause(error)}"
             ) from error
         time.sleep(_FIRST_PAUSE * 2**n_failures)
@@ -318,11 +331,30 @@ class _CutError(Exception):
     """An answer ended early."""
 
 
-def _reason(response: requests.Response) -> str:
+def _checked_address(url: str) -> str:
+    """Return an address, or raise ValueError, without a password in it, if it is none of HTTP."""
     try:
-        return str(response.json()["detail"])
-    except (ValueError, KeyError, TypeError):
-        return response.reason
+        address = urlsplit(url)
+        valid = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not url.isprintable() or " " in url:
+        raise ValueError(
+            "The address of a service must be such as https://example.org:8000. Got another."
+        )
+    return url.rstrip("/")
+
+
+def _reason(response: requests.Response) -> str:
+    if "Location" in response.headers:
+        return (
+            f"it redirects to {response.headers['Location']!r:.200}, which is not followed. Give "
+            "that address if you trust it."
+        )
+    try:
+        return f"{json_from(_read_body(response.raw, _LARGEST_ERROR))['detail']!s:.1000}"
+    except (KeyError, RemoteError, TypeError, ValueError):
+        return f"{response.reason:.100}"
 
 
 def _authorize(token: str, request: Any) -> Any:
@@ -339,9 +371,26 @@ def _read_message(stream: Any, largest: int) -> bytes:
     message = header + _read_exactly(stream, n_bytes - HEADER_BYTES)
     if Message.kind_of(header) != Kind.ERROR:
         return message
-    error = json.loads(Message.from_bytes(message, Kind.ERROR).payload)
-    kind = {404: UnknownKeyError, 503: _BusyError}.get(error["status"], RemoteError)
-    raise kind(f"The service stopped midway: {error['detail']}")
+    payload = Message.from_bytes(message, Kind.ERROR).payload
+    try:
+        error = json_from(payload)
+        status, detail = int(error["status"]), str(error["detail"])
+    except (KeyError, OverflowError, TypeError, ValueError) as reason:
+        raise MessageError(
+            f"An error of a service must say its status. Got {payload!r:.100}"
+        ) from reason
+    kind = {404: UnknownKeyError, 503: _BusyError}.get(status, RemoteError)
+    raise kind(f"The service stopped midway: {detail:.1000}")
+
+
+def _read_body(stream: Any, most: int) -> bytes:
+    """Read a body as it was sent, or raise RemoteError if it has more than so many bytes."""
+    body = bytearray()
+    while part := stream.read(_CHUNK):
+        body += part
+        if len(body) > most:
+            raise RemoteError(f"A service sends at most {most} bytes here. This one sends more.")
+    return bytes(body)
 
 
 def _read_exactly(stream: Any, n_bytes: int) -> bytes:

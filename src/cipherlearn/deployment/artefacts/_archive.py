@@ -7,8 +7,9 @@ import hashlib
 import io
 import json
 import os
-import tempfile
+import secrets
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -131,25 +132,33 @@ def json_bytes(value: Any) -> bytes:
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False).encode()
 
 
-def write_file(path: Path, content: bytes, *, is_secret: bool = False) -> None:
+def write_file(
+    path: Path, content: bytes, *, is_private: bool = False, replaces: bool = True
+) -> None:
     """Write a file whole or not at all, even if the machine stops midway.
 
-    Only the owner may read a secret file, and it never replaces an existing file.
+    Parameters
+    ----------
+    path : Path
+    content : bytes
+    is_private : bool, default=False
+        Whether only the owner may read it. The umask decides otherwise.
+    replaces : bool, default=True
+        Whether to replace an existing file. FileExistsError is raised otherwise.
     """
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    opener = partial(os.open, mode=0o600 if is_private else 0o666)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(descriptor, 0o600 if is_secret else 0o644)
+        with open(temporary, "xb", opener=opener) as file:
             file.write(content)
             file.flush()
-            os.fsync(descriptor)
-        if is_secret:
-            os.link(temporary, path)
-        else:
+            os.fsync(file.fileno())
+        if replaces:
             os.replace(temporary, path)
+        else:
+            os.link(temporary, path)
     finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
     os.fsync(directory)
     os.close(directory)

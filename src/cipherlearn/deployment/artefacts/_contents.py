@@ -12,13 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cipherlearn._exceptions import ArtefactError, ProgramFormatError
+from cipherlearn._exceptions import ArtefactError, MessageError, ProgramFormatError
 from cipherlearn._guarded_zip import array_bytes
 from cipherlearn._words import count
 from cipherlearn.deployment._messages import HEADER_BYTES, Frame
 from cipherlearn.deployment.artefacts._archive import Archive, json_bytes, refusing_damage
+from cipherlearn.deployment.artefacts._description import (
+    check_client_description,
+    check_server_description,
+    read_labels,
+)
 from cipherlearn.deployment.artefacts._specs import read_specs
 from cipherlearn.engines import engine_name
+from cipherlearn.engines.kernels import Parameters, write_value
 from cipherlearn.program._decoder import LabelDecoder, OutputScaler, TargetDecoder
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._file import load_program
@@ -73,11 +79,39 @@ class ClientModel:
         """Length of a message with "evaluation_keys", a "ciphertext" or a "result"."""
         return HEADER_BYTES + self.frames[name].n_payload
 
+    def _check_gates(self) -> None:
+        """Check that the engine can encrypt every code, and gets results of its own structure."""
+        gates = Parameters.from_specs(self.specs)
+        for columns, gate in zip(self.inputs, gates.inputs, strict=True):
+            largest, width = self.quantizer.largest[columns].max(), gate.width - gate.is_signed
+            if largest >= 2**width:
+                raise ArtefactError(
+                    f"An input of {width} bits holds codes below {2**width}. Got {largest}."
+                )
+        words = [np.zeros((g.batch_size, g.n_values, g.n_words), np.uint64) for g in gates.outputs]
+        first, second = (
+            [
+                write_value(each + value, gate)
+                for each, gate in zip(words, gates.outputs, strict=True)
+            ]
+            for value in (np.uint64(0), ~np.uint64(0))
+        )
+        structure, frame = Frame.between(first, second), self.frames["result"]
+        # Whatever numbers it is filled with, it must be nothing but numbers in their places.
+        for byte in (b"\0", b"\xff"):
+            try:
+                structure.strip(frame.fill(byte * frame.n_payload))
+            except MessageError as error:
+                raise ArtefactError(
+                    "The frame of results must be that of the engine's ciphertexts. It is not: "
+                    "the artefact is damaged, or could crash the engine. Get it again."
+                ) from error
+
     @property
     def classes(self) -> NDArray[Any] | None:
         """Labels of a classifier."""
         classes = self.description["classes"]
-        return None if classes is None else np.array(classes["values"], dtype=classes["dtype"])
+        return None if classes is None else read_labels(classes, len(self.scaler.bias))
 
     @property
     def decoder(self) -> LabelDecoder | TargetDecoder:
@@ -114,7 +148,7 @@ class ClientModel:
         """Read and check the members of client.zip, or raise ArtefactError."""
         with refusing_damage("client.zip"):
             description = archive.json("client.json")
-            _check_description(description)
+            check_client_description(description)
             is_regressor = description["estimator"] == "regressor"
             quantizer = InputQuantizer(
                 description["n_network_features"],
@@ -144,9 +178,8 @@ class ClientModel:
                 archive.members.get("preprocessing.skops"),
             )
             # Read now, so that damage shows now.
-            classes, _ = model.classes, model.frames
-        if classes is not None and classes.shape != (n_outputs,):
-            raise ArtefactError(f"{n_outputs} outputs need as many classes. Got {len(classes)}.")
+            _ = model.decoder
+            model._check_gates()
         return model
 
 
@@ -160,55 +193,6 @@ def _check_columns(columns: NDArray[Any], n_codes: int) -> None:
         raise ArtefactError(
             f"Inputs must hold codes 0 to {n_codes - 1}. Got {columns.min()} to {columns.max()}."
         )
-
-
-# Fields of client.json, and the types that each may have.
-_FIELDS: dict[str, tuple[type, ...]] = {
-    "cipherlearn": (str,),
-    "engine": (dict,),
-    "estimator": (str,),
-    "n_features": (int,),
-    "n_network_features": (int,),
-    "n_inputs": (int,),
-    "feature_names": (list, type(None)),
-    "classes": (dict, type(None)),
-    "probabilities": (str, type(None)),
-    "target_is_1d": (bool, type(None)),
-    "batch_size": (int,),
-    "program_sha256": (str,),
-    "frames": (dict,),
-}
-
-# Labels: an object array of strings, or a plain type of at most so many bytes an item.
-_LABEL_KINDS, _MAX_LABEL_BYTES = "biufUO", 4096
-
-
-def _check_description(description: dict[str, Any]) -> None:
-    for name, types in _FIELDS.items():
-        if type(description[name]) not in types:
-            raise ArtefactError(
-                f"{name} in client.json must be of type {' or '.join(t.__name__ for t in types)}. "
-                f"Got {description[name]!r:.100}."
-            )
-    engine = description["engine"]
-    if not (isinstance(engine["name"], str) and isinstance(engine["version"], str)):
-        raise ArtefactError(f"engine must have a name and a version. Got {engine!r:.100}.")
-    kinds = ("classifier", "regressor")
-    if description["estimator"] not in kinds:
-        raise ArtefactError(f"estimator must be one of {kinds}. Got {description['estimator']!r}.")
-    if (description["classes"] is None) != (description["estimator"] == "regressor"):
-        raise ArtefactError("A classifier needs classes, and a regressor has none.")
-    if description["classes"] is not None:
-        dtype = np.dtype(description["classes"]["dtype"])
-        if dtype.kind not in _LABEL_KINDS or dtype.itemsize > _MAX_LABEL_BYTES:
-            raise ArtefactError(f"Labels must be strings, numbers or booleans. Got {dtype}.")
-    if description["probabilities"] not in ("softmax", "identity", None):
-        raise ArtefactError(
-            "probabilities must be softmax, identity or null. "
-            f"Got {description['probabilities']!r}."
-        )
-    if description["batch_size"] < 1:
-        raise ArtefactError(f"batch_size must be at least 1. Got {description['batch_size']!r}.")
 
 
 @dataclass(frozen=True)
@@ -252,7 +236,7 @@ class ServerModel:
                     f"server.zip must hold {', '.join(sorted(members))} and nothing else. "
                     f"Got {', '.join(sorted(archive.members))}."
                 )
-            _check_server_description(model.description)
+            check_server_description(model.description)
             client = ClientModel.from_archive(model.client)
             stated = client.description["program_sha256"]
             if stated != hashlib.sha256(model.program).hexdigest():
@@ -268,17 +252,6 @@ class ServerModel:
             return load_program(io.BytesIO(self.program))
         except ProgramFormatError as error:
             raise ArtefactError(f"server.zip must hold a whole program. {error}") from error
-
-
-def _check_server_description(description: dict[str, Any]) -> None:
-    probability, rounding = description["error_probability"], description["rounding"]
-    if set(probability) != {"p_error", "global_p_error"}:
-        raise ArtefactError(f"error_probability must hold both. Got {probability!r:.100}.")
-    given = [value for value in probability.values() if value is not None]
-    if len(given) != 1 or type(given[0]) is not float or not 0 < given[0] < 1:
-        raise ArtefactError(f"One error probability must be in (0, 1). Got {probability!r:.100}.")
-    if rounding not in ("exact", "approximate"):
-        raise ArtefactError(f"rounding must be exact or approximate. Got {rounding!r:.100}.")
 
 
 def summary(description: dict[str, Any], model_id: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn._exceptions import ArtefactError, UntrustedTypesError
+from cipherlearn._guarded_zip import MAX_BYTES, read_members
 from cipherlearn.deployment.artefacts._archive import refusing_damage
 from cipherlearn.deployment.artefacts._trusted_types import (
     LOADERS_WITHOUT_NAMES,
@@ -19,6 +21,9 @@ from cipherlearn.deployment.artefacts._trusted_types import (
 )
 
 __all__ = ["dump_preprocessing", "load_preprocessing", "load_skops"]
+
+# What skops says of an object takes some twenty times the memory of its text.
+_MAX_SCHEMA_BYTES = 1 << 26
 
 _NEEDS = "A model with preprocessing needs skops: pip install 'cipherlearn[client]'"
 
@@ -64,7 +69,7 @@ def load_skops(content: bytes, trusted: Sequence[str], what: str, name: str) -> 
     except ImportError as error:
         raise ImportError(_NEEDS) from error
     with refusing_damage(name):
-        loaders = _loader_names(content)
+        content, loaders = _repacked(content)
         untrusted = set(get_untrusted_types(data=content))
     if nameless := loaders & LOADERS_WITHOUT_NAMES:
         raise ArtefactError(
@@ -89,20 +94,60 @@ def load_skops(content: bytes, trusted: Sequence[str], what: str, name: str) -> 
     return loaded
 
 
-def _loader_names(content: bytes) -> set[str]:
-    """Give the names of the loaders that a file asks for."""
-    with zipfile.ZipFile(io.BytesIO(content)) as members:
-        return set(_loaders(json.loads(members.read("schema.json"))))
+def _repacked(content: bytes) -> tuple[bytes, set[str]]:
+    """Return a file that unpacks to no more than it holds, and the names of loaders in it.
+
+    Readers of skops, NumPy and SciPy inflate whatever an archive says.
+    """
+    members, size = read_members(content), 0
+    for name, member in members.items():
+        # Of a sparse matrix, an archive in the archive.
+        parts = read_members(member) if member.startswith(b"PK") else {}
+        for array in parts.values() if parts else [member]:
+            _check_array(array)
+        members[name] = _packed(parts) if parts else member
+        size += len(members[name])
+        if size > MAX_BYTES:
+            raise ValueError(f"It unpacks to more than {MAX_BYTES} bytes")
+    if len(members["schema.json"]) > _MAX_SCHEMA_BYTES:
+        raise ValueError(f"schema.json has at most {_MAX_SCHEMA_BYTES} bytes")
+    schema = json.loads(members["schema.json"])
+    # Each node that names a file reads it anew.
+    if sum(len(members.get(str(name), b"")) for name in _values(schema, "file")) > MAX_BYTES:
+        raise ValueError(f"It holds more than {MAX_BYTES} bytes, with what it names more than once")
+    return _packed(members), set(map(str, _values(schema, "__loader__")))
 
 
-def _loaders(schema: Any) -> Iterator[str]:
+def _check_array(content: bytes) -> None:
+    """Raise ValueError if an array claims other than it holds, which NumPy would allocate."""
+    npy: Any = np.lib.format
+    if not content.startswith(npy.MAGIC_PREFIX):
+        return
+    file = io.BytesIO(content)
+    version = npy.read_magic(file)
+    read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}[version]
+    shape, _, dtype = read_header(file)
+    if not dtype.itemsize or math.prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"An array must hold the {shape} values that its header names")
+
+
+def _packed(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(zipfile.ZipInfo(name), member)
+    return buffer.getvalue()
+
+
+def _values(schema: Any, name: str) -> Iterator[Any]:
+    """Give the values of a name wherever it stands."""
     if isinstance(schema, dict):
-        if "__loader__" in schema:
-            yield str(schema["__loader__"])
+        if name in schema:
+            yield schema[name]
         schema = list(schema.values())
     if isinstance(schema, list):
         for value in schema:
-            yield from _loaders(value)
+            yield from _values(value, name)
 
 
 def _audit(loaded: Any) -> None:

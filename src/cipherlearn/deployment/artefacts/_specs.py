@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from cipherlearn._exceptions import ArtefactError
+from cipherlearn._guarded_zip import json_from
 from cipherlearn.deployment.artefacts._archive import json_bytes
+from cipherlearn.engines.kernels import Parameters
 
 __all__ = ["read_specs"]
 
@@ -26,6 +28,13 @@ _LARGEST_NOISE = -2.0
 # Rounding of the variance on its way through JSON.
 _TOLERANCE = 1e-6
 
+# Evaluation keys, ready for use, and what is encrypted at a time. Keys for tables of 8 bits take
+# 3.5 GB, and minutes to make.
+_MAX_KEY_BYTES, _MAX_ROW_BYTES, _MAX_MESSAGE_BYTES = 1 << 32, 1 << 31, 1 << 30
+
+# Names of functions, as the engine's front end gives them.
+_NAME = re.compile(r"[A-Za-z_]\w{0,99}", re.ASCII)
+
 _NATIVE: dict[str, Any] = {"modulus": {"native": {}}}
 
 
@@ -36,10 +45,11 @@ def read_specs(
 
     Only what is understood here reaches the engine: the specs are written anew from fields that
     were checked, and must say nothing else. All that a client encrypts must be 128 bits secure. An
-    artefact from a hostile server could otherwise name parameters that hide nothing.
+    artefact from a hostile server could otherwise name parameters that hide nothing, on which the
+    engine aborts, or with which it never ends.
     """
     try:
-        given = json.loads(raw)
+        given = json_from(raw)
         dimensions = [_dimension(key) for key in given["keyset"]["lweSecretKeys"]]
         (circuit,) = given["circuits"]
 
@@ -53,7 +63,7 @@ def read_specs(
             "keyset": _keyset(given["keyset"], dimensions),
             "circuits": [
                 {
-                    "name": _string(circuit["name"]),
+                    "name": _name(circuit["name"]),
                     "inputs": gates("inputs", input_sizes),
                     "outputs": gates("outputs", output_sizes),
                 }
@@ -71,7 +81,26 @@ def read_specs(
             "hold nothing else. These do not. Do not use it: whoever made it could read what you "
             "encrypt."
         )
-    return json_bytes(rewritten)
+    specs = json_bytes(rewritten)
+    _check_sizes(Parameters.from_specs(specs))
+    return specs
+
+
+def _check_sizes(parameters: Parameters) -> None:
+    """Bound the time and memory of making keys, and the sizes of ciphertexts and messages."""
+    gates = (parameters.inputs, parameters.outputs)
+    rows = (8 * sum(g.n_values * (g.dimension + 1) for g in side) for side in gates)
+    messages = (8 * sum(g.batch_size * g.n_values * g.n_words for g in side) for side in gates)
+    for what, n_bytes, most in (
+        ("evaluation keys", parameters.key_bytes, _MAX_KEY_BYTES),
+        ("a row's ciphertexts", max(rows), _MAX_ROW_BYTES),
+        ("a batch's message", max(messages), _MAX_MESSAGE_BYTES),
+    ):
+        if n_bytes > most:
+            raise ArtefactError(
+                f"The parameters of an artefact must leave {what} within {most} bytes. These ask "
+                f"for {n_bytes}. Use fewer bits, features or rows a batch."
+            )
 
 
 def _keyset(keyset: dict[str, Any], dimensions: list[int]) -> dict[str, Any]:
@@ -127,8 +156,8 @@ def _keyswitch_key(i: int, key: dict[str, Any], dimensions: list[int]) -> dict[s
 
 def _decomposition(key: dict[str, Any], dimension: int) -> dict[str, Any]:
     return {
-        "levelCount": _integer(key["params"]["levelCount"], 1, 64),
-        "baseLog": _integer(key["params"]["baseLog"], 1, 64),
+        "levelCount": _integer(key["params"]["levelCount"], 1, 63),
+        "baseLog": _integer(key["params"]["baseLog"], 1, 63),
         "variance": _variance(key["params"]["variance"], dimension),
         "integerPrecision": 64,
         "modulus": _NATIVE,
@@ -187,9 +216,9 @@ def _index(value: Any, dimensions: list[int]) -> int:
     return _integer(value, 0, len(dimensions) - 1)
 
 
-def _string(value: Any) -> str:
-    if type(value) is not str:
-        raise ValueError(f"expected a string, got {value!r:.100}")
+def _name(value: Any) -> str:
+    if type(value) is not str or not _NAME.fullmatch(value):
+        raise ValueError(f"expected the name of a function, got {value!r:.100}")
     return value
 
 

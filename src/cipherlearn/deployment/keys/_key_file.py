@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cipherlearn._exceptions import ArtefactError
+from cipherlearn._guarded_zip import read_file
 from cipherlearn.deployment.artefacts._archive import write_file
 
 if TYPE_CHECKING:
@@ -22,6 +23,9 @@ _VERSION = 1
 
 # Magic, version, whether encrypted, keyset id, salt, nonce.
 _HEADER = struct.Struct("<4sHH32s16s12s")
+
+# SHA-256, or the shorter tag of AES-GCM.
+_SEAL_BYTES = 32
 
 # 128 MiB and a fraction of a second for each passphrase that is tried.
 _SCRYPT = {"length": 32, "n": 2**17, "r": 8, "p": 1}
@@ -43,7 +47,7 @@ def write_keys(
     else:
         body = _cipher(passphrase, salt).encrypt(nonce, keys, header)
     try:
-        write_file(path, header + body, is_secret=True)
+        write_file(path, header + body, is_private=True, replaces=False)
     except FileExistsError as error:
         raise FileExistsError(
             f"{path} exists, and may be the only key to what was encrypted with it. Name another "
@@ -51,10 +55,12 @@ def write_keys(
         ) from error
 
 
-def read_keys(path: str | os.PathLike[str], keyset_id: bytes, passphrase: str | None) -> bytes:
-    """Read keys for a keyset, or raise ArtefactError."""
-    path = Path(path)
-    data = path.read_bytes()
+def read_keys(
+    path: str | os.PathLike[str], keyset_id: bytes, passphrase: str | None, most: int
+) -> bytes:
+    """Read keys for a keyset, of at most so many bytes, or raise ArtefactError."""
+    most += _HEADER.size + _SEAL_BYTES
+    path, data = Path(path), read_file(path, most)
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
         raise ArtefactError(f"{path} must be a key file that FHEClient.save_keys wrote. It is not.")
     _, version, encrypted, found, salt, nonce = _HEADER.unpack_from(data)
@@ -67,6 +73,8 @@ def read_keys(path: str | os.PathLike[str], keyset_id: bytes, passphrase: str | 
             f"The keys in {path} are for other cryptographic parameters than this model's. Use the "
             "client.zip that they were made for, or generate new keys."
         )
+    if len(data) > most:
+        raise ArtefactError(f"The key file {path} is damaged: it is longer than this model's keys.")
     if path.stat().st_mode & 0o077:
         warnings.warn(
             f"Others than the owner may read the secret keys in {path}. Run: chmod 600 {path}",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn.engines._bindings import compiler
+from cipherlearn.engines.concrete_python._keyset import largest_keys, rewritten_keys
 
 __all__ = ["ClientRuntime"]
 
@@ -27,6 +28,7 @@ class ClientRuntime:
     """
 
     def __init__(self, specs: bytes) -> None:
+        self._specs = specs
         self._info = compiler.ProgramInfo.deserialize(specs)
         self._function = json.loads(specs)["circuits"][0]["name"]
         self._keyset: Any = None
@@ -41,8 +43,13 @@ class ClientRuntime:
         return bytes(self._keyset.serialize())
 
     def load_keys(self, keys: bytes) -> None:
-        """Load keys that :meth:`secret_keys` serialized."""
-        self._keyset = compiler.Keyset.deserialize(keys)
+        """Load keys that :meth:`secret_keys` serialized, or raise MessageError."""
+        self._keyset = compiler.Keyset.deserialize(rewritten_keys(keys, self._specs))
+
+    @property
+    def max_key_bytes(self) -> int:
+        """Largest length of all keys, serialized."""
+        return largest_keys(self._specs)
 
     def evaluation_keys(self) -> bytes:
         """Serialize the evaluation keys, which hold no secret."""

@@ -6,15 +6,20 @@ It uses the compiled bindings alone. Concrete's tracing front end imports torch.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from cipherlearn._exceptions import CompilationError, EngineNotFoundError, UnsupportedByEngineError
+from cipherlearn._exceptions import (
+    CompilationError,
+    EngineNotFoundError,
+    MessageError,
+    UnsupportedByEngineError,
+)
 from cipherlearn.engines import Server
 from cipherlearn.engines._bindings import compiler, keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
@@ -26,7 +31,10 @@ from cipherlearn.engines.kernels import (
     Gate,
     KernelRuntime,
     Parameters,
+    keys_for,
+    read_keys,
     read_value,
+    write_keys,
     write_value,
 )
 from cipherlearn.program._program import IntegerProgram
@@ -130,8 +138,19 @@ class CompiledKeys:
     n_bytes: int
 
 
-def _rows(words: NDArray[np.uint64], gate: Gate) -> NDArray[np.uint64]:
-    return words.reshape(gate.batch_size, gate.n_values, gate.n_words)
+def _rewritten(values: Sequence[bytes], gates: Sequence[Gate]) -> list[bytes]:
+    """Write a value for each gate anew, or raise MessageError if it has another length."""
+    words = [read_value(value) for value in values]
+    shapes = [(gate.batch_size, gate.n_values, gate.n_words) for gate in gates]
+    if [array.size for array in words] != [math.prod(shape) for shape in shapes]:
+        raise MessageError(
+            f"Ciphertexts of this model have the shapes {shapes}. "
+            f"Got {[array.size for array in words]} words."
+        )
+    return [
+        write_value(array.reshape(shape), gate)
+        for array, shape, gate in zip(words, shapes, gates, strict=True)
+    ]
 
 
 class CompiledServer:
@@ -161,30 +180,33 @@ class CompiledServer:
         _compile_library(mlir, specs, Path(folder), **error_probability)
         self._library = compiler.Library(folder)
         # Keys stay compressed, with seeds in place of their random parts.
-        self._parameters = Parameters.from_specs(specs)
+        self._parameters, self._keyset = Parameters.from_specs(specs), json.loads(specs)["keyset"]
         self.key_bytes = self._parameters.sent_bytes
         self._function = json.loads(specs)["circuits"][0]["name"]
 
     def load_keys(self, evaluation_keys: bytes) -> CompiledKeys:
         """Load serialized evaluation keys, for :meth:`run`."""
-        keyset = compiler.ServerKeyset.deserialize(evaluation_keys)
-        return CompiledKeys(keyset, len(evaluation_keys))
+        # Malformed structure can crash the engine, so that it gets numbers alone, written anew.
+        keys = keys_for(self._parameters, *read_keys(evaluation_keys))
+        serialized = write_keys(self._keyset, *keys)
+        return CompiledKeys(compiler.ServerKeyset.deserialize(serialized), len(serialized))
 
     def run(self, batches: Sequence[Sequence[bytes]], keys: CompiledKeys) -> list[list[bytes]]:
         """Evaluate batches. Each has a ciphertext per input, and gives one per output."""
         return [self._run(batch, keys.keyset) for batch in batches]
 
     def _run(self, ciphertexts: Sequence[bytes], keys: Any) -> list[bytes]:
-        values = [compiler.TransportValue.deserialize(ciphertext) for ciphertext in ciphertexts]
+        values = [
+            compiler.TransportValue.deserialize(serialized)
+            for serialized in _rewritten(ciphertexts, self._parameters.inputs)
+        ]
         # A server circuit holds the arguments of its call, so that threads must not share one.
         program = compiler.ServerProgram(self._library, False)
         results = program.get_server_circuit(self._function).call(values, keys)
         keep_broken_pipes_errors()
         # Serialized in the same form as the kernels' results.
-        return [
-            write_value(_rows(read_value(result.serialize()), gate), gate)
-            for result, gate in zip(results, self._parameters.outputs, strict=True)
-        ]
+        serialized = [result.serialize() for result in results]
+        return _rewritten(serialized, self._parameters.outputs)
 
 
 def open_server(

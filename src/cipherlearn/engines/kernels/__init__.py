@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_threads
 from cipherlearn.engines.kernels._estimate import estimate_kernels
-from cipherlearn.engines.kernels._keys import EvaluationKeys, KeyCache
+from cipherlearn.engines.kernels._keys import EvaluationKeys, KeyCache, keys_for
 from cipherlearn.engines.kernels._library import why_unavailable
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
 from cipherlearn.engines.kernels._times import KernelTimes, time_kernels
-from cipherlearn.engines.kernels._wire import read_value, write_value
+from cipherlearn.engines.kernels._wire import read_keys, read_value, write_keys, write_value
 from cipherlearn.engines.kernels.runtime import KernelRuntime
 
 __all__ = [
@@ -29,8 +29,11 @@ __all__ = [
     "Parameters",
     "count_threads",
     "estimate_kernels",
+    "keys_for",
+    "read_keys",
     "read_value",
     "time_kernels",
     "why_unavailable",
+    "write_keys",
     "write_value",
 ]

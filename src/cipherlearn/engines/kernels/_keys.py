@@ -13,7 +13,7 @@ from cipherlearn.engines.kernels._backend import Backend, in_threads
 from cipherlearn.engines.kernels._parameters import BootstrapKey, KeyswitchKey, Parameters
 from cipherlearn.engines.kernels._wire import Words, read_keys
 
-__all__ = ["EvaluationKeys", "KeyCache", "prepare_keys"]
+__all__ = ["EvaluationKeys", "KeyCache", "keys_for", "prepare_keys"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,7 @@ def prepare_keys(
     MessageError
         If the keys are damaged, or for other parameters.
     """
-    bootstrap, keyswitch = read_keys(serialized)
-    _check("bootstrap", bootstrap, [shape.n_sent for shape in parameters.bootstrap_keys])
-    _check("keyswitch", keyswitch, [shape.n_sent for shape in parameters.keyswitch_keys])
+    bootstrap, keyswitch = keys_for(parameters, *read_keys(serialized))
     keys: dict[int, Any] = {}
 
     def prepare(_: int, i: int) -> None:
@@ -69,12 +67,21 @@ def prepare_keys(
     )
 
 
-def _check(kind: str, keys: list[Words], expected: list[int]) -> None:
-    if list(map(len, keys)) != expected:
-        raise MessageError(
-            f"The {kind} keys of this model must have {expected} words. Got "
-            f"{list(map(len, keys))}. Make keys with the model's client.zip."
-        )
+def keys_for(
+    parameters: Parameters, bootstrap: list[Words], keyswitch: list[Words]
+) -> tuple[list[Words], list[Words]]:
+    """Return keys, or raise MessageError unless they have the lengths that parameters ask for."""
+    for kind, keys, shapes in (
+        ("bootstrap", bootstrap, parameters.bootstrap_keys),
+        ("keyswitch", keyswitch, parameters.keyswitch_keys),
+    ):
+        expected = [shape.n_sent for shape in shapes]
+        if list(map(len, keys)) != expected:
+            raise MessageError(
+                f"The {kind} keys of this model must have {expected} words. Got "
+                f"{list(map(len, keys))}. Make keys with the model's client.zip."
+            )
+    return bootstrap, keyswitch
 
 
 class KeyCache:

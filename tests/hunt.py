@@ -43,6 +43,16 @@ MAX_SECONDS, MAX_BYTES = 60, 1 << 30
 # The process gets no more than this, so that a mutant cannot fill the machine.
 _ADDRESS_SPACE = 16 << 30
 
+FORMATS = (
+    "client.zip",
+    "server.zip",
+    "program.zip",
+    "key file",
+    "message",
+    "result",
+    "error body",
+)
+
 _KINDS = ("linear", "bootstrapped")
 _ROWS = np.linspace(-3, 3, 8).reshape(2, 4)
 
@@ -55,11 +65,13 @@ class Report:
     harm: list[str] = field(default_factory=list)
 
 
-def hunt(directory: Path, name: str, n_mutants: int, seed: int = 0) -> Report:
+def hunt(
+    directory: Path, name: str, n_mutants: int, seed: int = 0, script: str = __file__
+) -> Report:
     """Read mutants of a format in one process, and in another one after each that ends it."""
     report, number = Report(), 0
     while number < n_mutants:
-        command = [sys.executable, __file__, str(directory), name, str(seed), str(number)]
+        command = [sys.executable, script, str(directory), name, str(seed), str(number)]
         with subprocess.Popen(
             [*command, str(n_mutants - number)],
             stdout=subprocess.PIPE,
@@ -125,15 +137,16 @@ class Readers:
         self._answer = self._server.run(self._ciphertext)
         self._service = _Service(http_response(200, self._client_zips["linear"]))
         self._remote = RemoteModel(self._service.url, n_retries=0, timeout=5, token="secret")
-        self.formats = {
-            "client.zip": self._read_client,
-            "server.zip": self._read_server,
-            "program.zip": self._read_program,
-            "key file": self._read_keys,
-            "message": self._read_message,
-            "result": self._read_result,
-            "error body": self._read_response,
-        }
+        readers = (
+            self._read_client,
+            self._read_server,
+            self._read_program,
+            self._read_keys,
+            self._read_message,
+            self._read_result,
+            self._read_response,
+        )
+        self.formats = dict(zip(FORMATS, readers, strict=True))
 
     def close(self) -> None:
         """Remove what was written."""

@@ -127,7 +127,7 @@ def test_inspect_shows_what_a_client_must_know(capsys, named):
 def test_inspect_refuses_other_files(capsys, tmp_path):
     path = tmp_path / "rows.csv"
     path.write_text("a,b\n")
-    assert "must be a zip archive" in fails(capsys, "inspect", path)
+    assert "rows.csv must be whole" in fails(capsys, "inspect", path)
     assert "No such file" in fails(capsys, "inspect", tmp_path / "none.zip")
 
 

@@ -19,7 +19,7 @@ from cipherlearn import NeuralNetClassifier, NotCompiledError, load_program
 from cipherlearn.deployment import ArtefactError, FHEClient, export
 from cipherlearn.deployment import _export as export_module
 from cipherlearn.deployment.artefacts._archive import Archive
-from cipherlearn.deployment.artefacts._contents import _FIELDS
+from cipherlearn.deployment.artefacts._description import _FIELDS
 
 
 def test_an_export_of_an_unfinished_or_foreign_model_is_refused(tmp_path, labelled_rows):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,8 @@ from cases import LINEAR
 from cipherlearn import NeuralNetClassifier
 from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer, MessageError, export
 from cipherlearn.deployment._client_keys import ClientKeys
+from cipherlearn.engines._bindings import compiler
+from cipherlearn.engines.concrete_python._keyset import rewritten_keys
 
 
 @pytest.mark.parametrize("passphrase", [None, "correct horse"])
@@ -63,6 +66,65 @@ def test_a_damaged_key_file_is_refused(tmp_path, linear_artefacts, passphrase, p
     path.write_bytes(data)
     with pytest.raises(ArtefactError):
         client.load_keys(path, passphrase)
+
+
+def resealed(content, change):
+    """The key file with other words, and a checksum that fits."""
+    words = np.frombuffer(content[132:], "<u8").copy()
+    change(words)
+    start, keys = content[:68], content[100:132] + words.tobytes()
+    return start + hashlib.sha256(start + keys).digest() + keys
+
+
+def test_no_word_of_a_key_file_leads_the_engine_astray(tmp_path, linear_artefacts, linear_client):
+    """Structure is of this process. Secret keys are bits, of the lengths that parameters say."""
+    path = tmp_path / "my.keys"
+    linear_client.save_keys(path)
+    content, client = path.read_bytes(), FHEClient(linear_artefacts / "client.zip")
+    n_words = (len(content) - 132) // 8
+    n_refused = 0
+    for position in range(n_words):
+        for value in (0, 2, 2**31, 2**32 + 1, 2**64 - 1):
+
+            def change(words, position=position, value=value):
+                words[position] = value
+
+            if position > 60 and position % 100:
+                continue
+            path.write_bytes(resealed(content, change))
+            try:
+                client.load_keys(path)
+            except ArtefactError:
+                n_refused += 1
+                continue
+            assert next(client.encrypt([[0.0] * 4]))
+    assert n_refused > 250
+
+
+@pytest.mark.parametrize("n", [0, 1, 100, -8])
+def test_keys_of_another_length_are_refused(tmp_path, linear_artefacts, linear_client, n):
+    path = tmp_path / "my.keys"
+    linear_client.save_keys(path)
+    start, keys = path.read_bytes()[:68], path.read_bytes()[100:]
+    keys = keys[:n] if n < 0 else keys[: 32 + 8 * n]
+    path.write_bytes(start + hashlib.sha256(start + keys).digest() + keys)
+    with pytest.raises(ArtefactError, match="cannot read the keys"):
+        FHEClient(linear_artefacts / "client.zip").load_keys(path)
+
+
+def test_an_endless_key_file_is_not_read_to_its_end(tmp_path, linear_artefacts, linear_client):
+    path = tmp_path / "my.keys"
+    linear_client.save_keys(path)
+    with path.open("ab") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ArtefactError, match="longer than this model's keys"):
+        FHEClient(linear_artefacts / "client.zip").load_keys(path)
+
+
+def test_rewritten_keys_are_those_of_the_engine(client):
+    keys = client._exchange.keys.runtime
+    rewritten = rewritten_keys(keys.secret_keys(), client._model.specs)
+    assert bytes(compiler.Keyset.deserialize(rewritten).serialize()) == keys.secret_keys()
 
 
 @pytest.mark.parametrize(

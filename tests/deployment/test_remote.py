@@ -29,7 +29,7 @@ def test_missing_keys_are_uploaded_without_a_retry(
             nonlocal n_uploads
             n_uploads += 1
 
-        monkeypatch.setattr(remote, "_request", forget)
+        monkeypatch.setattr(remote._connection, "request", forget)
         monkeypatch.setattr(remote, "upload_keys", upload)
         with pytest.raises(RemoteError, match=r"in 1 tries.*has not these keys"):
             remote.predict(X[:3])

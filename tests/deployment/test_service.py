@@ -46,10 +46,9 @@ def test_a_remote_model_predicts_what_the_model_predicts(remote, deployed_pipeli
 
 
 def test_progress_is_shown_when_asked(linear_service, labelled_rows, capfd):
-    remote = RemoteModel(linear_service.url, verbose=1)
-    remote.url, url = remote.url.replace("//", "//me:password@"), remote.url
+    url = linear_service.url
+    remote = RemoteModel(url.replace("//", "//me:password@"), verbose=1)
     assert repr(remote) == f"<RemoteModel: {url}, {remote.client_._summary()}>"
-    remote.url = url
     assert "Generating keys..." in capfd.readouterr().err
     remote.upload_keys()
     remote.predict(labelled_rows[0][:3])

@@ -196,7 +196,7 @@ def test_keys_that_are_evicted_midway_are_uploaded_again(
     with Service(linear_artefacts / "server.zip", tmp_path / "keys", "--max-key-bytes", "1") as s:
         remote = RemoteModel(s.url)
         remote.upload_keys()
-        real, calls = remote._session.send, []
+        real, calls = remote._connection._session.send, []
 
         def forgetting(request, **kwargs):
             response = real(request, **kwargs)
@@ -210,7 +210,7 @@ def test_keys_that_are_evicted_midway_are_uploaded_again(
                 post(s, next(iter(other.encrypt(X[:1]))))
             return response
 
-        remote._session.send = forgetting
+        remote._connection._session.send = forgetting
         rows = np.tile(X, (4, 1))
         np.testing.assert_array_equal(remote.predict(rows), deployed_linear.predict(rows))
         assert calls

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
-from cipherlearn._exceptions import ArtefactError
+from cipherlearn._guarded_zip import read_file, read_members
 from cipherlearn.cli._arguments import add_command
 
 __all__ = ["add_inspect"]
@@ -28,18 +27,16 @@ def add_inspect(commands: Any) -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     from cipherlearn.deployment._served import ServedModel
-    from cipherlearn.deployment.artefacts._archive import Archive
+    from cipherlearn.deployment.artefacts._archive import Archive, refusing_damage
     from cipherlearn.deployment.artefacts._contents import ClientModel
 
-    try:
-        with zipfile.ZipFile(options.artefact) as members:
-            is_server = "program.zip" in members.namelist()
-    except zipfile.BadZipFile as error:
-        raise ArtefactError(f"{options.artefact} must be a zip archive. {error}.") from error
+    content = read_file(options.artefact)
+    with refusing_damage(str(options.artefact)):
+        is_server = "program.zip" in read_members(content)
     if is_server:
         shown = {"artefact": "server", **ServedModel(options.artefact).description}
     else:
-        archive = Archive.read(options.artefact, "client")
+        archive = Archive.from_bytes(content, "client")
         model = ClientModel.from_archive(archive)
         shown = {"artefact": "client", "model_id": archive.id, **model.description}
         shown["keyset_id"] = model.keyset_id.hex()

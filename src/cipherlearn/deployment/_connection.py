@@ -1,0 +1,283 @@
+"""A client's connection to an HTTP service, which believes nothing of what comes back."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from cipherlearn._checks import check_int, check_token
+from cipherlearn._exceptions import MessageError, RemoteError, UnknownKeyError
+from cipherlearn._guarded_zip import MAX_BYTES, json_from
+from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["Connection", "transient_errors"]
+
+# Largest body or message of an error, and what is read of a body at a time, in bytes.
+_LARGEST_ERROR, _CHUNK = 10_000, 1 << 16
+
+# Seconds before the first retry; twice as long before each further one.
+_FIRST_PAUSE = 0.25
+
+_Answer = TypeVar("_Answer")
+
+
+class Connection:
+    """Requests to one service, and answers of a bounded size.
+
+    The token or password goes to the service's address alone, and into no message.
+
+    Parameters
+    ----------
+    url : str
+        May hold a user and a password.
+    token : str or None
+    verify : bool, str or path
+    timeout : float
+    n_retries : int
+        As for :class:`RemoteModel`.
+
+    Attributes
+    ----------
+    url : str
+        Without user and password.
+
+    Raises
+    ------
+    ValueError
+        If the address is none of HTTP, or the token cannot be sent.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        verify: bool | str | os.PathLike[str],
+        timeout: float,
+        n_retries: int,
+    ) -> None:
+        try:
+            import requests
+        except ImportError as error:
+            raise ImportError(
+                "RemoteModel needs requests: pip install 'cipherlearn[client]'"
+            ) from error
+        address = _checked_address(url)
+        host = address.netloc.rpartition("@")[2]
+        self.url = f"{address.scheme}://{host}{address.path.rstrip('/')}"
+        self._verify = verify if isinstance(verify, bool) else os.fspath(verify)
+        self._timeout = timeout
+        self._n_retries = check_int("n_retries", n_retries, 0)
+        self._session = requests.Session()
+        # Results are binary, and proxies must not compress them.
+        self._session.headers["Accept-Encoding"] = "identity"
+        self._secrets: list[str] = []
+        # A .netrc file would replace a header.
+        if token is not None:
+            self._session.auth = partial(_authorize, check_token(token))
+            self._secrets.append(token)
+        elif address.username is not None:
+            password = unquote(address.password or "")
+            self._session.auth = unquote(address.username), password
+            self._secrets.append(password)
+
+    def close(self) -> None:
+        """Close the connections to the service."""
+        self._session.close()
+
+    def get(self, path: str) -> bytes:
+        """Get a file."""
+
+        def attempt() -> bytes:
+            with self.request("GET", path) as response:
+                if response.headers.get("Content-Encoding", "identity") != "identity":
+                    raise RemoteError(
+                        f"The service at {self.url} must send files as they are. It compressed "
+                        f"{path}, or a proxy did."
+                    )
+                return _read_body(response.raw, MAX_BYTES)
+
+        return self._retried(attempt)
+
+    def put(self, path: str, body: bytes) -> None:
+        """Put a file."""
+        self._retried(lambda: self.request("PUT", path, body).close())
+
+    def request(self, method: str, path: str, body: bytes | None = None) -> requests.Response:
+        """Make one request, and return an answer that is no refusal, to be read and closed.
+
+        Raises
+        ------
+        RemoteError
+            If the service refuses it.
+        UnknownKeyError
+            If it lacks the keys.
+        Exception
+            One of :func:`transient_errors`.
+        """
+        from requests.exceptions import SSLError
+
+        try:
+            response = self._session.request(
+                method,
+                self.url + path,
+                data=body,
+                timeout=self._timeout,
+                stream=True,
+                # Another host would get what is meant for this one.
+                allow_redirects=False,
+                # Environment variables would replace the session's setting.
+                verify=self._verify,
+            )
+        except SSLError as error:
+            raise RemoteError(
+                f"The service at {self.url} must show a certificate that is known. {error}. Name "
+                "who vouches for it with verify, as a PEM file."
+            ) from error
+        if 200 <= response.status_code < 300:
+            return response
+        with response:
+            reason = self._hide(_reason(response))
+        if response.status_code == 404 and method == "POST":
+            raise UnknownKeyError(reason)
+        if response.status_code == 503:
+            raise _BusyError(reason)
+        raise RemoteError(
+            f"{method} {self.url}{path} was refused with status {response.status_code}: {reason}"
+        )
+
+    def read_message(self, stream: Any, most: int) -> bytes:
+        """Read one message of a response, of at most so many bytes, or raise the error in it."""
+        header = _read_exactly(stream, HEADER_BYTES)
+        n_bytes = Message.length(header)
+        most = max(most, _LARGEST_ERROR)
+        if n_bytes > most:
+            raise MessageError(f"A result has at most {most} bytes. The service sends {n_bytes}.")
+        message = header + _read_exactly(stream, n_bytes - HEADER_BYTES)
+        if Message.kind_of(header) != Kind.ERROR:
+            return message
+        status, detail = _read_error(Message.from_bytes(message, Kind.ERROR).payload)
+        kind = {404: UnknownKeyError, 503: _BusyError}.get(status, RemoteError)
+        raise kind(f"The service stopped midway: {self._hide(detail)}")
+
+    def _retried(self, attempt: Callable[[], _Answer]) -> _Answer:
+        n_failures = 0
+        while True:
+            try:
+                return attempt()
+            except transient_errors() as error:
+                n_failures = self.after_failure(n_failures, error)
+
+    def after_failure(self, n_failures: int, error: Exception) -> int:
+        """Pause before another try, or raise RemoteError if there were enough."""
+        # An invalid address stays invalid.
+        if n_failures == self._n_retries or isinstance(error, ValueError):
+            raise RemoteError(
+                f"The service at {self.url} did not answer in {n_failures + 1} tries. The last "
+                f"said: {self._hide(_cause(error))}"
+            ) from error
+        time.sleep(_FIRST_PAUSE * 2**n_failures)
+        return n_failures + 1
+
+    def _hide(self, text: str) -> str:
+        """Leave out the token or password, which a service may send back."""
+        for secret in filter(None, self._secrets):
+            text = text.replace(secret, "***")
+        return text
+
+
+def transient_errors() -> tuple[type[Exception], ...]:
+    """Give the errors after which another try may succeed."""
+    from requests.exceptions import RequestException
+    from urllib3.exceptions import HTTPError
+
+    return (RequestException, HTTPError, _BusyError, _CutError)
+
+
+class _BusyError(Exception):
+    """The service is busy, and asks for another try later."""
+
+
+class _CutError(Exception):
+    """An answer ended early."""
+
+
+def _checked_address(url: str) -> SplitResult:
+    """Split an address, or raise ValueError, without naming a password, if it is none of HTTP."""
+    try:
+        address = urlsplit(url)
+        valid = address.scheme in ("http", "https") and address.hostname and address.port != 0
+    except ValueError:
+        valid = False
+    if not valid or not url.isprintable() or " " in url:
+        # Nor may the reason name it.
+        raise ValueError(
+            "The address of a service must be such as https://example.org:8000. Got another."
+        ) from None
+    return address
+
+
+def _authorize(token: str, request: Any) -> Any:
+    request.headers["Authorization"] = f"Bearer {token}"
+    return request
+
+
+def _cause(error: BaseException) -> str:
+    """Return the operating system's message, such as "Connection refused", or else the error's."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return str(error)
+
+
+def _reason(response: requests.Response) -> str:
+    """Return why a service refused, in its own words if they are such as ours would use."""
+    if "Location" in response.headers:
+        return (
+            f"it redirects to {response.headers['Location']!r:.200}, which is not followed. Give "
+            "that address if you trust it."
+        )
+    try:
+        return f"{json_from(_read_body(response.raw, _LARGEST_ERROR))['detail']!s:.1000}"
+    except (KeyError, RemoteError, TypeError, ValueError):
+        return f"{response.reason!s:.100}"
+
+
+def _read_error(payload: bytes) -> tuple[int, str]:
+    """Return status and detail of an error."""
+    try:
+        error = json_from(payload)
+        return int(error["status"]), f"{error['detail']!s:.1000}"
+    except (KeyError, OverflowError, TypeError, ValueError) as reason:
+        raise MessageError(
+            f"An error of a service must have a status and a detail. Got {payload!r:.100}."
+        ) from reason
+
+
+def _read_body(stream: Any, most: int) -> bytes:
+    """Read a body as it was sent, or raise RemoteError if it has more than so many bytes."""
+    body = bytearray()
+    while part := stream.read(_CHUNK):
+        body += part
+        if len(body) > most:
+            raise RemoteError(f"A service sends at most {most} bytes here. This one sends more.")
+    return bytes(body)
+
+
+def _read_exactly(stream: Any, n_bytes: int) -> bytes:
+    parts = []
+    while n_bytes:
+        part = stream.read(n_bytes)
+        if not part:
+            raise _CutError("the answer ended early")
+        parts.append(part)
+        n_bytes -= len(part)
+    return b"".join(parts)

@@ -1,0 +1,245 @@
+"""A client of a service that answers with whatever it likes."""
+
+# Deployment needs it.
+# engine: concrete-python
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import socket
+import threading
+import traceback
+import tracemalloc
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from cipherlearn.cli import main
+from cipherlearn.deployment import MessageError, RemoteError, RemoteModel
+from cipherlearn.deployment._messages import Kind, Message
+
+TOKEN = "a-secret-token"
+
+
+class Scripted:
+    """A service that gives the next of its responses to each request, and keeps the requests.
+
+    A response is bytes, or an iterable of bytes that may never end.
+    """
+
+    def __init__(self, *responses):
+        self.requests = []
+        self._responses = iter(responses)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self):
+        for response in self._responses:
+            with suppress(OSError):
+                connection, _ = self._listener.accept()
+                with connection, suppress(OSError):
+                    self.requests.append(_request(connection))
+                    for part in [response] if isinstance(response, bytes) else response:
+                        connection.sendall(part)
+        self._listener.close()
+
+
+def _request(connection):
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += connection.recv(1 << 16)
+    head, _, body = received.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)content-length: (\d+)", head)
+    while length and len(body) < int(length[1]):
+        body += connection.recv(1 << 16)
+    return head + b"\r\n\r\n" + body
+
+
+def response(status=200, body=b"", **headers):
+    lines = [f"HTTP/1.1 {status} Reason", "Connection: close", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
+
+
+@contextmanager
+def peak_below(most):
+    tracemalloc.start()
+    yield
+    n_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert n_bytes < most
+
+
+@pytest.fixture
+def client_zip(linear_artefacts):
+    return response(body=(linear_artefacts / "client.zip").read_bytes())
+
+
+def endless(head=b"HTTP/1.1 200 OK\r\n\r\n", part=bytes(1 << 20)):
+    yield head
+    while True:
+        yield part
+
+
+def connect(service, **options):
+    return RemoteModel(service.url, n_retries=0, timeout=5, token=TOKEN, **options)
+
+
+# ---------------------------------------------------------------------- sizes
+
+
+@pytest.mark.parametrize(
+    ("head", "part"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", bytes(1 << 16)),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"10000\r\n%s\r\n" % bytes(65536),
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", bytes(1 << 16)),
+    ],
+    ids=["until closed", "chunked", "announced"],
+)
+def test_an_endless_artefact_is_not_read_to_its_end(monkeypatch, head, part):
+    monkeypatch.setattr("cipherlearn.deployment._connection.MAX_BYTES", 1 << 22)
+    with peak_below(20 << 20), pytest.raises(RemoteError, match="at most 4194304 bytes"):
+        connect(Scripted(endless(head, part)))
+
+
+def test_what_is_compressed_though_it_was_not_asked_for_is_refused(linear_artefacts):
+    content = gzip.compress((linear_artefacts / "client.zip").read_bytes())
+    with pytest.raises(RemoteError, match="must send files as they are"):
+        connect(Scripted(response(body=content, Content_Encoding="gzip")))
+
+
+def test_an_endless_error_is_not_read_to_its_end():
+    with peak_below(20 << 20), pytest.raises(RemoteError, match="status 400: Bad"):
+        connect(Scripted(endless(b"HTTP/1.1 400 Bad\r\n\r\n")))
+
+
+def test_an_endless_result_is_not_read_to_its_end(client_zip, labelled_rows):
+    header = Message(Kind.RESULT, bytes(32), bytes(32), b"").to_bytes()
+    header = header[:104] + (2**40).to_bytes(8, "little") + header[112:]
+    service = Scripted(client_zip, endless(b"HTTP/1.1 200 OK\r\n\r\n" + header))
+    remote = connect(service)
+    with peak_below(20 << 20), pytest.raises(MessageError, match="A result has at most"):
+        remote.predict(labelled_rows[0][:1])
+
+
+# ---------------------------------------------------------------------- content
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"[" * 100_000, b"[]", b"3", b'{"detail": {}}', b"\xff\xfe", b'{"status": 500}'),
+        *(b'{"status": [], "detail": ""}', b'{"status": "x", "detail": ""}'),
+        *(b'{"status": Infinity, "detail": ""}', b'{"status": 1e400, "detail": 3}'),
+    ],
+)
+def test_an_error_of_odd_content_is_an_error_of_ours(client_zip, labelled_rows, body):
+    X = labelled_rows[0][:1]
+    with pytest.raises(RemoteError, match="status 500"):
+        connect(Scripted(response(500, body)))
+    message = Message(Kind.ERROR, bytes(32), bytes(32), body).to_bytes()
+    remote = connect(Scripted(client_zip, response(200, message)))
+    with pytest.raises((MessageError, RemoteError)):
+        remote.predict(X)
+
+
+ESCAPES = "busy \x1b]0;owned\x07\x1b[2J\x9b31m\u202etxt"
+
+
+def test_escapes_of_a_service_do_not_reach_a_terminal(client_zip, labelled_rows, tmp_path, capfd):
+    body = json.dumps({"status": 500, "detail": ESCAPES}, ensure_ascii=False).encode()
+    message = Message(Kind.ERROR, bytes(32), bytes(32), body).to_bytes()
+    raw = b"HTTP/1.1 500 \x1b[2J\x9b\r\nContent-Length: 0\r\n\r\n"
+    moved = response(302, Location="/\x1b[2J")
+    shown = []
+    for first in (response(500, body), raw, moved):
+        with pytest.raises(RemoteError) as error:
+            connect(Scripted(first))
+        shown += [str(error.value), "".join(traceback.format_exception(error.value))]
+    remote = connect(Scripted(client_zip, response(200, message)))
+    with pytest.raises((MessageError, RemoteError)) as error:
+        remote.predict(labelled_rows[0][:1])
+    shown += [str(error.value), "".join(traceback.format_exception(error.value))]
+    rows = tmp_path / "rows.csv"
+    rows.write_text("a\n1\n")
+    url = Scripted(response(500, body)).url
+    with pytest.raises(SystemExit) as stopped:
+        main(["predict", str(rows), str(tmp_path / "out.csv"), "--url", url])
+    shown += [str(stopped.value), *capfd.readouterr()]
+    for text in shown:
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202e]", text), repr(text)
+
+
+# ---------------------------------------------------------------------- tokens and addresses
+
+
+@pytest.mark.parametrize(
+    "token", ["", "secret\n", " secret", "se\rcret", "sécret", "sec\0ret", "\ud800"]
+)
+def test_a_token_that_no_header_holds_is_refused_when_it_is_given(token):
+    with pytest.raises(ValueError, match="A token must be printable ASCII") as error:
+        RemoteModel("http://127.0.0.1:9", token=token)
+    assert "ret" not in str(error.value)
+
+
+def test_a_token_that_is_sent_back_is_not_shown():
+    body = json.dumps({"detail": f"Bearer {TOKEN} is wrong"}).encode()
+    with pytest.raises(RemoteError, match="status 401") as error:
+        connect(Scripted(response(401, body)))
+    assert TOKEN not in "".join(traceback.format_exception(error.value))
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirects_are_not_followed(client_zip, labelled_rows, status):
+    other = Scripted(client_zip, client_zip, client_zip)
+    with pytest.raises(RemoteError, match=r"redirects to 'http://127.*which is not followed"):
+        connect(Scripted(response(status, Location=f"{other.url}/x")))
+    first = Scripted(client_zip, response(status, Location=f"{other.url}/x"))
+    remote = connect(first)
+    with pytest.raises(RemoteError, match="which is not followed"):
+        remote.predict(labelled_rows[0][:1])
+    assert TOKEN.encode() in first.requests[1]
+    assert not other.requests
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "ftp://me:w0rd@host",
+            "file:///etc/passwd",
+            "localhost:8000",
+            "http://",
+            "http://me:w0rd@",
+        ),
+        *(
+            "http://me:w0rd@host:port",
+            "http://me:w0rd@[::1",
+            "http://me:w0rd@host/\n",
+            "http://a b/",
+        ),
+    ],
+)
+def test_other_addresses_are_refused_without_their_password(url):
+    with pytest.raises(ValueError, match="must be such as") as error:
+        RemoteModel(url)
+    assert "w0rd" not in str(error.value)
+
+
+def test_a_password_in_an_address_is_not_shown():
+    service = Scripted(response(500))
+    url = service.url.replace("//", "//me:w0rd@")
+    shown = []
+    for address in (url, "http://me:w0rd@127.0.0.1:9"):
+        with pytest.raises(RemoteError) as error:
+            RemoteModel(address, n_retries=0)
+        shown.append("".join(traceback.format_exception(error.value)))
+    assert b"Authorization: Basic" in service.requests[0]
+    assert not any("w0rd" in text for text in shown)

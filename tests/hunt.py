@@ -22,6 +22,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -37,8 +38,9 @@ from cipherlearn.deployment import FHEClient, FHEServer, RemoteModel
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment.artefacts._archive import Archive
 
-# Seconds that a mutant may take, and bytes that it may add to the largest memory of its process.
-MAX_SECONDS, MAX_BYTES = 60, 1 << 30
+# Seconds of computing and of waiting that a mutant may take, and bytes that it may add to the
+# largest memory of its process.
+MAX_CPU_SECONDS, MAX_SECONDS, MAX_BYTES = 60, 600, 1 << 30
 
 # The process gets no more than this, so that a mutant cannot fill the machine.
 _ADDRESS_SPACE = 16 << 30
@@ -59,10 +61,11 @@ _ROWS = np.linspace(-3, 3, 8).reshape(2, 4)
 
 @dataclass
 class Report:
-    """What became of mutants, by their number, and the harm that some did."""
+    """What became of mutants, the harm that some did, and the memory that they added at most."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     harm: list[str] = field(default_factory=list)
+    n_bytes: int = 0
 
 
 def hunt(
@@ -78,8 +81,9 @@ def hunt(
             stderr=subprocess.DEVNULL,
             text=True,
         ) as process:
-            for outcome, harm in _lines(process):
+            for outcome, harm, n_bytes in _lines(process):
                 report.outcomes[outcome] += 1
+                report.n_bytes = max(report.n_bytes, n_bytes)
                 report.harm += [f"{name}, seed {seed}, number {number}: {harm}"] if harm else []
                 number += 1
             if number == n_mutants:
@@ -93,7 +97,7 @@ def hunt(
     return report
 
 
-def _lines(process: subprocess.Popen[str]) -> Iterator[list[str]]:
+def _lines(process: subprocess.Popen[str]) -> Iterator[tuple[str, str, int]]:
     """Give what the process says of each mutant, until it ends or says nothing for too long."""
     assert process.stdout is not None
     with selectors.DefaultSelector() as selector:
@@ -103,7 +107,8 @@ def _lines(process: subprocess.Popen[str]) -> Iterator[list[str]]:
             if not line:
                 process.wait()
                 return
-            yield json.loads(line)
+            outcome, harm, n_bytes = json.loads(line)
+            yield outcome, harm, n_bytes
 
 
 def write_originals(directory: Path, linear: Path, bootstrapped: Path) -> None:
@@ -173,7 +178,7 @@ class Readers:
         server = FHEServer(self._scratch)
         assert repr(server)
         frames = server._served.frames
-        if frames["evaluation_keys"].n_payload > 10**5:
+        if max(frames[name].n_payload for name in ("evaluation_keys", "ciphertext")) > 10**5:
             return
         keyset = bytes.fromhex(server.description["keyset_id"])
         payload = rng.randbytes(frames["evaluation_keys"].n_payload)
@@ -268,8 +273,12 @@ def main(directory: Path, name: str, seed: int, first: int, n_mutants: int) -> N
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     readers = Readers(directory)
     read, largest = readers.formats[name], _largest_memory()
+    before = largest
     for number in range(first, first + n_mutants):
         outcome, harm = "read", ""
+        # A signal ends a process that takes more.
+        used = int(time.process_time())
+        resource.setrlimit(resource.RLIMIT_CPU, (used + MAX_CPU_SECONDS, resource.RLIM_INFINITY))
         try:
             read(random.Random(f"{name} {seed} {number}"))
         except CipherlearnError:
@@ -279,7 +288,7 @@ def main(directory: Path, name: str, seed: int, first: int, n_mutants: int) -> N
         if _largest_memory() > largest + MAX_BYTES:
             harm = f"takes {(_largest_memory() - largest) >> 20} MiB"
         largest = max(largest, _largest_memory())
-        print(json.dumps([outcome, harm]), flush=True)
+        print(json.dumps([outcome, harm, largest - before]), flush=True)
     readers.close()
 
 

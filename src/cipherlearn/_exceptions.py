@@ -4,6 +4,8 @@ This module does not import scikit-learn, since clients and servers need none. `
 extends an exception of scikit-learn, so it is defined in ``estimators._base``.
 """
 
+import json
+
 __all__ = [
     "AccumulatorOverflowError",
     "AccuracyLossWarning",
@@ -28,11 +30,10 @@ def printable(text: str) -> str:
     --------
     >>> from cipherlearn._exceptions import printable
     >>> printable("busy\x1b[2J")
-    'busy\\x1b[2J'
+    'busy\\u001b[2J'
     """
     return "".join(
-        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
-        for each in text
+        each if each.isprintable() or each in "\n\t" else json.dumps(each)[1:-1] for each in text
     )
 
 

@@ -33,7 +33,7 @@ for number in range(first, first + n_mutants):
         os.abort()
     if number == 4:
         time.sleep(60)
-    print('["raised", "Traceback"]' if number == 5 else '["read", ""]', flush=True)
+    print('["raised", "Traceback", 9]' if number == 5 else '["read", "", 5]', flush=True)
 """
 
 
@@ -41,6 +41,7 @@ def test_a_mutant_that_ends_or_stops_its_process_is_named(tmp_path, monkeypatch)
     (tmp_path / "script.py").write_text(SCRIPT)
     monkeypatch.setattr("hunt.MAX_SECONDS", 2)
     report = hunt(tmp_path, "x", 7, script=str(tmp_path / "script.py"))
+    assert report.n_bytes == 9
     assert report.outcomes == {"read": 4, "fatal": 2, "raised": 1}
     assert report.harm == [
         "x, seed 0, number 2: ends the process with -6",

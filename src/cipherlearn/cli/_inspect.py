@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cipherlearn._exceptions import printable
 from cipherlearn._guarded_zip import read_file, read_members
 from cipherlearn.cli._arguments import add_command
 
@@ -42,4 +43,4 @@ def _inspect(options: argparse.Namespace) -> None:
         shown["keyset_id"] = model.keyset_id.hex()
         shown["has_preprocessing"] = model.preprocessing is not None
         del shown["frames"]
-    print(json.dumps(shown, indent=2, ensure_ascii=False))
+    print(printable(json.dumps(shown, indent=2, ensure_ascii=False)))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cipherlearn._checks import check_int
-from cipherlearn._exceptions import ArtefactError, UnknownKeyError
+from cipherlearn._exceptions import ArtefactError, CipherlearnError, UnknownKeyError
 from cipherlearn._words import count
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment._served import ServedModel
@@ -182,4 +182,12 @@ def _open(served: ServedModel, n_threads: int | None) -> Server:
             f"{ENGINE} {engine_version()} chose other cryptographic parameters than version "
             f"{engine['version']} did when the model was exported, so that its clients' keys do "
             "not fit. Install that version, or export the model again."
+        ) from error
+    except CipherlearnError:
+        raise
+    except Exception as error:
+        # Whoever makes a file chooses how a program and its parameters do not fit.
+        raise ArtefactError(
+            f"{ENGINE} {engine_version()} must be able to evaluate the program in server.zip. It "
+            f"is not: {error!r:.200}. Export the model again."
         ) from error

@@ -34,6 +34,9 @@ __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
 FORMAT_NAME = "cipherlearn-program"
 FORMAT_VERSION = 4
 
+# Neurons of a node, or codes: a proof makes objects for each.
+_MAX_ROWS = 1 << 20
+
 # Of each kind of node.
 _ARRAYS: dict[type, tuple[str, ...]] = {Sum: ("weights", "constant"), Lookup: ("tables", "low")}
 
@@ -139,7 +142,10 @@ def _describe(node: Sum | Lookup) -> dict[str, Any]:
 
 def _build(header: dict[str, Any], members: dict[str, bytes]) -> IntegerProgram:
     def array(name: str) -> NDArray[Any]:
-        return array_from(members[f"{name}.npy"])
+        values = array_from(members[f"{name}.npy"])
+        if values.ndim and len(values) > _MAX_ROWS:
+            raise ValueError(f"An array has at most {_MAX_ROWS} rows. {name} has {len(values)}")
+        return values
 
     if header["version"] < 4:
         return build_chain(header, array)

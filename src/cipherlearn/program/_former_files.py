@@ -16,7 +16,7 @@ from cipherlearn.program._program import IntegerProgram
 __all__ = ["build_chain"]
 
 # Thresholds of the rule of version 1, at most, for all codes together.
-_MAX_THRESHOLDS = 1 << 24
+_MAX_THRESHOLDS = 1 << 22
 
 
 def build_chain(header: dict[str, Any], array: Callable[[str], NDArray[Any]]) -> IntegerProgram:

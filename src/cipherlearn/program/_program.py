@@ -327,6 +327,6 @@ def _frozen_columns(inputs: Iterable[Any], n_codes: int) -> tuple[IntArray, ...]
     ):
         raise ValueError(
             "A program needs at least one input, and each input at least one of the codes 0 "
-            f"to {n_codes - 1}. Got {[columns.tolist() for columns in frozen_inputs]}."
+            f"to {n_codes - 1}. Got {frozen_inputs}."
         )
     return frozen_inputs

@@ -68,6 +68,12 @@ def prove(largest: Sequence[IntArray], nodes: Sequence[Sum | Lookup]) -> Proof:
                 f"Nodes must read values before them. Value {value} reads {max(node.reads)}."
             )
         else:
+            n_read = sum(len(ranges[v][0]) for v in node.reads)
+            if n_read != node.weights.shape[1]:
+                raise ValueError(
+                    f"A sum needs a column of weights for each of the {n_read} integers that it "
+                    f"reads. Got {node.weights.shape[1]} columns."
+                )
             low, high = (np.concatenate([ranges[v][end] for v in node.reads]) for end in (0, 1))
             layers[value] = _layer(node, low, high, lookups.get(value))
             low, high = layers[value].low, layers[value].high
@@ -101,9 +107,8 @@ def _layer(node: Sum, low: IntArray, high: IntArray, lookup: Lookup | None) -> I
     if n_neurons != len(layer.weights) or start.min() < 0 or end.max() >= size:
         raise ValueError(
             "Tables must cover every reachable accumulator: expected one for each of "
-            f"{len(layer.weights)} neurons, with entries for sums of {layer.low.tolist()} to "
-            f"{layer.high.tolist()}. Got tables of shape {lookup.tables.shape} from "
-            f"{lookup.low.tolist()} on."
+            f"{len(layer.weights)} neurons, with entries for sums of {layer.low} to {layer.high}. "
+            f"Got tables of shape {lookup.tables.shape} from {lookup.low} on."
         )
     # Shorter ones repeat their last entry that is reached.
     reached = np.minimum(start[:, None] + np.arange((end - start).max() + 1), end[:, None])

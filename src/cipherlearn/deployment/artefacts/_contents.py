@@ -32,6 +32,9 @@ from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["ClientModel", "ServerModel", "check_engine", "summary"]
 
+# More than any input can hold.
+_MAX_CODES = 1 << 18
+
 
 @dataclass(frozen=True)
 class ClientModel:
@@ -88,24 +91,28 @@ class ClientModel:
                 raise ArtefactError(
                     f"An input of {width} bits holds codes below {2**width}. Got {largest}."
                 )
-        words = [np.zeros((g.batch_size, g.n_values, g.n_words), np.uint64) for g in gates.outputs]
+        shapes = [(gate.batch_size, gate.n_values, gate.n_words) for gate in gates.outputs]
         first, second = (
             [
-                write_value(each + value, gate)
-                for each, gate in zip(words, gates.outputs, strict=True)
+                write_value(np.full(shape, word, np.uint64), gate)
+                for shape, gate in zip(shapes, gates.outputs, strict=True)
             ]
-            for value in (np.uint64(0), ~np.uint64(0))
+            for word in (0, 2**64 - 1)
         )
         structure, frame = Frame.between(first, second), self.frames["result"]
-        # Whatever numbers it is filled with, it must be nothing but numbers in their places.
-        for byte in (b"\0", b"\xff"):
-            try:
+        try:
+            if frame.sizes != structure.sizes:
+                raise MessageError(
+                    f"Results have {structure.sizes} bytes. Got {frame.sizes!s:.100}."
+                )
+            # Whatever numbers it is filled with, it must be nothing but numbers in their places.
+            for byte in (b"\0", b"\xff"):
                 structure.strip(frame.fill(byte * frame.n_payload))
-            except MessageError as error:
-                raise ArtefactError(
-                    "The frame of results must be that of the engine's ciphertexts. It is not: "
-                    "the artefact is damaged, or could crash the engine. Get it again."
-                ) from error
+        except MessageError as error:
+            raise ArtefactError(
+                "The frame of results must be that of the engine's ciphertexts. It is not: the "
+                "artefact is damaged, or could crash the engine. Get it again."
+            ) from error
 
     @property
     def classes(self) -> NDArray[Any] | None:
@@ -160,6 +167,10 @@ class ClientModel:
                 archive.array("output_bias.npy"),
                 archive.array("output_offset.npy"),
             )
+            if len(quantizer.feature) > _MAX_CODES:
+                raise ArtefactError(
+                    f"A row has at most {_MAX_CODES} codes. Got {len(quantizer.feature)}."
+                )
             n_codes, n_outputs = len(quantizer.feature), len(scaler.bias)
             inputs = tuple(
                 archive.array(f"input_{i}_codes.npy") for i in range(description["n_inputs"])

@@ -30,7 +30,7 @@ _TOLERANCE = 1e-6
 
 # Evaluation keys, ready for use, and what is encrypted at a time. Keys for tables of 8 bits take
 # 3.5 GB, and minutes to make.
-_MAX_KEY_BYTES, _MAX_ROW_BYTES, _MAX_MESSAGE_BYTES = 1 << 32, 1 << 31, 1 << 30
+_MAX_KEY_BYTES, _MAX_ROW_BYTES, _MAX_MESSAGE_BYTES = 1 << 32, 1 << 31, 1 << 27
 
 # Names of functions, as the engine's front end gives them.
 _NAME = re.compile(r"[A-Za-z_]\w{0,99}", re.ASCII)

@@ -27,6 +27,9 @@ __all__ = ["make_plan"]
 # Stands for the table that extracts one bit, which has keys of its own.
 _EXTRACTED = 0
 
+# Memory of all tables. That of a neuron of 4 bits takes 16 kB.
+_MAX_TABLE_BYTES = 1 << 31
+
 
 def make_plan(
     program: IntegerProgram,
@@ -91,6 +94,7 @@ class _Planner:
         self._bootstraps = self._choose_bootstraps()
         self._keys = self._choose_keys()
         self._uses: dict[tuple[int, int], list[int | None]] = {}
+        self._n_table_bytes = 0
 
     def _split_lookups(self) -> tuple[dict[int, IntArray], dict[int, Lookup]]:
         """Split lookups into the codes of constant ones, and all others."""
@@ -172,6 +176,12 @@ class _Planner:
             offset = 2 ** (62 - n_bits) - 2
         keyswitch, bootstrap, convert = self._apply(read, layer.n_table_bits, given)
         size = self._parameters.bootstrap_keys[bootstrap].polynomial_size
+        self._n_table_bytes += 8 * size * len(layer.weights)
+        if self._n_table_bytes > _MAX_TABLE_BYTES:
+            raise ArtefactError(
+                f"Tables must take at most {_MAX_TABLE_BYTES} bytes as polynomials. These take "
+                f"{self._n_table_bytes} or more. Use fewer neurons, or fewer bits."
+            )
         return LookupStep(
             reads=node.reads,
             shift=self._widths[read] - n_bits,

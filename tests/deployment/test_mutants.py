@@ -22,7 +22,8 @@ def test_mutants_are_read_or_refused(originals, name):
     assert not report.harm, "\n".join(report.harm)
     assert report.outcomes.total() == 300
     assert report.outcomes["refused"] > 100
-    assert report.outcomes["read"] > (0 if name == "error body" else 5)
+    # Every answer to a prediction is a refusal, whatever it says.
+    assert name == "error body" or report.outcomes["read"] > 5
 
 
 SCRIPT = """

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import struct
 import subprocess
@@ -16,9 +17,19 @@ from graphs import GRAPHS
 
 from cipherlearn._exceptions import ArtefactError, MessageError
 from cipherlearn.engines import load_engine
+from cipherlearn.engines._bindings import compiler
 from cipherlearn.engines._options import CompileOptions
-from cipherlearn.engines.kernels import EvaluationKeys, KernelRuntime, KeyCache, Parameters
-from cipherlearn.engines.kernels._wire import read_keys, read_value, write_value
+from cipherlearn.engines.kernels import (
+    EvaluationKeys,
+    Gate,
+    KernelRuntime,
+    KeyCache,
+    Parameters,
+    read_keys,
+    read_value,
+    write_keys,
+    write_value,
+)
 
 # It mutates what it is given, in a process that an abort would end.
 FUZZER = """
@@ -150,6 +161,53 @@ def test_values_and_keys_of_another_model_are_refused(linear, specs):
         other.run(other.read([value]), keys)
 
 
+@pytest.fixture(scope="module")
+def compiled():
+    """A compiled server of a circuit with bootstraps, and its client."""
+    program = GRAPHS["two parallel paths"]()
+    options = CompileOptions(p_error=0.01, runtime="compiled")
+    circuit = load_engine().compile_program(program, options)
+    circuit.client.generate_keys()
+    return program, circuit
+
+
+def test_a_compiled_server_gets_numbers_and_no_structure(compiled):
+    """What it deserializes is written in its own process, so that nothing in it can crash it."""
+    program, circuit = compiled
+    keys = circuit.client.evaluation_keys()
+    values = circuit.client.encrypt(program.split(np.zeros((1, program.n_codes), dtype=int)))
+    words = np.frombuffer(values[0], "<u8").copy()
+    for position in range(12):
+        for value in (0, 2**33 + 1, 2**64 - 1):
+            changed = words.copy()
+            changed[position] = value
+            with contextlib.suppress(MessageError):
+                circuit.server.run(
+                    [[changed.tobytes(), *values[1:]]], circuit.server.load_keys(keys)
+                )
+    for data in (keys[:-8], keys[:1000], b"", bytes(64)):
+        with pytest.raises(MessageError):
+            circuit.server.load_keys(data)
+    for batch in ([], values[:-1], [*values, values[0]]):
+        if len(batch) != len(values):
+            with pytest.raises(MessageError, match="have the shapes"):
+                circuit.server.run([batch], circuit.server.load_keys(keys))
+
+
+def test_rewritten_keys_are_those_of_the_engine(compiled):
+    _, circuit = compiled
+    keys, specs = circuit.client.evaluation_keys(), circuit.files()["specs.json"]
+    written = write_keys(json.loads(specs)["keyset"], *read_keys(keys))
+    assert bytes(compiler.ServerKeyset.deserialize(written).serialize()) == keys
+
+
+def test_long_keys_are_written_as_several_byte_strings(monkeypatch):
+    monkeypatch.setattr("cipherlearn.engines.kernels._capnp._BLOB_WORDS", 3)
+    gate = Gate(1, 2, 0, 4, 5, False, False, 0.0)
+    words = np.arange(10, dtype=np.uint64).reshape(1, 2, 5)
+    np.testing.assert_array_equal(read_value(write_value(words, gate)), words.ravel())
+
+
 def test_messages_may_start_anywhere_in_memory(linear):
     program, circuit, _ = linear
     (value,) = circuit.client.encrypt(program.split(np.zeros((2, 3), dtype=int)))
@@ -202,6 +260,12 @@ def test_parameters_that_no_kernel_may_see_are_refused(specs, path, value):
     place[last] = value
     with pytest.raises(ArtefactError):
         KernelRuntime(program, json.dumps(changed).encode())
+
+
+def test_tables_that_would_fill_the_memory_are_refused(specs, monkeypatch):
+    monkeypatch.setattr("cipherlearn.engines.kernels._plan._MAX_TABLE_BYTES", 1 << 14)
+    with pytest.raises(ArtefactError, match="at most 16384 bytes as polynomials"):
+        KernelRuntime(*specs)
 
 
 @pytest.mark.parametrize("specs", [b"", b"[]", b"null", b"\xff", b"[" * 100_000])

@@ -145,7 +145,7 @@ FIRST = Sum((0,), [[1, 1]])
             "that no other lookup reads. Value 3 reads 1",
         ),
         (lambda: build([FIRST, Sum((0,), [[1, 1]])]), "must be read or be an output.* \\[1\\]"),
-        (lambda: build([Sum((0,), [[1]])], (1,)), "one input range per column"),
+        (lambda: build([Sum((0,), [[1]])], (1,)), "a column of weights for each of the 2 integers"),
         (lambda: build([FIRST], (0,)), "must be sums"),
         (lambda: build([FIRST], (1,), 2), "one gain for each integer"),
         (lambda: Sum((), [[1]]), "at least one value"),

@@ -161,6 +161,23 @@ def test_an_array_that_claims_32_tebibytes_is_not_allocated():
         load_program(rewritten(saved()[2], node_0_weights=huge))
 
 
+def test_a_sum_that_reads_a_value_often_is_refused_before_it_is_read():
+    _, _, content = saved(wide_path=False)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        header = json.loads(archive.read("program.json"))
+    header["nodes"][0]["reads"] = [0] * 10**6
+    with pytest.raises(ProgramFormatError, match="integers that it reads"):
+        load_program(rewritten(content, program=json.dumps(header)))
+
+
+def test_an_array_of_many_short_rows_is_refused():
+    # As little as the file takes, a proof would make objects for each.
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(2**20 + 1, dtype=np.int64))
+    with pytest.raises(ProgramFormatError, match="at most 1048576 rows"):
+        load_program(rewritten(saved()[2], node_0_constant=buffer.getvalue()))
+
+
 def test_an_archive_is_bounded_before_it_is_unpacked(monkeypatch):
     monkeypatch.setattr(_guarded_zip, "MAX_BYTES", 1000)
     with pytest.raises(ProgramFormatError, match="at most 1000 bytes"):

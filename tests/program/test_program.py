@@ -375,7 +375,7 @@ def test_an_invalid_part_is_refused(build, message):
     [
         ([hidden_layer()], "the last has none"),
         ([linear_layer([1, 1]), linear_layer([1])], "Every layer but the last needs tables"),
-        ([hidden_layer(), linear_layer([1, 1])], "one input range per column"),
+        ([hidden_layer(), linear_layer([1, 1])], "a column of weights for each of the 1 integers"),
         ([linear_layer([[1, 1], [0, 1]])], "one gain for each integer"),
         ([linear_layer([1, 1], high=2)], r"assumes inputs in \[0, 2\] but may receive \[0, 3\]"),
         ([linear_layer([1, 1], low=1)], r"assumes inputs in \[1, 3\] but may receive \[0, 3\]"),

@@ -8,21 +8,11 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["Tokens", "check_token"]
+from cipherlearn._checks import check_token
+
+__all__ = ["Tokens"]
 
 _LOGGER = logging.getLogger("cipherlearn.service")
-
-
-def check_token(token: str) -> str:
-    """Return a token, or raise ValueError, without naming it, if a header cannot hold it."""
-    if not token:
-        raise ValueError("A token must not be empty. Got an empty one.")
-    if not (token.isascii() and token.isprintable()) or token != token.strip():
-        raise ValueError(
-            "A token must be printable ASCII, without spaces around it. Got one of "
-            f"{len(token)} characters that is not. `openssl rand -hex 32` makes one."
-        )
-    return token
 
 
 class Tokens:

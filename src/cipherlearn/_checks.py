@@ -27,7 +27,9 @@ def check_execute_in_fhe(value: Any) -> bool | str:
 
 def check_token(token: str) -> str:
     """Return a bearer token, or raise ValueError, without naming it, if a header cannot hold it."""
-    if not token or not (token.isascii() and token.isprintable()) or token != token.strip():
+    if not token:
+        raise ValueError("A token must not be empty. Got an empty one.")
+    if not (token.isascii() and token.isprintable()) or token != token.strip():
         raise ValueError(
             "A token must be printable ASCII, without spaces around it. Got one of "
             f"{len(token)} characters that is not. `openssl rand -hex 32` makes one."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cipherlearn._exceptions import ArtefactError, MessageError
+from cipherlearn._exceptions import ArtefactError
 from cipherlearn.deployment._client_keys import ClientKeys, client_runtime
 from cipherlearn.deployment._exchange import Exchange, Transport
 from cipherlearn.deployment._row_encoder import RowEncoder
@@ -245,7 +245,7 @@ class FHEClient:
         MessageError
             If a result is damaged, one of another model or other keys, or too few or many came.
         """
-        return self._scaled(self._exchange.decrypt(results, n_rows))
+        return self._model.outputs(self._exchange.decrypt(results, n_rows))
 
     def predict(self, X: Any, transport: Transport, verbose: bool | int = False) -> NDArray[Any]:
         """Predict labels or targets of encrypted rows.
@@ -306,14 +306,7 @@ class FHEClient:
         ndarray of shape (n_rows, n_outputs)
             For :meth:`decode` or :meth:`probabilities`.
         """
-        return self._scaled(self._exchange.evaluate(self._quantize(X), transport, verbose))
-
-    def _scaled(self, sums: NDArray[np.int64]) -> Outputs:
-        """Turn decrypted sums into outputs, or raise MessageError if they are beyond float32."""
-        try:
-            return self._model.scaler(sums)
-        except (OverflowError, ValueError) as error:
-            raise MessageError(f"The results are not of this model. {error}") from error
+        return self._model.outputs(self._exchange.evaluate(self._quantize(X), transport, verbose))
 
     def decode(self, outputs: Outputs) -> NDArray[Any]:
         """Turn outputs into labels, or targets in the units of the training data."""
@@ -331,4 +324,4 @@ class FHEClient:
 
 def raw_outputs(client: FHEClient, codes: NDArray[np.int64], transport: Transport) -> Outputs:
     """Give the network's outputs for codes, for the self-test of an export."""
-    return client._scaled(client._exchange.evaluate(codes, transport))
+    return client._model.outputs(client._exchange.evaluate(codes, transport))

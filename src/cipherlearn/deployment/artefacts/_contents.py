@@ -129,6 +129,13 @@ class ClientModel:
         assert self.target_scale is not None
         return TargetDecoder(self.target_mean, self.target_scale, self.description["target_is_1d"])
 
+    def outputs(self, sums: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Turn decrypted sums into outputs, or raise MessageError if they are beyond float32."""
+        try:
+            return self.scaler(sums)
+        except (OverflowError, ValueError) as error:
+            raise MessageError(f"The results are not of this model. {error}") from error
+
     def to_archive(self) -> Archive:
         """Write the members of client.zip."""
         assert self.scaler.offset is not None

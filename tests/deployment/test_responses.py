@@ -184,7 +184,7 @@ def test_escapes_of_a_service_do_not_reach_a_terminal(client_zip, labelled_rows,
     "token", ["", "secret\n", " secret", "se\rcret", "sécret", "sec\0ret", "\ud800"]
 )
 def test_a_token_that_no_header_holds_is_refused_when_it_is_given(token):
-    with pytest.raises(ValueError, match="A token must (be printable ASCII|not be empty)") as error:
+    with pytest.raises(ValueError, match=r"A token must (be|not be)") as error:
         RemoteModel("http://127.0.0.1:9", token=token)
     assert "ret" not in str(error.value)
 

@@ -180,11 +180,16 @@ def test_escapes_of_a_service_do_not_reach_a_terminal(client_zip, labelled_rows,
 # ---------------------------------------------------------------------- tokens and addresses
 
 
+def test_an_empty_token_is_refused_when_it_is_given():
+    with pytest.raises(ValueError, match="A token must not be empty"):
+        RemoteModel("http://127.0.0.1:9", token="")
+
+
 @pytest.mark.parametrize(
-    "token", ["", "secret\n", " secret", "se\rcret", "sécret", "sec\0ret", "\ud800"]
+    "token", ["secret\n", " secret", "se\rcret", "sécret", "sec\0ret", "\ud800"]
 )
 def test_a_token_that_no_header_holds_is_refused_when_it_is_given(token):
-    with pytest.raises(ValueError, match=r"A token must (be|not be)") as error:
+    with pytest.raises(ValueError, match="A token must be printable ASCII") as error:
         RemoteModel("http://127.0.0.1:9", token=token)
     assert "ret" not in str(error.value)
 

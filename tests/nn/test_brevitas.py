@@ -15,7 +15,8 @@ from torch.nn.functional import linear as linear_map
 
 from cipherlearn import NeuralNetClassifier
 from cipherlearn.lowering import _lower
-from cipherlearn.nn._layers import ActivationQuantizer, SparseQuantLinear
+from cipherlearn.nn._activations import ActivationQuantizer
+from cipherlearn.nn._layers import SparseQuantLinear
 
 
 def integers(tensor):

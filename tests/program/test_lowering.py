@@ -9,7 +9,7 @@ from cases import random_module
 
 from cipherlearn import SparseQuantNeuralNetImpl
 from cipherlearn.lowering._lower import lower
-from cipherlearn.nn._layers import LearnedActivation
+from cipherlearn.nn._activations import LearnedActivation
 
 
 class Exp(torch.nn.Module):

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from cases import THREE_WEIGHTS, blobs
+from cases import NO_TEACHER, THREE_WEIGHTS, blobs
 from skorch.callbacks import Callback, EarlyStopping, LRScheduler
 from skorch.dataset import ValidSplit
 
@@ -301,7 +301,8 @@ def test_auto_takes_neurons_and_batches_by_the_rows():
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(6000, 2)), np.arange(6000) % 2
     few, many = (
-        NeuralNetClassifier(max_epochs=1, random_state=0).fit(X[:n], y[:n]) for n in (300, 6000)
+        NeuralNetClassifier(max_epochs=1, random_state=0, **NO_TEACHER).fit(X[:n], y[:n])
+        for n in (300, 6000)
     )
     assert few.module_.n_neurons[0] == 24
     assert many.module_.n_neurons[0] == 64

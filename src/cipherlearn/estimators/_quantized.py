@@ -128,8 +128,9 @@ class QuantizedNet(SkorchNet):
                 "data. Call fit or partial_fit instead of initialize."
             )
         kwargs = self.get_params_for("module")
-        if isinstance(name := kwargs.get("n_hidden_neurons"), str):
-            kwargs["n_hidden_neurons"] = choose_neurons(name, getattr(self, "n_training_rows_", 0))
+        # Fitted on none yet if only initialized, to load parameters.
+        n_rows = getattr(self, "n_training_rows_", 0)
+        kwargs["n_hidden_neurons"] = choose_neurons(self.module__n_hidden_neurons, n_rows)
         self.module_ = self.module(
             input_dim=self.n_features_in_, n_outputs=self._n_outputs(), **kwargs
         )
@@ -191,8 +192,7 @@ class QuantizedNet(SkorchNet):
             finally:
                 del self._schedule
         if epochs is None:
-            batch_size = choose_batch_size(self.batch_size, len(y))
-            epochs = choose_epochs(self.max_epochs, batch_size, len(y))
+            epochs = choose_epochs(self.max_epochs, self.batch_size, len(y))
         for phase in self._schedule.phases(self, epochs):
             self.phase_ = phase
             with contextlib.suppress(KeyboardInterrupt):

@@ -47,10 +47,9 @@ def float_twin(estimator: BaseEstimator) -> BaseEstimator:
             "A float twin needs an activation function that scikit-learn's MLP has: "
             f"{known}. Got {activation!r}."
         )
-    width = estimator.module__n_hidden_neurons
+    n_rows = getattr(estimator, "n_training_rows_", 0)
+    width = choose_neurons(estimator.module__n_hidden_neurons, n_rows)
     n_hidden = estimator.module__n_layers - 1
-    if isinstance(width, str):
-        width = choose_neurons(width, getattr(estimator, "n_training_rows_", 0))
     network = (MLPClassifier if is_classifier(estimator) else MLPRegressor)(
         hidden_layer_sizes=(width,) * n_hidden if isinstance(width, Integral) else tuple(width),
         activation=_ACTIVATIONS[activation],

@@ -71,9 +71,8 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
     n_hidden = len(module.activations)
     # The hidden layers and each of the paths to the outputs. A wide path reads an input of its own.
     hidden, paths = module.linears[:n_hidden], module.linears[n_hidden:]
-    inputs = np.split(
-        np.arange(len(quantizer.feature)), np.cumsum([e.n_codes_in_all for e in encoders])[:-1]
-    )
+    ends = np.cumsum([len(encoder.largest) for encoder in encoders])
+    inputs = np.split(np.arange(len(quantizer.feature)), ends[:-1])
     high = quantizer.largest[inputs[0]]
     low = np.zeros_like(high)
     nodes: list[Sum | Lookup] = []

@@ -134,7 +134,6 @@ class InputEncoder(nn.Module):
         self.n_features = n_features
         self.max_code = 2**n_bits - 1
         self.n_codes = n_codes
-        self.n_codes_in_all = n_features * n_codes
         self.placement = placement
         # Thresholds that are not there are infinite. float64 keeps the information of raw data.
         infinite = torch.full((n_features, n_codes * self.max_code), torch.inf, dtype=torch.float64)

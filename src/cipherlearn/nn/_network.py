@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from cipherlearn._checks import check_int
+from cipherlearn.nn._activations import ActivationQuantizer, LearnedActivation, element_wise
 from cipherlearn.nn._encoder import PLACEMENTS, InputEncoder
 from cipherlearn.nn._encoder import n_codes_per_feature as default_n_codes
-from cipherlearn.nn._layers import ActivationQuantizer, LearnedActivation, SparseQuantLinear
+from cipherlearn.nn._layers import SparseQuantLinear
 from cipherlearn.nn._plan import hidden_widths, plan_layers
 
 __all__ = ["SparseQuantNeuralNetImpl"]
@@ -66,8 +67,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
         Bit-width of the codes that the first layer reads. Narrower ones leave room for more of them
         in a sum. With ``None``, and on the wide path, it is ``n_a_bits``.
     n_codes_per_feature : int or "auto", default="auto"
-        Codes that encode a feature. The client computes them, so they are
-        free. Together they tell ``n_codes_per_feature * (2**bits - 1) + 1`` values apart.
+        Codes that encode a feature. The client computes them, so they are free. Together they
+        tell ``n_codes_per_feature * (2**bits - 1) + 1`` values apart.
         "auto" takes 6 to 48 thresholds, the more the fewer features there are, rounded up to
         whole codes.
     threshold_placement : {"mixed", "uniform", "quantile"}, default="mixed"
@@ -190,11 +191,11 @@ class SparseQuantNeuralNetImpl(nn.Module):
             n_codes = check_int('n_codes_per_feature, unless "auto",', n_codes, 1)
             encoders.append(InputEncoder(input_dim, n_bits, n_codes, threshold_placement))
         self.pruning = pruning
-        widths = [encoders[0].n_codes_in_all, *hidden, n_outputs]
+        widths = [len(encoders[0].largest), *hidden, n_outputs]
         self.plans = plan_layers(
             widths,
             n_input_bits=n_input_bits,
-            n_wide_codes=encoders[-1].n_codes_in_all,
+            n_wide_codes=len(encoders[-1].largest),
             n_w_bits=n_w_bits,
             n_a_bits=n_a_bits,
             n_accum_bits=n_accum_bits,
@@ -224,7 +225,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
             ActivationQuantizer(width, n_a_bits) for width in hidden
         )
         self.activations: Sequence[LearnedActivation] = _module_list(
-            LearnedActivation(_element_wise(activation_function), width) for width in hidden
+            LearnedActivation(element_wise(activation_function), width) for width in hidden
         )
 
     def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
@@ -244,15 +245,15 @@ class SparseQuantNeuralNetImpl(nn.Module):
         codes = [encoder(X) for encoder in self.encoders]
         return self.from_codes(codes[0], codes[-1])
 
-    def from_codes(self, codes: Tensor, first_codes: Tensor, i_layer: int = 0) -> Tensor:
-        """Compute the outputs from the inputs of layer ``i_layer`` and those of the first."""
+    def from_codes(self, codes: Tensor, wide_codes: Tensor, i_layer: int = 0) -> Tensor:
+        """Compute the outputs from the inputs of layer ``i_layer`` and of the wide path."""
         for i in range(i_layer, len(self.activations)):
             codes = self.quantizers[i](self.activations[i](self.linears[i](codes)))
         last, *wide = self.linears[len(self.activations) :]
         if not wide:
             return last(codes)
         # In the order in which clients add them up, to the last bit.
-        return last.without_bias(codes) + wide[0](first_codes) + last.bias
+        return last.without_bias(codes) + wide[0](wide_codes) + last.bias
 
     def train(self, mode: bool = True) -> SparseQuantNeuralNetImpl:
         """Set the mode, without walking through Brevitas's many modules for nothing."""
@@ -356,29 +357,6 @@ class SparseQuantNeuralNetImpl(nn.Module):
 def _module_list(modules: Iterable[nn.Module]) -> Any:
     """Make a ModuleList. Its type does not name the type of its modules, so it is Any."""
     return nn.ModuleList(modules)
-
-
-def _element_wise(activation_function: Callable[[], nn.Module]) -> nn.Module:
-    """Create the activation, and check that a lookup table per neuron can stand for it."""
-    activation = activation_function()
-    rows = torch.linspace(-2, 2, 12).reshape(3, 4)
-    with torch.no_grad():
-        whole = activation.eval()(rows)
-        apart = [activation(value.reshape(1, 1)) for value in rows.flatten()]
-    if not whole.isfinite().all():
-        raise ValueError(
-            "activation_function must be finite for every number, since any sum can occur. "
-            f"{activation} is not, between -2 and 2. Use one such as torch.nn.ReLU."
-        )
-    element_wise = whole.shape == rows.shape and torch.allclose(
-        torch.cat(apart).reshape(rows.shape), whole
-    )
-    if not element_wise:
-        raise ValueError(
-            "activation_function must be element-wise, since it becomes a lookup table. "
-            f"{activation} mixes its inputs. Use one such as torch.nn.ReLU."
-        )
-    return activation.train()
 
 
 def _rebuild(cls, arguments, tensors, training):

@@ -40,8 +40,8 @@ _LARGE_SHARE = 0.5
 _CALIBRATION_VALUES = 1_000_000
 
 
-def choose_neurons(name: str, n_samples: int) -> int:
-    """Choose the hidden neurons of a layer for "auto": few rows cannot teach many.
+def choose_neurons(n_hidden_neurons: Any, n_samples: int) -> Any:
+    """Return ``n_hidden_neurons``, and for "auto" the more, the more rows there are.
 
     Examples
     --------
@@ -49,15 +49,18 @@ def choose_neurons(name: str, n_samples: int) -> int:
     >>> [choose_neurons("auto", n_samples) for n_samples in (150, 1797, 3000, 20_000)]
     [24, 28, 46, 64]
     """
-    if name != "auto":
+    if not isinstance(n_hidden_neurons, str):
+        return n_hidden_neurons
+    if n_hidden_neurons != "auto":
         raise ValueError(
-            f'module__n_hidden_neurons must be "auto", an int or a sequence of int. Got {name!r}.'
+            'module__n_hidden_neurons must be "auto", an int or a sequence of int. '
+            f"Got {n_hidden_neurons!r}."
         )
     return min(_MOST_NEURONS, max(_FEWEST_NEURONS, n_samples // _ROWS_OF_A_NEURON))
 
 
 def choose_batch_size(batch_size: int | None, n_samples: int) -> int:
-    """Return ``batch_size``, all rows for -1, and for None more for much data.
+    """Return ``batch_size``, for -1 all rows, and for None the more, the more rows there are.
 
     Examples
     --------
@@ -75,12 +78,12 @@ def choose_batch_size(batch_size: int | None, n_samples: int) -> int:
     return chosen
 
 
-def choose_epochs(max_epochs: int | None, batch_size: int, n_samples: int) -> int:
+def choose_epochs(max_epochs: int | None, batch_size: int | None, n_samples: int) -> int:
     """Return ``max_epochs``, or for None as many as make enough steps."""
     if max_epochs is not None:
         check_int("max_epochs", max_epochs, 1)
         return max_epochs
-    n_batches = math.ceil(n_samples / batch_size)
+    n_batches = math.ceil(n_samples / choose_batch_size(batch_size, n_samples))
     return min(_MAX_EPOCHS, max(_MIN_EPOCHS, math.ceil(_STEPS / n_batches)))
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import copy
+import gc
 import re
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from cases import LINEAR, TINY, classes, linear_program, rounding_quantizer
+from cases import (
+    LINEAR,
+    TINY,
+    classes,
+    linear_program,
+    needs_concrete_python,
+    rounding_quantizer,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -200,6 +209,18 @@ def test_simulation_needs_no_keys(fitted_linear, monkeypatch):
     assert clf.predict(X, execute_in_fhe="simulate").shape == (60,)
 
 
+@needs_concrete_python("Concrete-Numpy removes its folders")
+def test_a_circuit_leaves_no_folder(fitted_linear, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    clf = copy.deepcopy(fitted_linear)
+    clf.compile()
+    clf.predict(classes()[0], execute_in_fhe="simulate")
+    assert len(list(tmp_path.iterdir())) == 2
+    del clf
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_simulation_with_frequent_errors_differs_from_the_clear_result(compiled):
     program = compiled.program_
     largest = program.quantizer.largest
@@ -213,8 +234,7 @@ def test_encrypted_targets_are_the_clear_ones(n_targets):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(60, 3))
     y = 1000 + 50 * X[:, :n_targets]
-    parameters = LINEAR if n_targets == 1 else TINY
-    reg = NeuralNetRegressor(**parameters).fit(X, y[:, 0] if n_targets == 1 else y)
+    reg = NeuralNetRegressor(**TINY).fit(X, y[:, 0] if n_targets == 1 else y)
     reg.compile()
     clear = reg.predict(X[:4])
     np.testing.assert_array_equal(reg.predict(X[:4], execute_in_fhe=True), clear)

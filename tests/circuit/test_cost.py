@@ -46,7 +46,7 @@ def test_an_estimate_foresees_time_and_sizes(fitted):
     cost = fitted.estimate()
     circuit = fitted.compile()
     codes = fitted.program_.quantize(blobs()[0][:1])
-    circuit.execute(codes)
+    np.testing.assert_array_equal(circuit.execute(codes), fitted.program_.run(codes))
     seconds = []
     for _ in range(9):
         ciphertext = circuit.encrypt(codes)

@@ -218,7 +218,7 @@ def test_masks_are_those_of_the_kernels(monkeypatch):
     # Where AES is not installed or gives other words, the kernels draw.
     monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
     by_kernels = drawn()
-    monkeypatch.setattr(_backend, "draw_masks", lambda ciphertexts, seeds, bodies: None)
+    monkeypatch.setattr(_backend, "draw_masks", lambda ciphertexts, *_: ciphertexts.fill(0))
     for theirs in (by_kernels, drawn()):
         for ours, each in zip(by_aes, theirs, strict=True):
             np.testing.assert_array_equal(ours, each)

@@ -23,6 +23,10 @@ def targets(X):
 MODELS = {
     "one layer": lambda X, y: network(module__n_layers=1).fit(X, y),
     "two layers": lambda X, y: network().fit(X, y),
+    "no wide path": lambda X, y: network(module__wide_path=False).fit(X, y),
+    "finer inputs": lambda X, y: network(
+        module__n_input_bits=3, module__n_accum_bits=6, module__n_hidden_accum_bits=5
+    ).fit(X, y),
     "three layers": lambda X, y: network(
         module__n_layers=3, module__n_hidden_neurons=[4, 3], module__n_hidden_accum_bits=3
     ).fit(X, y),

@@ -110,7 +110,7 @@ def test_tables_equal_the_activation_at_every_reachable_accumulator(activation):
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=MORE_KEYS) for seed in (1, 2))])
 @pytest.mark.parametrize("options", ENCRYPTED)
 def test_ciphertexts_give_the_clear_result(options, seed):
-    """24 networks, 10 rows each: with the trained ones elsewhere, over 200 encrypted rows."""
+    """27 networks, 10 rows each: with the trained ones elsewhere, over 200 encrypted rows."""
     options = {"n_hidden_neurons": 3, "n_accum_bits": 8, "n_hidden_accum_bits": 4, **options}
     options.setdefault("n_hidden_neurons_multiplier", 3.0)
     module, X = random_module(seed, **options)

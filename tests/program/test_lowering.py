@@ -68,7 +68,9 @@ def test_an_infinite_activation_saturates():
     assert activation.function(activation.first + 1000).isinf().all()
     assert activation.values.isfinite().all()
     expected = module(torch.from_numpy(X)).detach().numpy()
-    np.testing.assert_array_equal(lower(module)(X), expected)
+    program = lower(module)
+    np.testing.assert_array_equal(program(X), expected)
+    assert [layer.tables.max() for layer in program.hidden_layers] == [3]
 
 
 def test_diverged_parameters_are_refused_by_name():

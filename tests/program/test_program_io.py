@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cipherlearn import ProgramFormatError, _guarded_zip, load_program, save_program
 from cipherlearn.lowering._lower import lower
+from cipherlearn.program import _file
 from cipherlearn.program._former_files import _affine_quantizer
 
 DATA = Path(__file__).parents[1] / "data"
@@ -176,6 +177,14 @@ def test_an_array_of_many_short_rows_is_refused():
     np.save(buffer, np.zeros(2**20 + 1, dtype=np.int64))
     with pytest.raises(ProgramFormatError, match="at most 1048576 rows"):
         load_program(rewritten(saved()[2], node_0_constant=buffer.getvalue()))
+
+
+def test_a_program_too_large_to_be_read_is_not_written(monkeypatch, tmp_path):
+    program, _, _ = saved()
+    monkeypatch.setattr(_file, "_MAX_ROWS", 1)
+    with pytest.raises(ValueError, match="at most 1 rows"):
+        save_program(program, tmp_path / "program.zip")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_archive_is_bounded_before_it_is_unpacked(monkeypatch):

@@ -109,7 +109,7 @@ class IntegerLevelsDisplay:
         code_levels = code_counts = None
         if X is not None:
             codes = program.quantize(network_inputs(estimator, X))
-            code_levels = np.arange(network.module_.encoders[-1].max_code + 1)
+            code_levels = np.arange(1 + max(layer.input_high.max() for layer in program.layers))
             read = (inputs for _, inputs, _ in program.trace(codes.T))
             code_counts = np.stack([_counts(inputs, code_levels) for inputs in read])
         display = cls(

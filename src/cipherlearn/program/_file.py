@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable
 from typing import IO, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ProgramFormatError
@@ -53,6 +54,11 @@ def save_program(program: IntegerProgram, file: File) -> None:
     file : str, path or binary file
         Where to write. An existing file is replaced.
 
+    Raises
+    ------
+    ValueError
+        If the program is larger than :func:`load_program` reads.
+
     Examples
     --------
     >>> import io
@@ -83,6 +89,8 @@ def save_program(program: IntegerProgram, file: File) -> None:
     for i, node in enumerate(program.nodes):
         for name in _ARRAYS[type(node)]:
             arrays[f"node_{i}_{name}"] = getattr(node, name)
+    for name, array in arrays.items():
+        _check_rows(name, array)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("program.json", json.dumps(header, indent=2))
         for name, array in arrays.items():
@@ -134,6 +142,15 @@ def _check_header(header: Any) -> None:
         )
 
 
+def _check_rows(name: str, array: NDArray[Any]) -> NDArray[Any]:
+    if np.ndim(array) and len(array) > _MAX_ROWS:
+        raise ValueError(
+            f"An array of a program file must have at most {_MAX_ROWS} rows. {name} has "
+            f"{len(array)}. Use fewer features or neurons."
+        )
+    return array
+
+
 def _describe(node: Sum | Lookup) -> dict[str, Any]:
     if isinstance(node, Sum):
         return {"kind": "sum", "reads": list(node.reads)}
@@ -142,10 +159,7 @@ def _describe(node: Sum | Lookup) -> dict[str, Any]:
 
 def _build(header: dict[str, Any], members: dict[str, bytes]) -> IntegerProgram:
     def array(name: str) -> NDArray[Any]:
-        values = array_from(members[f"{name}.npy"])
-        if values.ndim and len(values) > _MAX_ROWS:
-            raise ValueError(f"An array has at most {_MAX_ROWS} rows. {name} has {len(values)}")
-        return values
+        return _check_rows(name, array_from(members[f"{name}.npy"]))
 
     if header["version"] < 4:
         return build_chain(header, array)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import shutil
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +25,7 @@ from cipherlearn.program._passes import unsigned
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
-__all__ = ["compile_circuit"]
+__all__ = ["compile_circuit", "remove_with"]
 
 # Imported before Concrete's front end, whose warning and exit handler it takes away.
 assert compiler
@@ -69,7 +71,14 @@ def compile_circuit(program: IntegerProgram, options: CompileOptions) -> fhe.Cir
             circuit = fhe.Compiler(evaluate, encrypted).compile(corners, configuration)
     except RuntimeError as error:
         raise compilation_error(program, options, error) from error
+    remove_with(circuit.server)
     return circuit
+
+
+def remove_with(server: fhe.Server) -> None:
+    """Remove a circuit's folder with it, since Concrete's ``cleanup`` does nothing."""
+    folder = server._library.get_output_dir_path()
+    weakref.finalize(server, shutil.rmtree, folder, ignore_errors=True)
 
 
 def _evaluator(program: IntegerProgram, exactness: fhe.Exactness) -> Callable[..., Any]:

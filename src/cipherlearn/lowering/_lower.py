@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import torch
 
+from cipherlearn.nn._block import Block
 from cipherlearn.nn._encoder import InputEncoder
 from cipherlearn.nn._layers import SparseQuantLinear
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
@@ -68,24 +69,23 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
         feature=np.concatenate([np.repeat(np.arange(e.n_features), e.n_codes) for e in encoders]),
         thresholds=np.concatenate([_thresholds(e, n_thresholds) for e in encoders]),
     )
-    n_hidden = len(module.activations)
-    # The hidden layers and each of the paths to the outputs. A wide path reads an input of its own.
-    hidden, paths = module.linears[:n_hidden], module.linears[n_hidden:]
+    blocks = module.blocks
+    # To the outputs. A wide path reads an input of its own.
+    paths = module.linears[len(blocks) :]
     ends = np.cumsum([len(encoder.largest) for encoder in encoders])
     inputs = np.split(np.arange(len(quantizer.feature)), ends[:-1])
     high = quantizer.largest[inputs[0]]
     low = np.zeros_like(high)
     nodes: list[Sum | Lookup] = []
     read = 0
-    for i, linear in enumerate(hidden):
-        weights = _weights(linear)
-        layer = IntegerLayer(weights, low, high)
-        tables = _tabulate(module, i, layer)
-        layer = IntegerLayer(weights, low, high, tables, linear.lsbs_to_remove)
+    for block in blocks:
+        weights, lsbs_to_remove = _weights(block.linear), block.linear.lsbs_to_remove
+        tables = _tabulate(block, IntegerLayer(weights, low, high))
+        layer = IntegerLayer(weights, low, high, tables, lsbs_to_remove)
         low = np.array([r.low for r in layer.table_ranges], dtype=np.int64)
         high = np.array([r.high for r in layer.table_ranges], dtype=np.int64)
         nodes.append(Sum((read,), weights))
-        nodes.append(Lookup(_last(inputs, nodes), tables, layer.low, linear.lsbs_to_remove))
+        nodes.append(Lookup(_last(inputs, nodes), tables, layer.low, lsbs_to_remove))
         read = _last(inputs, nodes)
     outputs = []
     for number, linear in enumerate(paths):
@@ -113,11 +113,11 @@ def _last(inputs: list[np.ndarray], nodes: list[Sum | Lookup]) -> int:
     return len(inputs) + len(nodes) - 1
 
 
-def _tabulate(module: SparseQuantNeuralNetImpl, i: int, layer: IntegerLayer) -> np.ndarray:
+def _tabulate(block: Block, layer: IntegerLayer) -> np.ndarray:
     """Code of each neuron (row) at each offset of its accumulator from ``layer.low``."""
     size = int((layer.high - layer.low).max()) + 1
     grid = torch.from_numpy(layer.low + np.arange(size)[:, None]).to(torch.float32)
-    codes = module.quantizers[i](module.activations[i](module.linears[i].from_accumulator(grid)))
+    codes = block.encode(block.linear.from_accumulator(grid))
     return codes.to(torch.int64).numpy().T
 
 

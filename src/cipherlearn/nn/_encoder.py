@@ -17,11 +17,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cipherlearn._checks import check_int
 from cipherlearn._features import dense_rows, is_sparse
 from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
 
-__all__ = ["PLACEMENTS", "InputEncoder", "n_codes_per_feature", "place_thresholds"]
+__all__ = ["PLACEMENTS", "InputEncoder", "check_n_codes", "n_codes_per_feature", "place_thresholds"]
 
 PLACEMENTS = ("mixed", "uniform", "quantile")
 
@@ -97,6 +98,13 @@ def place_thresholds(values: NDArray, n_thresholds: int, placement: str) -> NDAr
     return np.maximum.accumulate(thresholds)
 
 
+def check_n_codes(value: int | str, n_features: int, n_bits: int) -> int:
+    """Return a checked number of codes of a feature, which "auto" leaves to the data's width."""
+    if value == "auto":
+        return n_codes_per_feature(n_features, n_bits)
+    return check_int('n_codes_per_feature, unless "auto",', value, 1)
+
+
 class InputEncoder(nn.Module):
     """Encode each feature as a thermometer of codes.
 
@@ -131,6 +139,8 @@ class InputEncoder(nn.Module):
 
     def __init__(self, n_features: int, n_bits: int, n_codes: int, placement: str) -> None:
         super().__init__()
+        if placement not in PLACEMENTS:
+            raise ValueError(f"threshold_placement must be one of {PLACEMENTS}. Got {placement!r}.")
         self.n_features = n_features
         self.max_code = 2**n_bits - 1
         self.n_codes = n_codes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from cipherlearn._checks import check_int
 from cipherlearn.nn._activations import ActivationQuantizer, LearnedActivation, element_wise
-from cipherlearn.nn._encoder import PLACEMENTS, InputEncoder
-from cipherlearn.nn._encoder import n_codes_per_feature as default_n_codes
+from cipherlearn.nn._block import Block, Codes, quantize
+from cipherlearn.nn._encoder import InputEncoder, check_n_codes
 from cipherlearn.nn._layers import SparseQuantLinear
 from cipherlearn.nn._plan import hidden_widths, plan_layers
 
@@ -144,52 +145,24 @@ class SparseQuantNeuralNetImpl(nn.Module):
         n_w_bits = check_int("n_w_bits", n_w_bits, 2, MAX_BITS)
         n_a_bits = check_int("n_a_bits", n_a_bits, 1, MAX_BITS)
         n_accum_bits = check_int("n_accum_bits", n_accum_bits, 1, 16)
-        if n_hidden_accum_bits is not None:
-            n_hidden_accum_bits = check_int("n_hidden_accum_bits", n_hidden_accum_bits, 1, 16)
-        if n_output_accum_bits is not None:
-            n_output_accum_bits = check_int("n_output_accum_bits", n_output_accum_bits, 1, 16)
-        if rounding_bits is not None:
-            rounding_bits = check_int("rounding_bits", rounding_bits, 1, 16)
+        n_hidden_accum_bits = _optional_bits("n_hidden_accum_bits", n_hidden_accum_bits)
+        n_output_accum_bits = _optional_bits("n_output_accum_bits", n_output_accum_bits)
+        rounding_bits = _optional_bits("rounding_bits", rounding_bits)
         hidden = hidden_widths(n_layers, n_hidden_neurons)
 
-        self._arguments: dict[str, Any] = {
-            "input_dim": input_dim,
-            "n_outputs": n_outputs,
-            "n_layers": n_layers,
-            "n_hidden_neurons": n_hidden_neurons,
-            "n_w_bits": n_w_bits,
-            "n_a_bits": n_a_bits,
-            "n_accum_bits": n_accum_bits,
-            "n_hidden_accum_bits": n_hidden_accum_bits,
-            "rounding_bits": rounding_bits,
-            "n_output_accum_bits": n_output_accum_bits,
-            "n_hidden_neurons_multiplier": n_hidden_neurons_multiplier,
-            "budget": budget,
-            "n_input_bits": n_input_bits,
-            "n_codes_per_feature": n_codes_per_feature,
-            "threshold_placement": threshold_placement,
-            "activation_function": activation_function,
-            "pruning": pruning,
-            "wide_path": wide_path,
-        }
-        if budget not in ("omega", "l1"):
-            raise ValueError(f'budget must be "omega" or "l1". Got {budget!r}.')
-        if threshold_placement not in PLACEMENTS:
-            raise ValueError(
-                f"threshold_placement must be one of {PLACEMENTS}. Got {threshold_placement!r}."
-            )
+        arguments = locals()
+        parameters = inspect.signature(SparseQuantNeuralNetImpl).parameters
+        self._arguments: dict[str, Any] = {name: arguments[name] for name in parameters}
         n_input_bits = n_a_bits if n_input_bits is None else n_input_bits
         n_input_bits = check_int("n_input_bits", n_input_bits, 1, MAX_BITS)
         # Of the codes that the layers read, and of those that the wide path reads.
         bits = [n_input_bits] if hidden or not wide_path else []
         bits += [n_a_bits] if wide_path else []
-        encoders = []
-        for n_bits in bits:
-            n_codes = n_codes_per_feature
-            if n_codes == "auto":
-                n_codes = default_n_codes(input_dim, n_bits)
-            n_codes = check_int('n_codes_per_feature, unless "auto",', n_codes, 1)
-            encoders.append(InputEncoder(input_dim, n_bits, n_codes, threshold_placement))
+        n_codes = (check_n_codes(n_codes_per_feature, input_dim, b) for b in bits)
+        encoders = [
+            InputEncoder(input_dim, *b, threshold_placement)
+            for b in zip(bits, n_codes, strict=True)
+        ]
         self.pruning = pruning
         widths = [len(encoders[0].largest), *hidden, n_outputs]
         self.plans = plan_layers(
@@ -247,8 +220,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
 
     def from_codes(self, codes: Tensor, wide_codes: Tensor, i_layer: int = 0) -> Tensor:
         """Compute the outputs from the inputs of layer ``i_layer`` and of the wide path."""
-        for i in range(i_layer, len(self.activations)):
-            codes = self.quantizers[i](self.activations[i](self.linears[i](codes)))
+        for block in self.blocks[i_layer:]:
+            codes = block(codes)
         last, *wide = self.linears[len(self.activations) :]
         if not wide:
             return last(codes)
@@ -258,6 +231,11 @@ class SparseQuantNeuralNetImpl(nn.Module):
     def train(self, mode: bool = True) -> SparseQuantNeuralNetImpl:
         """Set the mode, without walking through Brevitas's many modules for nothing."""
         return self if mode == self.training else super().train(mode)
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The hidden layers, each with its activation and quantizer."""
+        return list(map(Block, self.linears, self.activations, self.quantizers))
 
     @property
     def n_neurons(self) -> list[int]:
@@ -291,7 +269,6 @@ class SparseQuantNeuralNetImpl(nn.Module):
         Parameters
         ----------
         X : torch.Tensor or sparse matrix of shape (n_samples, input_dim)
-            Features of the training data.
         verbose : bool or int, default=False
             Whether to show a progress bar over the features.
         """
@@ -313,24 +290,18 @@ class SparseQuantNeuralNetImpl(nn.Module):
             Codes span each neuron's activation between percentiles ``100 - percentile`` and
             ``percentile``. Activations beyond are clipped.
         """
-        n_hidden = len(self.activations)
         inputs = []
         for encoder in self.encoders:
-            inputs.append((encoder.codes(X), -encoder.center / encoder.spread, 1 / encoder.spread))
+            offset, step = -encoder.center / encoder.spread, 1 / encoder.spread
+            inputs.append(Codes(encoder.codes(X), offset, step))
             encoder.quantized.fill_(True)
-        codes, offset, step = inputs[0]
-        for linear, activation, quantizer in zip(
-            self.linears, self.activations, self.quantizers, strict=False
-        ):
-            _quantize(linear, linear.bias, codes, offset, step)
-            activation.calibrate(*linear.output_range())
-            values = activation(linear(codes))
-            quantizer.calibrate(*_robust_range(values, percentile))
-            codes, offset, step = quantizer(values), quantizer.offset, quantizer.step
-        last, *wide = self.linears[n_hidden:]
-        _quantize(last, last.bias, codes, offset, step)
+        codes = inputs[0]
+        for block in self.blocks:
+            codes = block.calibrate(codes, percentile)
+        last, *wide = self.linears[len(self.activations) :]
+        quantize(last, last.bias, codes)
         for linear in wide:
-            _quantize(linear, last.bias, *inputs[-1])
+            quantize(linear, last.bias, inputs[-1])
 
     def __reduce__(self):
         # Brevitas's injected quantizer classes do not pickle; the tensors do. The
@@ -346,12 +317,14 @@ class SparseQuantNeuralNetImpl(nn.Module):
     @classmethod
     def from_plain_state(cls, state: dict[str, Any]) -> SparseQuantNeuralNetImpl:
         """Make the module that :meth:`plain_state` described."""
-        # Initial weights are drawn and then replaced: leave the global generator alone.
-        with torch.random.fork_rng(devices=[]):
-            module = cls(**state["arguments"])
+        module = _construct(cls, state["arguments"])
         arrays = state["arrays"].items()
         module.load_state_dict({name: torch.tensor(array) for name, array in arrays})
         return module.eval()
+
+
+def _optional_bits(name: str, value: int | None) -> int | None:
+    return None if value is None else check_int(name, value, 1, 16)
 
 
 def _module_list(modules: Iterable[nn.Module]) -> Any:
@@ -359,31 +332,15 @@ def _module_list(modules: Iterable[nn.Module]) -> Any:
     return nn.ModuleList(modules)
 
 
-def _rebuild(cls, arguments, tensors, training):
-    # Initial weights are drawn and then replaced: leave the global generator alone.
+def _construct(cls: type[SparseQuantNeuralNetImpl], arguments: dict[str, Any]) -> Any:
+    """Make a module whose initial weights will be replaced, without the global generator."""
     with torch.random.fork_rng(devices=[]):
-        module = cls(**arguments)
+        return cls(**arguments)
+
+
+def _rebuild(cls, arguments, tensors, training):
+    module = _construct(cls, arguments)
     for name, tensor in tensors.items():
         path, _, leaf = name.rpartition(".")
         setattr(module.get_submodule(path), leaf, tensor)
     return module.train(training)
-
-
-def _quantize(
-    linear: SparseQuantLinear, bias: Tensor, codes: Tensor, offset: Tensor, step: Tensor
-) -> None:
-    """Quantize a layer whose inputs become codes, which stand for ``offset + step * code``."""
-    bias.add_(linear.substitute_input(offset, step))
-    bias.add_(linear.calibrate(codes))
-
-
-def _robust_range(values: Tensor, percentile: float) -> tuple[Tensor, Tensor]:
-    fraction = percentile / 100
-    low = torch.quantile(values, 1 - fraction, dim=0)
-    high = torch.quantile(values, fraction, dim=0)
-    # An activation that is nearly always the same value still needs its rare ones.
-    flat = high <= low
-    return (
-        torch.where(flat, values.amin(dim=0), low),
-        torch.where(flat, values.amax(dim=0), high),
-    )

@@ -130,8 +130,6 @@ def without_neurons(
 
 def _hidden_codes(module: SparseQuantNeuralNetImpl, X: Tensor) -> Iterator[Tensor]:
     codes = module.encoders[0](X)
-    for linear, activation, quantizer in zip(
-        module.linears, module.activations, module.quantizers, strict=False
-    ):
-        codes = quantizer(activation(linear(codes)))
+    for block in module.blocks:
+        codes = block(codes)
         yield codes

@@ -101,7 +101,7 @@ def plan_layers(
     Raises
     ------
     ValueError
-        If a neuron could have no weight at all.
+        If ``budget`` is unknown, or a neuron could have no weight at all.
 
     Examples
     --------
@@ -117,6 +117,8 @@ def plan_layers(
     >>> wide.weight_bits, wide.accum_bits, wide.budget, wide.max_span
     (8, 16, 90, 65535)
     """
+    if budget not in ("omega", "l1"):
+        raise ValueError(f'budget must be "omega" or "l1". Got {budget!r}.')
     largest_code = 2**n_a_bits - 1
     input_code = largest_code if n_input_bits is None else 2**n_input_bits - 1
     n_wide_codes = widths[0] if n_wide_codes is None else n_wide_codes

@@ -28,7 +28,8 @@ def make_context():
 
 def main() -> None:
     task = json.load(sys.stdin)
-    X, y = (np.array(task["data"][name]) for name in ("X_test", "y_test"))
+    data = np.load(task["data"])
+    X, y = data["X_test"], data["y_test"]
     W1, b1, W2, b2 = (np.array(values).tolist() for values in task["weights"])
     context, keygen_seconds = timed(make_context)
 

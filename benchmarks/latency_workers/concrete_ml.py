@@ -22,7 +22,7 @@ def timed(function, *arguments, **keywords):
 
 def main() -> None:
     task = json.load(sys.stdin)
-    data = {name: np.array(values) for name, values in task["data"].items()}
+    data = dict(np.load(task["data"]))
     X_train, X_test = (data[name].astype(np.float32) for name in ("X_train", "X_test"))
     settings = dict(task["settings"])
     n_neurons = settings.pop("n_neurons", None)

@@ -23,7 +23,7 @@ def timed(function, *arguments):
 
 def main() -> None:
     task = json.load(sys.stdin)
-    data = {name: np.array(values) for name, values in task["data"].items()}
+    data = dict(np.load(task["data"]))
     X_test, y_test, rounding = data["X_test"], data["y_test"], task["rounding"]
     model = NeuralNetClassifier(random_state=0, **task["settings"])
     torch.set_num_threads(1)  # more only slow so small a network down

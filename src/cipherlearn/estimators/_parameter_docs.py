@@ -37,7 +37,7 @@ PARAMETERS_DOC = """
         Learning rate at the start of each phase.
     max_epochs : int or None, default=None
         Epochs of one ``fit``, or of one ``partial_fit``. ``None`` chooses between 10
-        and 500, to make about 1500 steps.
+        and 500, to make about 1000 steps.
     batch_size : int or None, default=None
         Rows of a training batch. ``None`` takes 64, and up to 512 for more than 5000 rows. -1 takes
         all rows at once.

@@ -25,7 +25,7 @@ from cipherlearn.training._teacher import swap_noise, train_teacher
 __all__ = ["Phase", "Schedule", "choose_batch_size", "choose_epochs", "choose_neurons"]
 
 # Optimizer steps that max_epochs=None aims at, and the bounds on the epochs.
-_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 1500, 10, 500
+_STEPS, _MIN_EPOCHS, _MAX_EPOCHS = 1000, 10, 500
 
 # Rows of a batch for batch_size=None, and the batches of an epoch beyond which it grows.
 _SMALLEST_BATCH, _LARGEST_BATCH, _BATCHES = 64, 512, 80

@@ -24,7 +24,7 @@ __all__ = ["Teacher", "swap_noise", "train_teacher"]
 _MEMBERS, _HIDDEN = 4, 64
 
 # Steps of the teacher, and of the copy of the network that it is compared with.
-_STEPS, _STUDENT_STEPS, _BATCH = 800, 300, 128
+_STEPS, _STUDENT_STEPS, _BATCH = 600, 300, 128
 _LR, _STUDENT_LR, _DECAY = 5e-3, 1e-2, 0.03
 
 # Fewer rows teach a larger network nothing, and on more than these nothing is scored.

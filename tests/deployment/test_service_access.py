@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import socket
+import traceback
 from pathlib import Path
 
 import pytest
@@ -103,10 +104,24 @@ def test_tokens_that_no_header_can_hold_are_refused_unnamed(linear_artefacts, tm
     with pytest.raises(ValueError, match="token must") as caught:
         create_app(settings)
     assert FIRST not in str(caught.value)
-    (tmp_path / "tokens").write_text(token.strip(" \n") if token.isascii() else token, "latin-1")
-    if "é" in token or "\r" in token or not token:
-        return
-    assert Tokens(file=tmp_path / "tokens").accept(FIRST)
+
+
+@pytest.mark.parametrize("content", ["", " \n\n", f"{FIRST}é", f"{FIRST}\n{SECOND}\0", "a\tb"])
+def test_files_of_no_valid_tokens_are_refused_unnamed(tmp_path, content):
+    file = tmp_path / "tokens"
+    file.write_text(content, "latin-1")
+    with pytest.raises(ValueError, match=r"[Tt]oken.* must") as caught:
+        Tokens(file=file)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert FIRST not in shown
+    assert SECOND not in shown
+
+
+def test_spaces_and_blank_lines_around_the_tokens_of_a_file_do_not_count(tmp_path):
+    file = tmp_path / "tokens"
+    file.write_bytes(f"\n {FIRST}\t\r\n\r\n{SECOND}".encode())
+    tokens = Tokens(file=file)
+    assert [tokens.accept(token) for token in (FIRST, SECOND, THIRD)] == [True, True, False]
 
 
 def test_each_token_is_compared_in_constant_time(monkeypatch):

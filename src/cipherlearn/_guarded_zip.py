@@ -1,6 +1,7 @@
 """Guarded reading of zip archives, and of the JSON and arrays in them. It executes nothing.
 
-Whatever bytes are read, memory has a ceiling, and only ValueError and zipfile's own errors leave.
+Whatever bytes are read, memory has a ceiling. Damaged archives raise errors of zipfile and zlib
+too, which :func:`refusing_damage` turns into one kind of error.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # of a comment.
 _END = struct.Struct("<4s8xIIH")
 
-# NumPy's header, without what numpy.save never writes of a plain array. Python is not asked.
+# NumPy's header as numpy.save writes it for a plain array. A pattern parses it, since numpy.load
+# would evaluate it as a Python literal.
 _HEADER = re.compile(
     rb"\{'descr': '([<>](?:f4|f8|i8))', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d+, ?)*\d*)\),? ?\} *\n"
@@ -97,8 +99,11 @@ def read_members(content: bytes) -> dict[str, bytes]:
     Raises
     ------
     ValueError
-        If the archive or its members are larger than ``MAX_BYTES``, compressed by another method
-        than zip's own, larger or smaller than they claim, or two have one name.
+        If the archive or its members claim more than ``MAX_BYTES``, a member is compressed by
+        another method than zip's own or is smaller than it claims, or two have one name. Of a
+        larger member, only as many bytes are read as it claims.
+    zipfile.BadZipFile, zlib.error, EOFError
+        If the archive is damaged, or a checksum is not that of the bytes read.
     """
     if len(content) > MAX_BYTES:
         raise ValueError(f"An archive holds at most {MAX_BYTES} bytes")
@@ -185,7 +190,7 @@ def array_from(content: bytes) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If it is none.
+        If the content is not such an array, whole and with nothing behind it.
 
     Examples
     --------

@@ -82,6 +82,18 @@ def test_a_member_is_inflated_to_what_it_claims_and_no_further():
         read_members(understated(zipped({"a": bytes(2000)}), 1000).replace(b"a", b"b", 1))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_smaller_than_it_claims_is_refused(method):
+    content = zipped({"a": bytes(range(100))}, method)
+    assert read_members(content) == {"a": bytes(range(100))}
+    (info,) = zipfile.ZipFile(io.BytesIO(content)).infolist()
+    real = struct.pack("<LLL", info.CRC, info.compress_size, info.file_size)
+    claimed = struct.pack("<LLL", info.CRC, info.compress_size, 101)
+    assert content.count(real) == 2  # before the member, and in the directory
+    with pytest.raises(ValueError, match="must have the 101 bytes that it claims"):
+        read_members(content.replace(real, claimed))
+
+
 def test_a_long_list_of_members_is_not_read():
     content = zipped({"a": b""})
     entry = content[content.index(b"PK\x01\x02") : content.index(b"PK\x05\x06")]

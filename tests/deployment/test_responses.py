@@ -201,6 +201,54 @@ def test_a_token_that_is_sent_back_is_not_shown():
     assert TOKEN not in "".join(traceback.format_exception(error.value))
 
 
+def shown_by(call):
+    """Return all that a RemoteError or MessageError of a call shows, with its causes."""
+    with pytest.raises((MessageError, RemoteError)) as error:
+        call()
+    return "".join(traceback.format_exception(error.value))
+
+
+# Before and after the places where messages are cut.
+@pytest.mark.parametrize("n_before", [0, 60, 80, 90, 180, 190, 980, 990])
+def test_no_part_of_a_token_is_shown(client_zip, labelled_rows, n_before):
+    text = "." * n_before + TOKEN
+    answers = [
+        response(400, json.dumps({"detail": text}).encode()),
+        f"HTTP/1.1 400 {text}\r\nContent-Length: 0\r\n\r\n".encode(),
+        response(302, Location=text),
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{text}\r\n".encode(),
+    ]
+    shown = [shown_by(lambda answer=answer: connect(Scripted(answer))) for answer in answers]
+    for error in (
+        text.encode(),
+        json.dumps({"status": 500, "detail": text}).encode(),
+        json.dumps({"status": text, "detail": ""}).encode(),
+        json.dumps({"status": 500, "detail": f"{text}\0"}).encode(),
+    ):
+        message = Message(Kind.ERROR, bytes(32), bytes(32), error).to_bytes()
+        remote = connect(Scripted(client_zip, response(200, message)))
+        shown.append(shown_by(lambda remote=remote: remote.predict(labelled_rows[0][:1])))
+    for each in shown:
+        assert TOKEN[:5] not in each
+
+
+@pytest.mark.parametrize(
+    ("user_info", "secrets"),
+    [
+        ("me:w0rd", ["w0rd", "bWU6dzByZA"]),
+        ("me:w%C3%B6r%2Fd", ["wör/d", "w%C3%B6r%2Fd", "bWU6d8O2ci9k"]),
+        ("t0ken", ["t0ken", "dDBrZW46"]),
+    ],
+)
+def test_no_form_of_a_password_that_is_sent_back_is_shown(user_info, secrets):
+    text = f"Basic {secrets[-1]}: {' '.join(secrets)}"
+    service = Scripted(response(401, json.dumps({"detail": text}).encode()))
+    url = service.url.replace("//", f"//{user_info}@")
+    shown = shown_by(lambda: RemoteModel(url, n_retries=0))
+    assert f"Authorization: Basic {secrets[-1]}".encode() in service.requests[0]
+    assert [secret for secret in secrets if secret in shown] == []
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirects_are_not_followed(client_zip, labelled_rows, status):
     other = Scripted(client_zip, client_zip, client_zip)

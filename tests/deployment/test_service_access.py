@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import gc
 import hmac
 import socket
 import traceback
+import weakref
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,20 @@ def test_tokens_stay_where_they_were_given(tmp_path, linear_artefacts, linear_cl
         assert FIRST not in service.log_path.read_text()
     settings = ServiceSettings(Path("server.zip"), Path("keys"), tokens=[FIRST])
     assert FIRST not in repr(settings)
+
+
+class Token(str):
+    """Text to which a weak reference is possible."""
+
+
+def test_a_service_keeps_digests_of_tokens_alone(linear_artefacts, tmp_path):
+    token = Token(FIRST)
+    reference = weakref.ref(token)
+    app = create_app(ServiceSettings(linear_artefacts / "server.zip", tmp_path, tokens=[token]))
+    del token
+    gc.collect()
+    assert reference() is None
+    assert app.state.metrics  # and so the service is still there
 
 
 @pytest.mark.parametrize("token", ["", f"{FIRST}\n", f" {FIRST}", f"{FIRST}é", f"a\r\n{FIRST}"])

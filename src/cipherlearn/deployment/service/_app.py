@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request, Response
@@ -100,13 +101,14 @@ class _Service:
     """The endpoints, and what they share."""
 
     def __init__(self, settings: ServiceSettings) -> None:
-        self._settings = settings
         self.tokens = Tokens(settings.tokens, settings.token_file)
+        # Without the tokens, of which only digests are kept.
+        self._settings = settings = replace(settings, tokens=())
         self._served = ServedModel(settings.server_zip)
         _check_limits(settings, self._served)
         self.metrics = Metrics()
         self._store = KeyStore(
-            settings.data_dir, settings.max_key_store_bytes, self._served.read_evaluation_keys
+            settings.data_dir, settings.max_key_store_bytes, self._served.check_evaluation_keys
         )
         self.predictions = Slots(settings.max_pending)
         self.uploads = Slots(settings.max_uploads)
@@ -227,9 +229,9 @@ class _Service:
             data += chunk
         with _as_http():
             if len(data) > _PART_BYTES:
-                ciphertexts = await asyncio.to_thread(_split, bytes(data), self._served)
+                ciphertexts = await asyncio.to_thread(_split, data, self._served)
             else:  # which takes less than a thread does
-                ciphertexts = _split(bytes(data), self._served)
+                ciphertexts = _split(data, self._served)
             for key_id in {key_id for _, key_id in ciphertexts}:
                 self._store.use(key_id)
             first = await _unless_gone(request, self._evaluate(request, *ciphertexts[0]))
@@ -364,12 +366,13 @@ async def _body(request: Request, max_bytes: int, timeout: int) -> AsyncIterator
         yield chunk
 
 
-def _split(data: bytes, served: ServedModel) -> list[tuple[bytes, str]]:
+def _split(data: bytearray, served: ServedModel) -> list[tuple[bytes, str]]:
     """Split a body into its ciphertexts, with the id of the keys that each needs."""
     size = served.message_bytes("ciphertext")
     if not data or len(data) % size:
         raise MessageError(
             f"A body must be one or more ciphertexts of {size} bytes each. Got {len(data)} bytes."
         )
-    ciphertexts = [data[start : start + size] for start in range(0, len(data), size)]
+    view = memoryview(data)
+    ciphertexts = [bytes(view[start : start + size]) for start in range(0, len(data), size)]
     return [(each, served.read_ciphertext(each).key.hex()) for each in ciphertexts]

@@ -39,7 +39,7 @@ def check_token(token: str) -> str:
 
 
 def read_tokens(path: Path) -> list[str]:
-    """Read a file of bearer tokens, one a line.
+    r"""Read a file of bearer tokens, one a line.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def read_tokens(path: Path) -> list[str]:
     >>> from cipherlearn._checks import read_tokens
     >>> with tempfile.TemporaryDirectory() as directory:
     ...     path = Path(directory, "tokens")
-    ...     _ = path.write_text("new\\nold\\n")
+    ...     _ = path.write_text("new\nold\n")
     ...     read_tokens(path)
     ['new', 'old']
     """

@@ -58,8 +58,12 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @contextlib.contextmanager
-def refusing_damage(error: type[ValueError], rule: str, remedy: str) -> Iterator[None]:
-    """Turn every error into one kind of error. Only bytes are read meanwhile, and no file.
+def refusing_damage(
+    error: type[ValueError], rule: str, remedy: str, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turn every error into one kind of error, those of the operating system too.
+
+    Open files before, or an error of a missing file is turned too.
 
     Parameters
     ----------
@@ -67,10 +71,20 @@ def refusing_damage(error: type[ValueError], rule: str, remedy: str) -> Iterator
         The kind. Errors of this kind pass unchanged.
     rule, remedy : str
         Sentences before and after the reason.
+    passing : tuple of types, default=()
+        Kinds of error that pass unchanged too.
+
+    Examples
+    --------
+    >>> from cipherlearn._guarded_zip import refusing_damage
+    >>> with refusing_damage(ValueError, "A list needs an item. It raised", "Append one."):
+    ...     [][0]
+    Traceback (most recent call last):
+    ValueError: A list needs an item. It raised IndexError('list index out of range'). Append one.
     """
     try:
         yield
-    except error:
+    except (error, *passing):
         raise
     except Exception as reason:
         raise error(f"{rule} {reason!r:.200}. {remedy}") from reason

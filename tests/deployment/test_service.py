@@ -17,7 +17,7 @@ from serving import Service, needs_proc, post, put_keys
 
 from cipherlearn.deployment import ArtefactError, FHEClient, MessageError, RemoteError, RemoteModel
 from cipherlearn.deployment._messages import Kind, Message
-from cipherlearn.deployment.service import ServiceSettings, _app, _worker, create_app
+from cipherlearn.deployment.service import ServiceSettings, _refusals, _worker, create_app
 
 pytestmark = needs_proc
 
@@ -261,5 +261,5 @@ def test_a_failure_of_the_engine_is_not_the_clients_fault():
 
     assert _worker._answer(Server(), b"bad").startswith(b'{"type": "MessageError"')
     assert _worker._answer(Server(), b"engine").startswith(b'{"type": "EvaluationError"')
-    assert _app._status(_worker.EvaluationError()) == 500
-    assert _app._status(MessageError()) == 400
+    assert _refusals.status_of(_worker.EvaluationError()) == 500
+    assert _refusals.status_of(MessageError()) == 400

@@ -104,7 +104,9 @@ def test_heads_are_bounded_and_long_paths_are_cut_in_logs(linear_service):
     assert requests.get(linear_service.url + path, timeout=10).status_code == 404
     assert path[:200] in [log.get("path") for log in linear_service.logs()]
     with linear_service.connect() as connection:
-        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * (1 << 14))
+        connection.sendall(
+            b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * (1 << 14)
+        )
         assert connection.recv(1000).startswith(b"HTTP/1.1 400")
 
 

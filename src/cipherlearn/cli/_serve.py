@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
 import sys
@@ -60,8 +59,8 @@ def add_serve(commands: Any) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="address or network of a reverse proxy, whose X-Forwarded-For header is trusted; may be "
-        "repeated",
+        help="address or network of a reverse proxy, whose X-Forwarded-For header is trusted; may "
+        "be repeated",
     )
     limits = command.add_argument_group("limits")
     for flag, default, text in (
@@ -96,7 +95,7 @@ def _serve(options: argparse.Namespace) -> None:
         from cipherlearn.deployment.service import create_app
         from cipherlearn.deployment.service._connections import ConnectionLimits
         from cipherlearn.deployment.service._http_server import serve
-        from cipherlearn.deployment.service._logs import configure_logging
+        from cipherlearn.deployment.service._logs import LOGGER, configure_logging
     except ImportError as error:
         raise ImportError(
             f"The service needs further packages ({error}): pip install 'cipherlearn[server]'"
@@ -110,9 +109,7 @@ def _serve(options: argparse.Namespace) -> None:
     limits = ConnectionLimits(proxies=options.proxy, **_fields(ConnectionLimits, options))
     app = create_app(_settings(options))
     directory = options.data_dir.resolve()
-    logging.getLogger("cipherlearn.service").info(
-        "keys", extra={"fields": {"directory": str(directory)}}
-    )
+    LOGGER.info("keys", extra={"fields": {"directory": str(directory)}})
 
     def show(port: int) -> None:
         # Where logs go to a file or a program, print nothing else.

@@ -37,12 +37,15 @@ class Connection:
     Parameters
     ----------
     url : str
-        May hold a user and a password.
+        Address of the service, with or without user and password.
     token : str or None
+        Bearer token.
     verify : bool, str or path
+        Whether certificates are checked, or a PEM file to check them against.
     timeout : float
+        Seconds to wait for the service to answer, or to go on answering.
     n_retries : int
-        As for :class:`RemoteModel`.
+        How often a request is tried again when the service cannot be reached or is busy.
 
     Attributes
     ----------
@@ -52,7 +55,7 @@ class Connection:
     Raises
     ------
     ValueError
-        If the address is none of HTTP, or the token cannot be sent.
+        If the address is not of HTTP or HTTPS, or a header cannot hold the token.
     """
 
     def __init__(
@@ -207,7 +210,7 @@ class _CutError(Exception):
 
 
 def _checked_address(url: str) -> SplitResult:
-    """Split an address, or raise ValueError, without naming a password, if it is none of HTTP."""
+    """Split an address, or raise ValueError, without naming a password, if it is not of HTTP."""
     try:
         address = urlsplit(url)
         valid = address.scheme in ("http", "https") and address.hostname and address.port != 0

@@ -8,7 +8,7 @@ from typing import Any
 from cipherlearn._exceptions import MessageError
 from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
 from cipherlearn.deployment.artefacts._archive import Archive
-from cipherlearn.deployment.artefacts._contents import ClientModel, ServerModel
+from cipherlearn.deployment.artefacts._contents import ServerModel
 
 __all__ = ["ServedModel"]
 
@@ -28,7 +28,7 @@ class ServedModel:
         self.model = ServerModel.from_archive(Archive.read(path, "server"))
         self.client_zip = self.model.client.to_bytes()
         self.model_id = self.model.client.id
-        self._client = ClientModel.from_archive(self.model.client)
+        self._client = self.model.client_model
         self._keyset_id = self._client.keyset_id
         self.frames = self._client.frames
         self.program = self.model.read_program()

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 from cipherlearn._checks import check_token, read_tokens
+from cipherlearn.deployment.service._logs import LOGGER
 
 __all__ = ["Tokens"]
-
-_LOGGER = logging.getLogger("cipherlearn.service")
 
 
 class Tokens:
@@ -67,11 +65,11 @@ class Tokens:
             self._read = _digests(read_tokens(self._file))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            _LOGGER.error(
+            LOGGER.error(
                 f"the tokens stay as they were: {self._file} is no file of tokens. {reason}"
             )
         else:
-            _LOGGER.info(f"{len(self._read)} tokens were read from {self._file}")
+            LOGGER.info(f"{len(self._read)} tokens were read from {self._file}")
 
 
 def _state_of(file: Path) -> tuple[int, ...]:

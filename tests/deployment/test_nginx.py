@@ -152,6 +152,27 @@ def test_strangers_are_refused_before_their_body_is_read(served, request_line, t
     assert b"www-authenticate: bearer" in answer.lower()
 
 
+@pytest.mark.parametrize("path", ["/v1/model", "/v1/predict/", "/health", "/nothing"])
+def test_bodies_that_nothing_needs_are_refused_before_they_are_read(served, path):
+    _, proxy = served
+    with proxy.connect() as connection:
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n".encode()
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_keys_may_be_larger_than_predictions(served):
+    _, proxy = served
+    url, headers = f"{proxy.url}/v1/keys/{'0' * 64}", {"Authorization": f"Bearer {TOKEN}"}
+    with requests.put(
+        url, bytes(20_000_000), headers=headers, verify=proxy.certificate, timeout=20
+    ) as answer:
+        assert answer.status_code == 413
+        # The service says so, whose keys are small, and not the proxy.
+        assert "This one has more" in answer.json()["detail"]
+
+
 def test_keys_are_passed_on_as_they_arrive(served, linear_artefacts):
     service, proxy = served
     client = FHEClient(linear_artefacts / "client.zip")

@@ -10,18 +10,14 @@ made again: ``python tests/hunt.py DIRECTORY FORMAT SEED NUMBER 1``. The directo
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import json
 import random
-import re
 import resource
 import selectors
-import socket
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections import Counter
@@ -31,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 from mutants import mutated, mutated_artefact, mutated_json, mutated_message, mutated_zip
+from scripted import Scripted, http_response
 
 from cipherlearn import load_program
 from cipherlearn._exceptions import CipherlearnError
@@ -140,7 +137,8 @@ class Readers:
             kind: FHEClient.from_bytes(content) for kind, content in self._client_zips.items()
         }
         self._answer = self._server.run(self._ciphertext)
-        self._service = _Service(http_response(200, self._client_zips["linear"]))
+        self._response = http_response(200, self._client_zips["linear"])
+        self._service = Scripted(then=lambda: self._response)
         self._remote = RemoteModel(self._service.url, n_retries=0, timeout=5, token="secret")
         readers = (
             self._read_client,
@@ -244,40 +242,10 @@ class Readers:
         response = http_response(200 if in_stream else error["status"], body)
         if rng.random() < 0.6:
             response = mutated(rng, response)
-        self._service.response = response
+        self._response = response
         if rng.random() < 0.3:
             RemoteModel(self._service.url, n_retries=0, timeout=5, token="secret").close()
         self._remote.predict(_ROWS[:1])
-
-
-def http_response(status: int, body: bytes) -> bytes:
-    """Write a response."""
-    head = f"HTTP/1.1 {status} Reason\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    return head.encode() + body
-
-
-class _Service:
-    """A service that gives one response to every request."""
-
-    def __init__(self, response: bytes) -> None:
-        self.response = response
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            connection, _ = self._listener.accept()
-            with connection, contextlib.suppress(OSError):
-                received = b""
-                while b"\r\n\r\n" not in received:
-                    received += connection.recv(65536)
-                head, _, body = received.partition(b"\r\n\r\n")
-                length = re.search(rb"(?i)content-length: (\d+)", head)
-                missing = int(length[1]) - len(body) if length else 0
-                while missing > 0:
-                    missing -= len(connection.recv(65536))
-                connection.sendall(self.response)
 
 
 def main(directory: Path, name: str, seed: int, first: int, n_mutants: int) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["check_execute_in_fhe", "check_int", "check_token"]
+__all__ = ["check_execute_in_fhe", "check_int", "check_token", "read_tokens"]
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
@@ -35,3 +36,44 @@ def check_token(token: str) -> str:
             f"{len(token)} characters that is not. `openssl rand -hex 32` makes one."
         )
     return token
+
+
+def read_tokens(path: Path) -> list[str]:
+    r"""Read a file of bearer tokens, one a line.
+
+    Parameters
+    ----------
+    path : Path
+
+    Returns
+    -------
+    list of str
+        At least one, in the order of the file. Blank lines are left out.
+
+    Raises
+    ------
+    ValueError
+        If the file holds no token, or one that a header cannot hold. No token is named.
+    OSError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from cipherlearn._checks import read_tokens
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     path = Path(directory, "tokens")
+    ...     _ = path.write_text("new\nold\n")
+    ...     read_tokens(path)
+    ['new', 'old']
+    """
+    try:
+        lines = path.read_text("ascii").splitlines()
+    except UnicodeDecodeError:
+        # The error would show the bytes that it could not decode.
+        raise ValueError(f"Tokens must be printable ASCII. Those in {path} are not.") from None
+    tokens = [check_token(line.strip()) for line in lines if line.strip()]
+    if not tokens:
+        raise ValueError(f"A file of tokens must have one a line. {path} has none.")
+    return tokens

@@ -1,6 +1,7 @@
 """Guarded reading of zip archives, and of the JSON and arrays in them. It executes nothing.
 
-Whatever bytes are read, memory has a ceiling, and only ValueError and zipfile's own errors leave.
+Whatever bytes are read, memory has a ceiling. Damaged archives raise errors of zipfile and zlib
+too, which :func:`refusing_damage` turns into one kind of error.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # of a comment.
 _END = struct.Struct("<4s8xIIH")
 
-# NumPy's header, without what numpy.save never writes of a plain array. Python is not asked.
+# NumPy's header as numpy.save writes it for a plain array. A pattern parses it, since numpy.load
+# would evaluate it as a Python literal.
 _HEADER = re.compile(
     rb"\{'descr': '([<>](?:f4|f8|i8))', 'fortran_order': (True|False), "
     rb"'shape': \(((?:\d+, ?)*\d*)\),? ?\} *\n"
@@ -56,8 +58,12 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @contextlib.contextmanager
-def refusing_damage(error: type[ValueError], rule: str, remedy: str) -> Iterator[None]:
-    """Turn every error into one kind of error. Only bytes are read meanwhile, and no file.
+def refusing_damage(
+    error: type[ValueError], rule: str, remedy: str, passing: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Turn every error into one kind of error, those of the operating system too.
+
+    Open files before, or an error of a missing file is turned too.
 
     Parameters
     ----------
@@ -65,10 +71,20 @@ def refusing_damage(error: type[ValueError], rule: str, remedy: str) -> Iterator
         The kind. Errors of this kind pass unchanged.
     rule, remedy : str
         Sentences before and after the reason.
+    passing : tuple of types, default=()
+        Kinds of error that pass unchanged too.
+
+    Examples
+    --------
+    >>> from cipherlearn._guarded_zip import refusing_damage
+    >>> with refusing_damage(ValueError, "A list needs an item. It raised", "Append one."):
+    ...     [][0]
+    Traceback (most recent call last):
+    ValueError: A list needs an item. It raised IndexError('list index out of range'). Append one.
     """
     try:
         yield
-    except error:
+    except (error, *passing):
         raise
     except Exception as reason:
         raise error(f"{rule} {reason!r:.200}. {remedy}") from reason
@@ -97,8 +113,11 @@ def read_members(content: bytes) -> dict[str, bytes]:
     Raises
     ------
     ValueError
-        If the archive or its members are larger than ``MAX_BYTES``, compressed by another method
-        than zip's own, larger or smaller than they claim, or two have one name.
+        If the archive or its members claim more than ``MAX_BYTES``, a member is compressed by
+        another method than zip's own or is smaller than it claims, or two have one name. Of a
+        larger member, only as many bytes are read as it claims.
+    zipfile.BadZipFile, zlib.error, EOFError
+        If the archive is damaged, or a checksum is not that of the bytes read.
     """
     if len(content) > MAX_BYTES:
         raise ValueError(f"An archive holds at most {MAX_BYTES} bytes")
@@ -185,7 +204,7 @@ def array_from(content: bytes) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        If it is none.
+        If the content is not such an array, whole and with nothing behind it.
 
     Examples
     --------

@@ -59,7 +59,8 @@ def test_a_terminal_shows_the_command_of_a_client(
     tmp_path, monkeypatch, linear_artefacts, deployed_linear, labelled_rows
 ):
     X, _ = labelled_rows
-    (tmp_path / "the token").write_text("secret")
+    # As while one token replaces another.
+    (tmp_path / "the token").write_text("new-secret\nold-secret\n")
     with Terminal(
         tmp_path, linear_artefacts / "server.zip", "--token-file", "the token"
     ) as terminal:

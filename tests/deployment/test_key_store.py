@@ -10,15 +10,19 @@ import hashlib
 import os
 import re
 import resource
+import stat
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 import requests
+from memory import peak_below
 from serving import Service, needs_proc, post, put_keys
 
 from cipherlearn.deployment import FHEClient, RemoteModel
+from cipherlearn.deployment._served import ServedModel
+from cipherlearn.deployment.artefacts._archive import write_file
 from cipherlearn.deployment.keys import _key_store
 from cipherlearn.deployment.keys._key_store import KeyStore
 
@@ -112,6 +116,54 @@ def test_what_cannot_be_deleted_is_still_counted(tmp_path, monkeypatch):
     assert store.n_bytes == 200
     assert add(store, 2) == [IDS[0]]
     assert len(store) == 2
+    store.close()
+
+
+def test_keys_that_cannot_be_stored_cost_nobody_elses(tmp_path, monkeypatch):
+    store = opened(tmp_path / "keys", 200)
+    add(store, 0)
+    add(store, 1)
+
+    def refuse(*_):
+        raise OSError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(OSError, match="no"):
+            add(store, 2)
+    assert [each in store for each in IDS[:3]] == [True, True, False]
+    assert {path.name for path in store.directory.iterdir()} == {".lock", *IDS[:2]}
+    store.close()
+
+
+@needs_proc
+def test_a_directory_that_cannot_be_written_to_disk_leaves_no_file_open(tmp_path, monkeypatch):
+    store = opened(tmp_path / "keys")
+    real, n_open = os.fsync, len(os.listdir("/proc/self/fd"))
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError("no")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    for write in (lambda: add(store, 0), lambda: write_file(tmp_path / "file", b"x")):
+        with pytest.raises(OSError, match="no"):
+            write()
+    assert len(os.listdir("/proc/self/fd")) == n_open
+    store.close()
+
+
+def test_a_check_of_keys_holds_them_once(tmp_path, artefacts, client):
+    served = ServedModel(artefacts / "server.zip")
+    keys = client.evaluation_keys()
+    assert len(keys) > 1 << 20
+    store = KeyStore(tmp_path / "keys", len(keys), served.check_evaluation_keys)
+    with store.upload(client.key_id) as upload:
+        upload.write(keys)
+        with peak_below(1.1 * len(keys)):
+            upload.commit()
+    assert client.key_id in store
     store.close()
 
 

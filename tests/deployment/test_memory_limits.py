@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import json
 import struct
-import tracemalloc
 import zipfile
 import zlib
 
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import skops.io
+from memory import peak_below
 from sklearn.preprocessing import StandardScaler
 
 from cipherlearn import ProgramFormatError, load_program
@@ -45,17 +45,6 @@ def understated(content, size):
     return content.replace(real, claims + struct.pack("<LL", info.compress_size, size))
 
 
-def peak(call):
-    """Bytes that a call had allocated when it had most."""
-    tracemalloc.start()
-    try:
-        call()
-    finally:
-        n_bytes = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    return n_bytes
-
-
 BOMB = bytes(1 << 24)
 
 
@@ -63,23 +52,28 @@ BOMB = bytes(1 << 24)
 def test_members_of_other_methods_are_not_unpacked(method):
     content = zipped({"program.json": BOMB}, method)
     assert len(content) < 5000
-
-    def load():
-        with pytest.raises(ProgramFormatError, match="stored or deflated"):
-            load_program(io.BytesIO(content))
-
-    assert peak(load) < 1 << 20
+    with peak_below(1 << 20), pytest.raises(ProgramFormatError, match="stored or deflated"):
+        load_program(io.BytesIO(content))
 
 
 def test_a_member_is_inflated_to_what_it_claims_and_no_further():
     content = understated(zipped({"a": BOMB}), 1000)
-
-    def load():
+    with peak_below(1 << 20):
         assert read_members(content) == {"a": bytes(1000)}
-
-    assert peak(load) < 1 << 20
     with pytest.raises((ValueError, zipfile.BadZipFile)):
         read_members(understated(zipped({"a": bytes(2000)}), 1000).replace(b"a", b"b", 1))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_smaller_than_it_claims_is_refused(method):
+    content = zipped({"a": bytes(range(100))}, method)
+    assert read_members(content) == {"a": bytes(range(100))}
+    (info,) = zipfile.ZipFile(io.BytesIO(content)).infolist()
+    real = struct.pack("<LLL", info.CRC, info.compress_size, info.file_size)
+    claimed = struct.pack("<LLL", info.CRC, info.compress_size, 101)
+    assert content.count(real) == 2  # before the member, and in the directory
+    with pytest.raises(ValueError, match="must have the 101 bytes that it claims"):
+        read_members(content.replace(real, claimed))
 
 
 def test_a_long_list_of_members_is_not_read():

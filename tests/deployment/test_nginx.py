@@ -20,7 +20,7 @@ import requests
 from serving import Service, is_closed, needs_proc, wait_until
 from test_service_secrets import _write_certificate
 
-from cipherlearn.deployment import RemoteModel
+from cipherlearn.deployment import FHEClient, RemoteModel
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CONFIGURATION = Path(__file__).parents[2] / "docker" / "nginx.conf"
@@ -121,7 +121,7 @@ def test_600_half_open_connections_do_not_stop_it(served):
         assert requests.get(f"{proxy.url}/health", verify=proxy.certificate, timeout=10).ok
 
 
-def test_the_service_gets_whole_bodies_alone(served):
+def test_the_service_gets_whole_predictions_alone(served):
     service, proxy = served
     with proxy.connect() as connection:
         connection.sendall(
@@ -136,9 +136,64 @@ def test_the_service_gets_whole_bodies_alone(served):
         assert connection.recv(1000).startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize(
+    "request_line", [b"POST /v1/predict", b"PUT /v1/keys/" + b"0" * 64], ids=["predict", "keys"]
+)
+@pytest.mark.parametrize("token", [b"", b"Authorization: Bearer other\r\n"], ids=["none", "other"])
+def test_strangers_are_refused_before_their_body_is_read(served, request_line, token):
+    _, proxy = served
+    with proxy.connect() as connection:
+        connection.sendall(
+            request_line + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n" + token
+        )
+        connection.sendall(b"Expect: 100-continue\r\n\r\n")
+        answer = connection.recv(1000)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert b"www-authenticate: bearer" in answer.lower()
+
+
+@pytest.mark.parametrize("path", ["/v1/model", "/v1/predict/", "/health", "/nothing"])
+def test_bodies_that_nothing_needs_are_refused_before_they_are_read(served, path):
+    _, proxy = served
+    with proxy.connect() as connection:
+        connection.sendall(
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10000000\r\n\r\n".encode()
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 413")
+
+
+def test_keys_may_be_larger_than_predictions(served):
+    _, proxy = served
+    url, headers = f"{proxy.url}/v1/keys/{'0' * 64}", {"Authorization": f"Bearer {TOKEN}"}
+    with requests.put(
+        url, bytes(20_000_000), headers=headers, verify=proxy.certificate, timeout=20
+    ) as answer:
+        assert answer.status_code == 413
+        # The service says so, whose keys are small, and not the proxy.
+        assert "This one has more" in answer.json()["detail"]
+
+
+def test_keys_are_passed_on_as_they_arrive(served, linear_artefacts):
+    service, proxy = served
+    client = FHEClient(linear_artefacts / "client.zip")
+    client.generate_keys()
+    keys = client.evaluation_keys()
+    with proxy.connect() as connection:
+        connection.sendall(
+            f"PUT /v1/keys/{client.key_id} HTTP/1.1\r\nHost: localhost\r\n"
+            f"Content-Length: {len(keys)}\r\nAuthorization: Bearer {TOKEN}\r\n\r\n".encode()
+        )
+        connection.sendall(keys[:-1])
+        wait_until(lambda: list(service.data_dir.glob(f"{client.key_id}.*.part")))
+        connection.sendall(keys[-1:])
+        assert connection.recv(1000).startswith(b"HTTP/1.1 201")
+    assert (service.data_dir / client.key_id).read_bytes() == keys
+
+
 def test_one_address_has_a_share_of_connections(served):
     _, proxy = served
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n"
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n"
+    head += b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
     with contextlib.ExitStack() as stack:
         for _ in range(50):
             stack.enter_context(proxy.connect("127.0.0.3")).sendall(head)
@@ -174,8 +229,9 @@ def test_other_names_and_what_is_not_for_clients_are_refused(served):
     ask = {"headers": headers, "verify": proxy.certificate, "timeout": 10}
     assert requests.get(f"{proxy.url}/metrics", **ask).status_code == 404
     assert requests.get(f"{proxy.url}/v1/model", **ask).status_code == 200
-    body = bytes(16_777_217)
-    assert requests.post(f"{proxy.url}/v1/predict", data=body, **ask).status_code == 413
+    for n_bytes, status in ((16_000_000, 400), (16_000_001, 413)):
+        answer = requests.post(f"{proxy.url}/v1/predict", data=bytes(n_bytes), **ask)
+        assert answer.status_code == status
 
 
 def test_heads_that_do_not_arrive_are_not_waited_for(served):

@@ -9,68 +9,18 @@ import gzip
 import json
 import re
 import socket
-import threading
 import traceback
-import tracemalloc
-from contextlib import contextmanager, suppress
 
 import pytest
+from memory import peak_below
+from scripted import Scripted
+from scripted import http_response as response
 
 from cipherlearn.cli import main
 from cipherlearn.deployment import MessageError, RemoteError, RemoteModel
 from cipherlearn.deployment._messages import Kind, Message
 
 TOKEN = "a-secret-token"
-
-
-class Scripted:
-    """A service that gives the next of its responses to each request, and keeps the requests.
-
-    A response is bytes, or an iterable of bytes that may never end.
-    """
-
-    def __init__(self, *responses):
-        self.requests = []
-        self._responses = iter(responses)
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self):
-        for response in self._responses:
-            with suppress(OSError):
-                connection, _ = self._listener.accept()
-                with connection, suppress(OSError):
-                    self.requests.append(_request(connection))
-                    for part in [response] if isinstance(response, bytes) else response:
-                        connection.sendall(part)
-        self._listener.close()
-
-
-def _request(connection):
-    received = b""
-    while b"\r\n\r\n" not in received:
-        received += connection.recv(1 << 16)
-    head, _, body = received.partition(b"\r\n\r\n")
-    length = re.search(rb"(?i)content-length: (\d+)", head)
-    while length and len(body) < int(length[1]):
-        body += connection.recv(1 << 16)
-    return head + b"\r\n\r\n" + body
-
-
-def response(status=200, body=b"", **headers):
-    lines = [f"HTTP/1.1 {status} Reason", "Connection: close", f"Content-Length: {len(body)}"]
-    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n" + body
-
-
-@contextmanager
-def peak_below(most):
-    tracemalloc.start()
-    yield
-    n_bytes = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert n_bytes < most
 
 
 @pytest.fixture
@@ -86,6 +36,20 @@ def endless(head=b"HTTP/1.1 200 OK\r\n\r\n", part=bytes(1 << 20)):
 
 def connect(service, **options):
     return RemoteModel(service.url, n_retries=0, timeout=5, token=TOKEN, **options)
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"GET / HT", b"PUT / HTTP/1.1\r\nContent-Length: 9\r\n\r\n12"]
+)
+def test_a_scripted_service_waits_for_no_client_that_went_away(start):
+    # Or else a test would leave a thread that computes for ever.
+    service = Scripted(b"", response(400), then=lambda: response(500))
+    host, _, port = service.url.rpartition("//")[2].partition(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(start)
+    for status in (400, 500, 500):
+        with pytest.raises(RemoteError, match=f"status {status}"):
+            connect(service)
 
 
 # ---------------------------------------------------------------------- sizes
@@ -199,6 +163,54 @@ def test_a_token_that_is_sent_back_is_not_shown():
     with pytest.raises(RemoteError, match="status 401") as error:
         connect(Scripted(response(401, body)))
     assert TOKEN not in "".join(traceback.format_exception(error.value))
+
+
+def shown_by(call):
+    """Return all that a RemoteError or MessageError of a call shows, with its causes."""
+    with pytest.raises((MessageError, RemoteError)) as error:
+        call()
+    return "".join(traceback.format_exception(error.value))
+
+
+# Before and after the places where messages are cut.
+@pytest.mark.parametrize("n_before", [0, 60, 80, 90, 180, 190, 980, 990])
+def test_no_part_of_a_token_is_shown(client_zip, labelled_rows, n_before):
+    text = "." * n_before + TOKEN
+    answers = [
+        response(400, json.dumps({"detail": text}).encode()),
+        f"HTTP/1.1 400 {text}\r\nContent-Length: 0\r\n\r\n".encode(),
+        response(302, Location=text),
+        f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{text}\r\n".encode(),
+    ]
+    shown = [shown_by(lambda answer=answer: connect(Scripted(answer))) for answer in answers]
+    for error in (
+        text.encode(),
+        json.dumps({"status": 500, "detail": text}).encode(),
+        json.dumps({"status": text, "detail": ""}).encode(),
+        json.dumps({"status": 500, "detail": f"{text}\0"}).encode(),
+    ):
+        message = Message(Kind.ERROR, bytes(32), bytes(32), error).to_bytes()
+        remote = connect(Scripted(client_zip, response(200, message)))
+        shown.append(shown_by(lambda remote=remote: remote.predict(labelled_rows[0][:1])))
+    for each in shown:
+        assert TOKEN[:5] not in each
+
+
+@pytest.mark.parametrize(
+    ("user_info", "secrets"),
+    [
+        ("me:w0rd", ["w0rd", "bWU6dzByZA"]),
+        ("me:w%C3%B6r%2Fd", ["wör/d", "w%C3%B6r%2Fd", "bWU6d8O2ci9k"]),
+        ("t0ken", ["t0ken", "dDBrZW46"]),
+    ],
+)
+def test_no_form_of_a_password_that_is_sent_back_is_shown(user_info, secrets):
+    text = f"Basic {secrets[-1]}: {' '.join(secrets)}"
+    service = Scripted(response(401, json.dumps({"detail": text}).encode()))
+    url = service.url.replace("//", f"//{user_info}@")
+    shown = shown_by(lambda: RemoteModel(url, n_retries=0))
+    assert f"Authorization: Basic {secrets[-1]}".encode() in service.requests[0]
+    assert [secret for secret in secrets if secret in shown] == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

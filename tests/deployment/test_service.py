@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ import requests
 from serving import Service, needs_proc, post, put_keys
 
 from cipherlearn.deployment import ArtefactError, FHEClient, MessageError, RemoteError, RemoteModel
-from cipherlearn.deployment.service import ServiceSettings, _app, _worker, create_app
+from cipherlearn.deployment._messages import Kind, Message
+from cipherlearn.deployment.service import ServiceSettings, _refusals, _worker, create_app
 
 pytestmark = needs_proc
 
@@ -141,12 +143,34 @@ def test_unknown_keys_are_named_and_then_uploaded(linear_service, linear_artefac
     assert requests.delete(url, timeout=10).status_code == 404
 
 
+def model_of(service):
+    return requests.get(f"{service.url}/v1/model", timeout=10).json()
+
+
 def test_keys_of_another_model_are_refused(service, linear_service, linear_client, client):
+    sizes = [len(each.evaluation_keys()) for each in (linear_client, client)]
+    assert sizes[0] < sizes[1]
+    shorter, longer = put_keys(service, linear_client), put_keys(linear_service, client)
+    assert (shorter.status_code, longer.status_code) == (400, 413)
+    for each in (service, linear_service):
+        assert model_of(each)["keyset_id"] in shorter.json()["detail"]
+    assert f"may have {sizes[0]} bytes" in longer.json()["detail"]
     for target, wrong in ((service, linear_client), (linear_service, client)):
-        response = put_keys(target, wrong)
-        assert response.status_code in (400, 413)
-        key_id = wrong.key_id
-        assert requests.get(f"{target.url}/v1/keys/{key_id}", timeout=10).status_code == 404
+        url = f"{target.url}/v1/keys/{wrong.key_id}"
+        assert requests.get(url, timeout=10).status_code == 404
+
+
+def test_ciphertexts_of_another_model_are_refused(linear_service, linear_client, labelled_rows):
+    (ciphertext,) = linear_client.encrypt(labelled_rows[0][:1])
+    message = Message.from_bytes(ciphertext, Kind.CIPHERTEXT)
+    # The header names the model first. One of another length could not even be cut out of a body.
+    other = post(linear_service, replace(message, scope=bytes(range(32))).to_bytes())
+    assert other.status_code == 400
+    for model_id in (linear_client.model_id, bytes(range(32)).hex()):
+        assert model_id in other.json()["detail"]
+    longer = post(linear_service, replace(message, payload=message.payload + bytes(8)).to_bytes())
+    assert longer.status_code == 400
+    assert f"ciphertexts of {len(ciphertext)} bytes" in longer.json()["detail"]
 
 
 def test_keys_under_another_name_are_refused(linear_service, linear_client):
@@ -180,15 +204,16 @@ def test_a_large_body_is_refused_early(linear_artefacts, tmp_path, linear_client
         assert service.is_healthy()
 
 
-def test_a_slow_body_times_out(linear_artefacts, tmp_path):
+@pytest.mark.parametrize("request_line", ["POST /v1/predict", f"PUT /v1/keys/{'0' * 64}"])
+def test_a_slow_body_times_out(linear_artefacts, tmp_path, request_line):
     flags = ("--body-timeout", "1")
     with Service(linear_artefacts / "server.zip", tmp_path / "keys", *flags) as service:
         host, port = service.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=20) as connection:
-            connection.sendall(
-                b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nslow"
-            )
-            assert b"408" in connection.recv(1000)
+            head = f"{request_line} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 144\r\n\r\n"
+            connection.sendall(head.encode() + b"slow")
+            assert connection.recv(1000).startswith(b"HTTP/1.1 408")
+        assert [path.name for path in service.data_dir.iterdir()] == [".lock"]
 
 
 def test_a_token_is_needed_where_one_is_set(linear_artefacts, tmp_path, labelled_rows):
@@ -236,5 +261,5 @@ def test_a_failure_of_the_engine_is_not_the_clients_fault():
 
     assert _worker._answer(Server(), b"bad").startswith(b'{"type": "MessageError"')
     assert _worker._answer(Server(), b"engine").startswith(b'{"type": "EvaluationError"')
-    assert _app._status(_worker.EvaluationError()) == 500
-    assert _app._status(MessageError()) == 400
+    assert _refusals.status_of(_worker.EvaluationError()) == 500
+    assert _refusals.status_of(MessageError()) == 400

@@ -5,8 +5,11 @@
 
 from __future__ import annotations
 
+import gc
 import hmac
 import socket
+import traceback
+import weakref
 from pathlib import Path
 
 import pytest
@@ -97,16 +100,45 @@ def test_tokens_stay_where_they_were_given(tmp_path, linear_artefacts, linear_cl
     assert FIRST not in repr(settings)
 
 
+class Token(str):
+    """Text to which a weak reference is possible."""
+
+
+def test_a_service_keeps_digests_of_tokens_alone(linear_artefacts, tmp_path):
+    token = Token(FIRST)
+    reference = weakref.ref(token)
+    app = create_app(ServiceSettings(linear_artefacts / "server.zip", tmp_path, tokens=[token]))
+    del token
+    gc.collect()
+    assert reference() is None
+    (health,) = (route.endpoint for route in app.routes if getattr(route, "path", "") == "/health")
+    health.__self__._store.close()
+
+
 @pytest.mark.parametrize("token", ["", f"{FIRST}\n", f" {FIRST}", f"{FIRST}é", f"a\r\n{FIRST}"])
 def test_tokens_that_no_header_can_hold_are_refused_unnamed(linear_artefacts, tmp_path, token):
     settings = ServiceSettings(linear_artefacts / "server.zip", tmp_path, tokens=[token])
     with pytest.raises(ValueError, match="token must") as caught:
         create_app(settings)
     assert FIRST not in str(caught.value)
-    (tmp_path / "tokens").write_text(token.strip(" \n") if token.isascii() else token, "latin-1")
-    if "é" in token or "\r" in token or not token:
-        return
-    assert Tokens(file=tmp_path / "tokens").accept(FIRST)
+
+
+@pytest.mark.parametrize("content", ["", " \n\n", f"{FIRST}é", f"{FIRST}\n{SECOND}\0", "a\tb"])
+def test_files_of_no_valid_tokens_are_refused_unnamed(tmp_path, content):
+    file = tmp_path / "tokens"
+    file.write_text(content, "latin-1")
+    with pytest.raises(ValueError, match=r"[Tt]oken.* must") as caught:
+        Tokens(file=file)
+    shown = "".join(traceback.format_exception(caught.value))
+    assert FIRST not in shown
+    assert SECOND not in shown
+
+
+def test_spaces_and_blank_lines_around_the_tokens_of_a_file_do_not_count(tmp_path):
+    file = tmp_path / "tokens"
+    file.write_bytes(f"\n {FIRST}\t\r\n\r\n{SECOND}".encode())
+    tokens = Tokens(file=file)
+    assert [tokens.accept(token) for token in (FIRST, SECOND, THIRD)] == [True, True, False]
 
 
 def test_each_token_is_compared_in_constant_time(monkeypatch):

@@ -86,12 +86,29 @@ def test_a_method_of_ones_own_makes_no_metric_of_its_own(linear_service):
     assert 'method="other"' in text
 
 
-def test_a_disk_that_fails_is_an_error_of_the_service(tmp_path, linear_artefacts, linear_client):
+def test_a_disk_that_fails_is_an_error_of_the_service(
+    tmp_path, linear_artefacts, linear_client, labelled_rows
+):
+    (ciphertext,) = linear_client.encrypt(labelled_rows[0][:1])
     with Service(linear_artefacts / "server.zip", tmp_path / "keys") as service:
+        assert put_keys(service, linear_client).status_code == 201
         shutil.rmtree(service.data_dir)
         response = put_keys(service, linear_client)
         assert response.status_code == 507
+        assert post(service, ciphertext).status_code == 404
         assert service.is_healthy()
+
+
+def test_heads_are_bounded_and_long_paths_are_cut_in_logs(linear_service):
+    path = "/" + "p" * 1000
+    assert requests.get(linear_service.url + path, timeout=10).status_code == 404
+    # The answer comes before its line in the log.
+    wait_until(lambda: path[:200] in [log.get("path") for log in linear_service.logs()])
+    with linear_service.connect() as connection:
+        connection.sendall(
+            b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-Long: " + b"x" * (1 << 14)
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 400")
 
 
 def test_too_many_requests_are_told_to_come_back(tmp_path, artefacts, labelled_rows):

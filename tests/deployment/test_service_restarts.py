@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -122,6 +123,24 @@ def test_keys_that_are_damaged_on_disk_are_asked_for_again(
     with Service(server_zip, data_dir) as service:
         remote = RemoteModel(service.url, keys=tmp_path / "my.keys")
         np.testing.assert_array_equal(remote.predict(X[:3]), deployed_linear.predict(X[:3]))
+
+
+def test_requests_that_take_too_long_are_cut_when_the_service_is_ended(
+    tmp_path, linear_artefacts, linear_client, labelled_rows
+):
+    (ciphertext,) = linear_client.encrypt(labelled_rows[0][:1])
+    flags = ("--shutdown-timeout", "1")
+    with Service(linear_artefacts / "server.zip", tmp_path / "keys", *flags) as service:
+        put_keys(service, linear_client)
+        (worker,) = service.worker_ids()
+        os.kill(worker, signal.SIGSTOP)
+        with ThreadPoolExecutor(1) as thread:
+            future = thread.submit(post, service, ciphertext)
+            wait_until(lambda: service.metric("cipherlearn_pending") == 1)
+            start = time.monotonic()
+            service.stop()
+            assert time.monotonic() - start < 20
+            assert future.result(20).status_code == 500
 
 
 def test_requests_in_progress_are_finished_when_the_service_is_ended(

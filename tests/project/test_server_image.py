@@ -126,3 +126,11 @@ def test_the_composition_has_flags_that_the_command_takes(tmp_path):
     (host,) = options.allowed_host
     assert f"server_name {host};" in (DOCKER / "nginx.conf").read_text()
     assert options.proxy == ["127.0.0.1"]
+
+
+def test_folders_in_memory_have_a_size():
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    folders = [folder for service in services.values() for folder in service["tmpfs"]]
+    assert len(folders) == 3
+    for folder in folders:
+        assert re.search(r":(\w+,)*size=\d+[mg]$", folder), folder

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cipherlearn._checks import read_tokens
+
 __all__ = ["add_command", "add_passphrase", "add_trusted", "passphrase", "token"]
 
 
@@ -50,9 +52,11 @@ def passphrase(options: argparse.Namespace) -> str | None:
 
 
 def token(options: argparse.Namespace) -> str | None:
-    """Return the service's bearer token, or ``None``."""
+    """Return the bearer token to send: the first of ``--token-file``, the environment's, or None.
+
+    The file may hold several, as that of a service does while its tokens are being replaced.
+    """
     if options.token_file is not None:
-        # A text that is none would be named in an error.
-        return options.token_file.read_bytes().decode("latin-1").strip()
-    # An empty token is refused, instead of standing for none.
+        return read_tokens(options.token_file)[0]
+    # An empty variable is passed on and refused later, since it was probably set by mistake.
     return os.environ.get("CIPHERLEARN_TOKEN")

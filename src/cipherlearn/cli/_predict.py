@@ -68,7 +68,11 @@ def add_predict(commands: Any) -> None:
         help="file of the secret keys; made if missing (default: keys for this call)",
     )
     add_passphrase(command)
-    command.add_argument("--token-file", type=Path, help="file of the service's bearer token")
+    command.add_argument(
+        "--token-file",
+        type=Path,
+        help="file of the service's bearer tokens, one a line, of which the first is sent",
+    )
     command.add_argument(
         "--ca-file",
         type=Path,

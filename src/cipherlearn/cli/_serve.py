@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cipherlearn.cli._arguments import add_command
+
+if TYPE_CHECKING:
+    from cipherlearn.deployment.service import ServiceSettings
 
 __all__ = ["add_serve"]
 
@@ -56,8 +59,8 @@ def add_serve(commands: Any) -> None:
         action="append",
         default=[],
         metavar="ADDRESS",
-        help="address or network of a reverse proxy, which is believed whom it asks for; may be "
-        "repeated",
+        help="address or network of a reverse proxy, whose X-Forwarded-For header is trusted; may "
+        "be repeated",
     )
     limits = command.add_argument_group("limits")
     for flag, default, text in (
@@ -89,10 +92,10 @@ def _serve(options: argparse.Namespace) -> None:
     try:
         from platformdirs import user_data_path
 
-        from cipherlearn.deployment.service import ServiceSettings, create_app
+        from cipherlearn.deployment.service import create_app
         from cipherlearn.deployment.service._connections import ConnectionLimits
         from cipherlearn.deployment.service._http_server import serve
-        from cipherlearn.deployment.service._logs import configure_logging
+        from cipherlearn.deployment.service._logs import LOGGER, configure_logging
     except ImportError as error:
         raise ImportError(
             f"The service needs further packages ({error}): pip install 'cipherlearn[server]'"
@@ -103,35 +106,10 @@ def _serve(options: argparse.Namespace) -> None:
     if options.data_dir is None:
         # Not the working directory, which may differ at the next start.
         options.data_dir = user_data_path("cipherlearn") / "keys"
-    # Processes that are started from here must not have it.
-    token = os.environ.pop("CIPHERLEARN_TOKEN", None)
-    settings = ServiceSettings(
-        server_zip=options.server_zip,
-        data_dir=options.data_dir,
-        tokens=() if token is None or options.token_file is not None else (token,),
-        token_file=options.token_file,
-        allowed_hosts=options.allowed_host,
-        n_workers=options.workers,
-        max_key_bytes=options.max_key_bytes,
-        max_key_store_bytes=options.max_key_store_bytes,
-        max_body_bytes=options.max_body_bytes,
-        max_pending=options.max_pending,
-        max_uploads=options.max_uploads,
-        evaluation_timeout=options.evaluation_timeout,
-        body_timeout=options.body_timeout,
-    )
-    limits = ConnectionLimits(
-        max_connections=options.max_connections,
-        max_peer_connections=options.max_peer_connections,
-        header_timeout=options.header_timeout,
-        answer_timeout=options.answer_timeout,
-        proxies=options.proxy,
-    )
-    app = create_app(settings)
+    limits = ConnectionLimits(proxies=options.proxy, **_fields(ConnectionLimits, options))
+    app = create_app(_settings(options))
     directory = options.data_dir.resolve()
-    logging.getLogger("cipherlearn.service").info(
-        "keys", extra={"fields": {"directory": str(directory)}}
-    )
+    LOGGER.info("keys", extra={"fields": {"directory": str(directory)}})
 
     def show(port: int) -> None:
         # Where logs go to a file or a program, print nothing else.
@@ -150,6 +128,25 @@ def _serve(options: argparse.Namespace) -> None:
     )
     if not started:
         sys.exit(f"cipherlearn: error: The service did not start at {options.host}:{options.port}.")
+
+
+def _settings(options: argparse.Namespace) -> ServiceSettings:
+    from cipherlearn.deployment.service import ServiceSettings
+
+    # Worker processes inherit the environment, and must not get the token.
+    token = os.environ.pop("CIPHERLEARN_TOKEN", None)
+    return ServiceSettings(
+        tokens=() if token is None or options.token_file is not None else (token,),
+        allowed_hosts=options.allowed_host,
+        n_workers=options.workers,
+        **_fields(ServiceSettings, options),
+    )
+
+
+def _fields(kind: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that are named as the fields of a dataclass."""
+    given = vars(options)
+    return {each.name: given[each.name] for each in fields(kind) if each.name in given}
 
 
 def _ready(options: argparse.Namespace, port: int) -> str:

@@ -1,13 +1,14 @@
-"""A client's connection to an HTTP service, which believes nothing of what comes back."""
+"""Connection of a client to an HTTP service whose answers are not trusted."""
 
 from __future__ import annotations
 
+import base64
 import os
 import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from cipherlearn._checks import check_int, check_token
 from cipherlearn._exceptions import MessageError, RemoteError, UnknownKeyError
@@ -36,12 +37,15 @@ class Connection:
     Parameters
     ----------
     url : str
-        May hold a user and a password.
+        Address of the service, with or without user and password.
     token : str or None
+        Bearer token.
     verify : bool, str or path
+        Whether certificates are checked, or a PEM file to check them against.
     timeout : float
+        Seconds to wait for the service to answer, or to go on answering.
     n_retries : int
-        As for :class:`RemoteModel`.
+        How often a request is tried again when the service cannot be reached or is busy.
 
     Attributes
     ----------
@@ -51,7 +55,7 @@ class Connection:
     Raises
     ------
     ValueError
-        If the address is none of HTTP, or the token cannot be sent.
+        If the address is not of HTTP or HTTPS, or a header cannot hold the token.
     """
 
     def __init__(
@@ -77,15 +81,17 @@ class Connection:
         self._session = requests.Session()
         # Results are binary, and proxies must not compress them.
         self._session.headers["Accept-Encoding"] = "identity"
-        self._secrets: list[str] = []
-        # A .netrc file would replace a header.
+        self._hide = _Redaction()
+        # A session's auth, since requests would replace a header by what a .netrc file says.
         if token is not None:
-            self._session.auth = partial(_authorize, check_token(token))
-            self._secrets.append(token)
+            self._session.auth = partial(_authorize, f"Bearer {check_token(token)}")
+            self._hide = _Redaction(token)
         elif address.username is not None:
-            password = unquote(address.password or "")
-            self._session.auth = unquote(address.username), password
-            self._secrets.append(password)
+            user, password = unquote(address.username), unquote(address.password or "")
+            encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+            self._session.auth = partial(_authorize, f"Basic {encoded}")
+            # Some services take a token as a user without a password.
+            self._hide = _Redaction(password or user, encoded.rstrip("="))
 
     def close(self) -> None:
         """Close the connections to the service."""
@@ -143,7 +149,7 @@ class Connection:
         if 200 <= response.status_code < 300:
             return response
         with response:
-            reason = self._hide(_reason(response))
+            reason = _reason(response, self._hide)
         if response.status_code == 404 and method == "POST":
             raise UnknownKeyError(reason)
         if response.status_code == 503:
@@ -162,9 +168,9 @@ class Connection:
         message = header + _read_exactly(stream, n_bytes - HEADER_BYTES)
         if Message.kind_of(header) != Kind.ERROR:
             return message
-        status, detail = _read_error(Message.from_bytes(message, Kind.ERROR).payload)
+        status, detail = _read_error(Message.from_bytes(message, Kind.ERROR).payload, self._hide)
         kind = {404: UnknownKeyError, 503: _BusyError}.get(status, RemoteError)
-        raise kind(f"The service stopped midway: {self._hide(detail)}")
+        raise kind(f"The service stopped midway: {detail}")
 
     def _retried(self, attempt: Callable[[], _Answer]) -> _Answer:
         n_failures = 0
@@ -178,18 +184,13 @@ class Connection:
         """Pause before another try, or raise RemoteError if there were enough."""
         # An invalid address stays invalid.
         if n_failures == self._n_retries or isinstance(error, ValueError):
+            # Without the cause, which may quote, and cut, what the service sent back.
             raise RemoteError(
                 f"The service at {self.url} did not answer in {n_failures + 1} tries. The last "
                 f"said: {self._hide(_cause(error))}"
-            ) from error
+            ) from None
         time.sleep(_FIRST_PAUSE * 2**n_failures)
         return n_failures + 1
-
-    def _hide(self, text: str) -> str:
-        """Leave out the token or password, which a service may send back."""
-        for secret in filter(None, self._secrets):
-            text = text.replace(secret, "***")
-        return text
 
 
 def transient_errors() -> tuple[type[Exception], ...]:
@@ -209,23 +210,45 @@ class _CutError(Exception):
 
 
 def _checked_address(url: str) -> SplitResult:
-    """Split an address, or raise ValueError, without naming a password, if it is none of HTTP."""
+    """Split an address, or raise ValueError, without naming a password, if it is not of HTTP."""
     try:
         address = urlsplit(url)
         valid = address.scheme in ("http", "https") and address.hostname and address.port != 0
     except ValueError:
         valid = False
     if not valid or not url.isprintable() or " " in url:
-        # Nor may the reason name it.
+        # Without the reason, whose message may have the password.
         raise ValueError(
             "The address of a service must be such as https://example.org:8000. Got another."
         ) from None
     return address
 
 
-def _authorize(token: str, request: Any) -> Any:
-    request.headers["Authorization"] = f"Bearer {token}"
+def _authorize(credentials: str, request: Any) -> Any:
+    request.headers["Authorization"] = credentials
     return request
+
+
+class _Redaction:
+    """Function that replaces secrets by stars in a text, as a service may send them back.
+
+    Apply it before a text is cut or escaped, which would leave parts of a secret or change it.
+
+    Parameters
+    ----------
+    *secrets : str
+        Empty ones do not count.
+    """
+
+    def __init__(self, *secrets: str) -> None:
+        forms = {form for secret in secrets for form in (secret, quote(secret, safe="")) if form}
+        # Longer ones first, since others may be parts of them.
+        self._forms = sorted(forms, key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for form in self._forms:
+            text = text.replace(form, "***")
+        return text
 
 
 def _cause(error: BaseException) -> str:
@@ -238,28 +261,31 @@ def _cause(error: BaseException) -> str:
     return str(error)
 
 
-def _reason(response: requests.Response) -> str:
-    """Return why a service refused, in its own words if they are such as ours would use."""
+def _reason(response: requests.Response, hide: Callable[[str], str]) -> str:
+    """Return the reason of a refusal: the ``detail`` of a JSON body, or else the status line's."""
     if "Location" in response.headers:
         return (
-            f"it redirects to {response.headers['Location']!r:.200}, which is not followed. Give "
-            "that address if you trust it."
+            f"it redirects to {hide(response.headers['Location'])!r:.200}, which is not followed. "
+            "Give that address if you trust it."
         )
     try:
-        return f"{json_from(_read_body(response.raw, _LARGEST_ERROR))['detail']!s:.1000}"
+        detail = json_from(_read_body(response.raw, _LARGEST_ERROR))["detail"]
     except (KeyError, RemoteError, TypeError, ValueError):
-        return f"{response.reason!s:.100}"
+        return f"{hide(str(response.reason)):.100}"
+    return f"{hide(str(detail)):.1000}"
 
 
-def _read_error(payload: bytes) -> tuple[int, str]:
+def _read_error(payload: bytes, hide: Callable[[str], str]) -> tuple[int, str]:
     """Return status and detail of an error."""
     try:
         error = json_from(payload)
-        return int(error["status"]), f"{error['detail']!s:.1000}"
-    except (KeyError, OverflowError, TypeError, ValueError) as reason:
+        return int(error["status"]), f"{hide(str(error['detail'])):.1000}"
+    except (KeyError, OverflowError, TypeError, ValueError):
+        # Without the reason, which may quote a secret that the service sent back.
         raise MessageError(
-            f"An error of a service must have a status and a detail. Got {payload!r:.100}."
-        ) from reason
+            "An error of a service must have a status and a detail. "
+            f"Got {hide(payload.decode('latin-1'))!r:.100}."
+        ) from None
 
 
 def _read_body(stream: Any, most: int) -> bytes:

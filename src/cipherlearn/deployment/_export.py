@@ -104,7 +104,7 @@ def export(
     program = buffer.getvalue()
     client = _client_model(first, estimator, program, _frames(circuit), preprocessing)
     archive = client.to_archive()
-    server = ServerModel(_server_description(circuit), program, archive)
+    server = ServerModel(_server_description(circuit), program, archive, client)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     # On the same disk, so that a rename moves them.

@@ -99,27 +99,37 @@ class Message:
     @classmethod
     def from_bytes(cls, data: bytes, kind: Kind) -> Message:
         """Parse a message of this kind, or raise MessageError."""
-        name = kind.name.lower().replace("_", " ")
-        if len(data) < HEADER_BYTES:
-            raise MessageError(
-                f"A message ({name}) has at least {HEADER_BYTES} bytes. Got {len(data)}."
-            )
-        magic, version, found, scope, key, answers, length, digest = _HEADER.unpack_from(data)
-        _check_start(magic, version, name)
-        if found != kind:
-            raise MessageError(f"Expected a message of kind {kind} ({name}). Got kind {found}.")
-        if length != len(data) - HEADER_BYTES:
-            raise MessageError(
-                f"The payload of this message ({name}) must have the {length} bytes that its "
-                f"header names. Got {len(data) - HEADER_BYTES}: it was cut or joined on its way."
-            )
-        message = cls(kind, scope, key, bytes(data[HEADER_BYTES:]), answers)
-        if message.digest != digest:
-            raise MessageError(
-                f"The payload of this message ({name}) does not match its checksum: it was damaged "
-                "on its way. Send it again."
-            )
-        return message
+        scope, key, answers = _checked_header(data, kind)
+        return cls(kind, scope, key, bytes(data[HEADER_BYTES:]), answers)
+
+    @staticmethod
+    def check(data: bytes, kind: Kind) -> bytes:
+        """Return the scope of a message of this kind, or raise MessageError. Copies no payload."""
+        return _checked_header(data, kind)[0]
+
+
+def _checked_header(data: bytes, kind: Kind) -> tuple[bytes, bytes, bytes]:
+    """Return scope, key and answers of a whole message of this kind, or raise MessageError."""
+    name = kind.name.lower().replace("_", " ")
+    if len(data) < HEADER_BYTES:
+        raise MessageError(
+            f"A message ({name}) has at least {HEADER_BYTES} bytes. Got {len(data)}."
+        )
+    magic, version, found, scope, key, answers, length, digest = _HEADER.unpack_from(data)
+    _check_start(magic, version, name)
+    if found != kind:
+        raise MessageError(f"Expected a message of kind {kind} ({name}). Got kind {found}.")
+    if length != len(data) - HEADER_BYTES:
+        raise MessageError(
+            f"The payload of this message ({name}) must have the {length} bytes that its "
+            f"header names. Got {len(data) - HEADER_BYTES}: it was cut or joined on its way."
+        )
+    if hashlib.sha256(memoryview(data)[HEADER_BYTES:]).digest() != digest:
+        raise MessageError(
+            f"The payload of this message ({name}) does not match its checksum: it was damaged "
+            "on its way. Send it again."
+        )
+    return scope, key, answers
 
 
 def _check_start(magic: bytes, version: int, name: str) -> None:
@@ -194,11 +204,7 @@ class Frame:
 
     def fill(self, payload: bytes) -> list[bytes]:
         """Put a payload back into the structure of the values."""
-        if len(payload) != self.n_payload:
-            raise MessageError(
-                f"A payload of this model must have {self.n_payload} bytes. Got {len(payload)}. "
-                "It was made for another model, or cut on its way."
-            )
+        self.check_length(len(payload))
         joined = bytearray(sum(self.sizes))
         for start, content in self.fixed:
             joined[start : start + len(content)] = content
@@ -208,6 +214,14 @@ class Frame:
             position += end - start
         ends = list(itertools.accumulate(self.sizes))
         return [bytes(joined[end - size : end]) for end, size in zip(ends, self.sizes, strict=True)]
+
+    def check_length(self, n_bytes: int) -> None:
+        """Raise MessageError unless a payload has so many bytes."""
+        if n_bytes != self.n_payload:
+            raise MessageError(
+                f"A payload of this model must have {self.n_payload} bytes. Got {n_bytes}. "
+                "It was made for another model, or cut on its way."
+            )
 
     def _payload_runs(self) -> list[tuple[int, int]]:
         starts = [0, *(start + len(content) for start, content in self.fixed)]

@@ -64,7 +64,7 @@ class RemoteModel:
     Raises
     ------
     ValueError
-        If the address is none of HTTP, or the token cannot be sent.
+        If the address is not of HTTP or HTTPS, or a header cannot hold the token.
     RemoteError
         If the service cannot be reached, or refuses. Its reason is in the message.
     ArtefactError

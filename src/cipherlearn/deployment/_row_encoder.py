@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,24 +11,15 @@ from numpy.typing import NDArray
 
 from cipherlearn._exceptions import ArtefactError
 from cipherlearn._features import check_features, refusing_overflow
+from cipherlearn._guarded_zip import refusing_damage
 from cipherlearn.deployment.artefacts._contents import ClientModel
 from cipherlearn.deployment.artefacts._preprocessing import load_preprocessing
 
 __all__ = ["RowEncoder"]
 
 
-@contextlib.contextmanager
-def _telling_damage() -> Iterator[None]:
-    """Raise ArtefactError for what scikit-learn's steps raise of no rows."""
-    try:
-        yield
-    except (OverflowError, TypeError, ValueError):
-        raise
-    except Exception as error:
-        raise ArtefactError(
-            "The steps before the network must take rows, or raise TypeError or ValueError. They "
-            f"raised {error!r:.200}. Get client.zip again, or mend the step."
-        ) from error
+# Errors of scikit-learn's steps for rows that they do not take. Any other is a fault of the step.
+_ERRORS_OF_ROWS = (OverflowError, TypeError, ValueError)
 
 
 class RowEncoder:
@@ -56,7 +46,16 @@ class RowEncoder:
         names = self._model.description["feature_names"]
         if self._preprocessing is not None:
             # Its steps check the names themselves.
-            with refusing_overflow(), _telling_damage():
+            with (
+                refusing_overflow(),
+                refusing_damage(
+                    ArtefactError,
+                    "The steps before the network must take rows, or raise TypeError or "
+                    "ValueError. They raised",
+                    "Get client.zip again, or mend the step.",
+                    passing=_ERRORS_OF_ROWS,
+                ),
+            ):
                 X = self._preprocessing.transform(X)
         elif columns is not None and names is not None and list(columns) != names:
             raise ValueError(

@@ -6,9 +6,9 @@ import os
 from typing import Any
 
 from cipherlearn._exceptions import MessageError
-from cipherlearn.deployment._messages import Kind, Message
+from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
 from cipherlearn.deployment.artefacts._archive import Archive
-from cipherlearn.deployment.artefacts._contents import ClientModel, ServerModel
+from cipherlearn.deployment.artefacts._contents import ServerModel
 
 __all__ = ["ServedModel"]
 
@@ -28,7 +28,7 @@ class ServedModel:
         self.model = ServerModel.from_archive(Archive.read(path, "server"))
         self.client_zip = self.model.client.to_bytes()
         self.model_id = self.model.client.id
-        self._client = ClientModel.from_archive(self.model.client)
+        self._client = self.model.client_model
         self._keyset_id = self._client.keyset_id
         self.frames = self._client.frames
         self.program = self.model.read_program()
@@ -75,14 +75,19 @@ class ServedModel:
             )
         return message
 
-    def read_evaluation_keys(self, evaluation_keys: bytes) -> bytes:
-        """Return evaluation keys as the engine serializes them, or raise MessageError."""
-        message = Message.from_bytes(evaluation_keys, Kind.EVALUATION_KEYS)
-        if message.scope != self._keyset_id:
+    def check_evaluation_keys(self, evaluation_keys: bytes) -> None:
+        """Raise MessageError unless these are evaluation keys for this model. Copies none."""
+        scope = Message.check(evaluation_keys, Kind.EVALUATION_KEYS)
+        if scope != self._keyset_id:
             raise MessageError(
                 "These evaluation keys are for other cryptographic parameters than this model's: "
-                f"{message.scope.hex()} instead of {self._keyset_id.hex()}. Make keys with the "
+                f"{scope.hex()} instead of {self._keyset_id.hex()}. Make keys with the "
                 "model's client.zip."
             )
-        (keys,) = self.frames["evaluation_keys"].fill(message.payload)
+        self.frames["evaluation_keys"].check_length(len(evaluation_keys) - HEADER_BYTES)
+
+    def read_evaluation_keys(self, evaluation_keys: bytes) -> bytes:
+        """Return evaluation keys as the engine serializes them, or raise MessageError."""
+        self.check_evaluation_keys(evaluation_keys)
+        (keys,) = self.frames["evaluation_keys"].fill(evaluation_keys[HEADER_BYTES:])
         return keys

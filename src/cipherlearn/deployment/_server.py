@@ -10,6 +10,7 @@ from typing import Any
 
 from cipherlearn._checks import check_int
 from cipherlearn._exceptions import ArtefactError, CipherlearnError, UnknownKeyError
+from cipherlearn._guarded_zip import refusing_damage
 from cipherlearn._words import count
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment._served import ServedModel
@@ -175,19 +176,17 @@ def _open(served: ServedModel, n_threads: int | None) -> Server:
         batch_size=description["batch_size"],
         rounding=description["rounding"],
     )
+    name = f"{ENGINE} {engine_version()}"
+    rule = f"{name} must be able to evaluate the program in server.zip. It is not:"
     try:
-        return open_server(served.program, served.specs, options, n_threads=n_threads)
+        # Whoever makes a file chooses how a program and its parameters do not fit.
+        with refusing_damage(
+            ArtefactError, rule, "Export the model again.", passing=(CipherlearnError,)
+        ):
+            return open_server(served.program, served.specs, options, n_threads=n_threads)
     except OtherParametersError as error:
         raise ArtefactError(
-            f"{ENGINE} {engine_version()} chose other cryptographic parameters than version "
+            f"{name} chose other cryptographic parameters than version "
             f"{engine['version']} did when the model was exported, so that its clients' keys do "
             "not fit. Install that version, or export the model again."
-        ) from error
-    except CipherlearnError:
-        raise
-    except Exception as error:
-        # Whoever makes a file chooses how a program and its parameters do not fit.
-        raise ArtefactError(
-            f"{ENGINE} {engine_version()} must be able to evaluate the program in server.zip. It "
-            f"is not: {error!r:.200}. Export the model again."
         ) from error

@@ -19,7 +19,7 @@ from cipherlearn import _guarded_zip
 from cipherlearn._exceptions import ArtefactError
 from cipherlearn._guarded_zip import array_from, json_from, read_file, read_members
 
-__all__ = ["Archive", "json_bytes", "refusing_damage", "write_file"]
+__all__ = ["Archive", "json_bytes", "refusing_damage", "sync_directory", "write_file"]
 
 MANIFEST = "manifest.json"
 VERSION = 2
@@ -159,6 +159,13 @@ def write_file(
             os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    os.fsync(directory)
-    os.close(directory)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Wait until the names in a directory are on disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

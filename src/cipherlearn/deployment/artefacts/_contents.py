@@ -224,11 +224,14 @@ class ServerModel:
     program : bytes
         The program, with the weights and tables.
     client : Archive
+    client_model : ClientModel
+        Content of ``client``.
     """
 
     description: dict[str, Any]
     program: bytes
     client: Archive
+    client_model: ClientModel
 
     def to_archive(self) -> Archive:
         """Write the members of server.zip."""
@@ -243,10 +246,12 @@ class ServerModel:
     def from_archive(cls, archive: Archive) -> ServerModel:
         """Read and check the members of server.zip, or raise ArtefactError."""
         with refusing_damage("server.zip"):
+            client = Archive.from_bytes(archive.members["client.zip"], "client")
             model = cls(
                 archive.json("server.json"),
                 archive.members["program.zip"],
-                Archive.from_bytes(archive.members["client.zip"], "client"),
+                client,
+                ClientModel.from_archive(client),
             )
             members = {"server.json", "program.zip", "client.zip"}
             if set(archive.members) != members:
@@ -255,8 +260,7 @@ class ServerModel:
                     f"Got {', '.join(sorted(archive.members))}."
                 )
             check_server_description(model.description)
-            client = ClientModel.from_archive(model.client)
-            stated = client.description["program_sha256"]
+            stated = model.client_model.description["program_sha256"]
             if stated != hashlib.sha256(model.program).hexdigest():
                 raise ArtefactError(
                     f"The program of a server must be that of its clients, with the SHA-256 "

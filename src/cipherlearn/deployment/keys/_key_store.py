@@ -1,4 +1,4 @@
-"""Evaluation keys on disk: named by their content, whole or absent, oldest out first."""
+"""Store of evaluation keys on disk: named by their content, whole or absent, oldest out first."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cipherlearn._exceptions import MessageError, UnknownKeyError
+from cipherlearn.deployment.artefacts._archive import sync_directory
 
 __all__ = ["KeyStore", "Upload", "read_keys"]
 
@@ -140,23 +141,30 @@ class KeyStore:
 
     def _keep(self, key_id: str, partial: Path, n_bytes: int) -> list[str]:
         self._check(partial.read_bytes())
-        evicted = []
+        path = self.directory / key_id
         with self._lock:
-            used = sum(size for name, size in self._sizes.items() if name != key_id)
-            for oldest in [name for name in self._sizes if name != key_id]:
-                if used + n_bytes <= self._max_bytes:
-                    break
-                used -= self._sizes[oldest]
-                self._delete(oldest)
-                evicted.append(oldest)
-            os.replace(partial, self.directory / key_id)
+            # Before others go, which would be lost for nothing if this failed.
+            os.replace(partial, path)
             self._sizes.pop(key_id, None)
-            self._sizes[key_id] = n_bytes
-            descriptor = os.open(self.directory, os.O_RDONLY)
             try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+                evicted = self._make_room(n_bytes)
+            except OSError:
+                os.replace(path, partial)
+                raise
+            self._sizes[key_id] = n_bytes
+            sync_directory(self.directory)
+        return evicted
+
+    def _make_room(self, n_bytes: int) -> list[str]:
+        """Delete the keys that were not used for longest, and return their ids."""
+        evicted: list[str] = []
+        used = sum(self._sizes.values())
+        for oldest, size in [*self._sizes.items()]:
+            if used + n_bytes <= self._max_bytes:
+                break
+            self._delete(oldest)
+            used -= size
+            evicted.append(oldest)
         return evicted
 
 

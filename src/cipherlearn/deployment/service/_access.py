@@ -1,8 +1,7 @@
-"""Who may ask: by the name of the service, the page that asks, and the token."""
+"""Refusal of requests by the name of the service, the origin of a page, and the token."""
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Iterable
 from typing import Any
@@ -11,11 +10,13 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
+from cipherlearn.deployment.service._connections import ip_from
+from cipherlearn.deployment.service._refusals import refusal
 from cipherlearn.deployment.service._tokens import Tokens
 
 __all__ = ["Access"]
 
-# What anybody may ask, for whoever watches over services.
+# Paths that need no token, for whoever watches over services.
 _OPEN = ("/health",)
 
 # Methods that change nothing. A page of another origin cannot read their answers.
@@ -45,14 +46,14 @@ class Access:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Handle a connection."""
-        refusal = self._refuse(scope) if scope["type"] == "http" else None
-        await (refusal or self._app)(scope, receive, send)
+        refused = self._refuse(scope) if scope["type"] == "http" else None
+        await (refused or self._app)(scope, receive, send)
 
     def _refuse(self, scope: Any) -> JSONResponse | None:
         headers = Headers(scope=scope)
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._is_known(host):
-            return _refusal(
+            return refusal(
                 400,
                 f"The Host must be an address or a known name of this service. Got {host!r:.80}. "
                 "Start it with --allowed-host NAME.",
@@ -62,13 +63,13 @@ class Access:
             f"http://{host}",
             f"https://{host}",
         ):
-            return _refusal(403, "Pages of other origins must not ask.")
+            return refusal(403, "Pages of other origins must not ask.")
         if not self._tokens.are_needed() or scope["path"] in _OPEN:
             return None
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._tokens.accept(token.strip()):
             return None
-        return _refusal(401, "A valid bearer token is needed.", {"WWW-Authenticate": "Bearer"})
+        return refusal(401, "A valid bearer token is needed.", {"WWW-Authenticate": "Bearer"})
 
     def _is_known(self, host: str) -> bool:
         # Browsers always name a host.
@@ -78,16 +79,4 @@ class Access:
             name = (urlsplit(f"//{host}").hostname or "").removesuffix(".")
         except ValueError:
             return False
-        return name in self._hosts or _is_address(name)
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    return JSONResponse({"detail": reason}, status, headers)
+        return name in self._hosts or ip_from(name) is not None

@@ -3,16 +3,15 @@
 import asyncio
 import contextlib
 import json
-import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
-from starlette.routing import Match
 
 from cipherlearn._exceptions import MessageError, UnknownKeyError
 from cipherlearn._version import __version__
@@ -30,14 +29,18 @@ from cipherlearn.deployment.service._openapi import (
     reasons,
 )
 from cipherlearn.deployment.service._pool import WorkerPool
+from cipherlearn.deployment.service._refusals import (
+    STATUSES,
+    as_http,
+    detail_of,
+    refuse_method,
+    status_of,
+)
 from cipherlearn.deployment.service._settings import ServiceSettings
 from cipherlearn.deployment.service._slots import SlotLimit, Slots
 from cipherlearn.deployment.service._tokens import Tokens
-from cipherlearn.deployment.service._worker import EvaluationError, WorkerDiedError
 
 __all__ = ["create_app"]
-
-_LOGGER = logging.getLogger("cipherlearn.service")
 
 _BEARER = HTTPBearer(auto_error=False, description="One of the service's tokens.")
 
@@ -76,10 +79,10 @@ def create_app(settings: ServiceSettings) -> FastAPI:
         version=__version__,
         description=DESCRIPTION,
         lifespan=service.lifespan,
-        # It would lead to where the Host says.
+        # A redirect would lead to whatever host the request names.
         redirect_slashes=False,
         redoc_url=None,
-        exception_handlers={405: _refuse_method},
+        exception_handlers={405: refuse_method},
     )
     app.state.metrics = service.metrics
     app.add_middleware(
@@ -100,13 +103,14 @@ class _Service:
     """The endpoints, and what they share."""
 
     def __init__(self, settings: ServiceSettings) -> None:
-        self._settings = settings
         self.tokens = Tokens(settings.tokens, settings.token_file)
+        # Without the tokens, of which only digests are kept.
+        self._settings = settings = replace(settings, tokens=())
         self._served = ServedModel(settings.server_zip)
         _check_limits(settings, self._served)
         self.metrics = Metrics()
         self._store = KeyStore(
-            settings.data_dir, settings.max_key_store_bytes, self._served.read_evaluation_keys
+            settings.data_dir, settings.max_key_store_bytes, self._served.check_evaluation_keys
         )
         self.predictions = Slots(settings.max_pending)
         self.uploads = Slots(settings.max_uploads)
@@ -122,9 +126,9 @@ class _Service:
         self._store.close()
 
     def router(self) -> APIRouter:
-        """Return the endpoints that need a token, if there are tokens."""
+        """Return the endpoints that need a token where the service has tokens."""
         needed = self.tokens.are_needed()
-        # Tells the documentation alone. The middleware has looked at the token.
+        # For the documentation. The middleware Access checks the token.
         router = APIRouter(
             dependencies=[Depends(_BEARER)] if needed else [],
             responses=reasons(400, 401) if needed else reasons(400),
@@ -197,7 +201,7 @@ class _Service:
     async def put_keys(self, key_id: _KeyId, request: Request) -> dict[str, str]:
         """Store a client's evaluation keys, named by the SHA-256 of the body."""
         expected = self._served.message_bytes("evaluation_keys")
-        with _as_http(), self._store.upload(key_id) as upload:
+        with as_http(), self._store.upload(key_id) as upload:
             async for chunk in _body(request, expected, self._settings.body_timeout):
                 await asyncio.to_thread(upload.write, chunk)
             async with self._checks:
@@ -209,7 +213,7 @@ class _Service:
 
     async def delete_keys(self, key_id: _KeyId, request: Request) -> None:
         """Delete a client's evaluation keys."""
-        with _as_http():
+        with as_http():
             self._store.remove(key_id)
         audit("keys deleted", request, key_id=key_id)
 
@@ -225,11 +229,11 @@ class _Service:
         data = bytearray()
         async for chunk in body:
             data += chunk
-        with _as_http():
+        with as_http():
             if len(data) > _PART_BYTES:
-                ciphertexts = await asyncio.to_thread(_split, bytes(data), self._served)
+                ciphertexts = await asyncio.to_thread(_split, data, self._served)
             else:  # which takes less than a thread does
-                ciphertexts = _split(bytes(data), self._served)
+                ciphertexts = _split(data, self._served)
             for key_id in {key_id for _, key_id in ciphertexts}:
                 self._store.use(key_id)
             first = await _unless_gone(request, self._evaluate(request, *ciphertexts[0]))
@@ -256,8 +260,8 @@ class _Service:
         try:
             for ciphertext, key_id in others:
                 yield await self._evaluate(request, ciphertext, key_id)
-        except tuple(_STATUSES) as error:
-            reason = json.dumps({"status": _status(error), "detail": _detail(error)}).encode()
+        except tuple(STATUSES) as error:
+            reason = json.dumps({"status": status_of(error), "detail": detail_of(error)}).encode()
             yield Message(Kind.ERROR, bytes(32), bytes(32), reason).to_bytes()
 
 
@@ -272,50 +276,6 @@ def _check_limits(settings: ServiceSettings, served: ServedModel) -> None:
                 f"{limit} must hold one message with this model's {name}, of {needed} bytes. "
                 f"Got {allowed}."
             )
-
-
-# Errors of a request, and their HTTP status.
-_STATUSES: dict[type[Exception], int] = {
-    MessageError: 400,
-    UnknownKeyError: 404,
-    EvaluationError: 500,
-    WorkerDiedError: 503,
-    TimeoutError: 504,
-    OSError: 507,
-}
-
-
-def _status(error: Exception) -> int:
-    return next(status for kind, status in _STATUSES.items() if isinstance(error, kind))
-
-
-def _detail(error: Exception) -> str:
-    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
-        # It names files of the service.
-        _LOGGER.error(f"the key store failed: {error}")
-        return "The key store of this service is full, or fails."
-    return str(error)
-
-
-@contextlib.contextmanager
-def _as_http() -> Iterator[None]:
-    """Turn errors of a request into their status and reason."""
-    try:
-        yield
-    except tuple(_STATUSES) as error:
-        status = _status(error)
-        headers = {"Retry-After": "1"} if status == 503 else None
-        raise HTTPException(status, _detail(error), headers) from error
-
-
-async def _refuse_method(request: Request, error: Exception) -> JSONResponse:
-    """Name the methods that a path has, also those of other endpoints."""
-    endpoints = request.app.state.endpoints
-    matching = (each for each in endpoints if each.matches(request.scope)[0] != Match.NONE)
-    methods = {method for each in matching for method in getattr(each, "methods", None) or ()}
-    allowed = ", ".join(sorted(methods))
-    detail = f"The methods of this path are {allowed}. Got another."
-    return JSONResponse({"detail": detail}, 405, {"Allow": allowed})
 
 
 async def _each(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -364,12 +324,13 @@ async def _body(request: Request, max_bytes: int, timeout: int) -> AsyncIterator
         yield chunk
 
 
-def _split(data: bytes, served: ServedModel) -> list[tuple[bytes, str]]:
+def _split(data: bytearray, served: ServedModel) -> list[tuple[bytes, str]]:
     """Split a body into its ciphertexts, with the id of the keys that each needs."""
     size = served.message_bytes("ciphertext")
     if not data or len(data) % size:
         raise MessageError(
             f"A body must be one or more ciphertexts of {size} bytes each. Got {len(data)} bytes."
         )
-    ciphertexts = [data[start : start + size] for start in range(0, len(data), size)]
+    view = memoryview(data)
+    ciphertexts = [bytes(view[start : start + size]) for start in range(0, len(data), size)]
     return [(each, served.read_ciphertext(each).key.hex()) for each in ciphertexts]

@@ -63,13 +63,18 @@ class ConnectionLimits:
                 ) from error
 
 
+def ip_from(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Parse an IP address, or return None if the text is another name."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
 def peer_of(address: str) -> str:
     """Return the address or, of IPv6, the network that one client may have as a whole."""
-    try:
-        ip = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if ip.version == 4:
+    ip = ip_from(address)
+    if ip is None or ip.version == 4:
         return address
     if ip.ipv4_mapped is not None:
         return str(ip.ipv4_mapped)
@@ -122,11 +127,8 @@ class Connections:
 
     def is_proxy(self, address: str) -> bool:
         """Return whether an address is a reverse proxy's."""
-        try:
-            ip = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        return any(ip in network for network in self._proxies)
+        ip = ip_from(address)
+        return ip is not None and any(ip in network for network in self._proxies)
 
 
 class Door(asyncio.Protocol):

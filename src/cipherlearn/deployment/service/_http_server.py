@@ -1,8 +1,7 @@
-"""The service on a port, with uvicorn. It has no limits of its own that would do."""
+"""Serving on a port by uvicorn, with limits on connections that uvicorn lacks."""
 
 from __future__ import annotations
 
-import logging
 import resource
 import ssl
 from collections.abc import Callable
@@ -20,13 +19,12 @@ from cipherlearn.deployment.service._connections import (
     Door,
     watched,
 )
+from cipherlearn.deployment.service._logs import LOGGER
 
 __all__ = ["serve"]
 
 # Files of the service besides connections: the artefact, uploads, pipes of workers.
 _OTHER_FILES = 200
-
-_LOGGER = logging.getLogger("cipherlearn.service")
 
 
 def serve(
@@ -38,14 +36,14 @@ def serve(
     certificate: Path | None = None,
     key: Path | None = None,
     shutdown_timeout: int = 30,
-    on_ready: Callable[[int], object] = lambda port: None,
+    on_ready: Callable[[int], object] | None = None,
 ) -> bool:
     """Serve until a signal ends it.
 
     Parameters
     ----------
     app : FastAPI
-        What :func:`create_app` returned.
+        Service that :func:`create_app` made.
     host : str
     port : int
         0 takes a free one.
@@ -54,8 +52,8 @@ def serve(
         PEM files, to serve HTTPS.
     shutdown_timeout : int, default=30
         Seconds for requests in progress when the service is ended.
-    on_ready : callable, default=None
-        Called with the port when the service takes connections.
+    on_ready : callable or None, default=None
+        Called with the number of the port, once the service takes connections.
 
     Returns
     -------
@@ -68,7 +66,7 @@ def serve(
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(certificate, key)
     connections = Connections(limits, app.state.metrics.dropped.inc)
-    # A connection has its place before its TLS handshake, of which uvicorn knows nothing.
+    # Connections are counted before their TLS handshake. uvicorn would count them after it.
     protocol: Any = partial(Door, H11Protocol, connections, context)
     _allow_open_files(limits.max_connections + _OTHER_FILES)
     config = uvicorn.Config(
@@ -91,14 +89,14 @@ def serve(
     class Server(uvicorn.Server):
         async def startup(self, *args: Any, **kwargs: Any) -> None:
             await super().startup(*args, **kwargs)
-            if self.started:
+            if self.started and on_ready is not None:
                 on_ready(self.servers[0].sockets[0].getsockname()[1])
 
         def _log_started_message(self, listeners: Any) -> None:
             for listener in listeners:
                 address, port, *_ = listener.getsockname()
                 address = f"[{address}]" if ":" in address else address
-                _LOGGER.info(f"running on {scheme}://{address}:{port}")
+                LOGGER.info(f"running on {scheme}://{address}:{port}")
 
     server = Server(config)
     server.run()
@@ -111,4 +109,4 @@ def _allow_open_files(n_files: int) -> None:
         allowed = n_files if hard == resource.RLIM_INFINITY else min(n_files, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
         if allowed < n_files:
-            _LOGGER.warning(f"only {allowed} files may be open, and the limits allow {n_files}")
+            LOGGER.warning(f"only {allowed} files may be open, and the limits allow {n_files}")

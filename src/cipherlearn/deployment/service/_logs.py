@@ -6,7 +6,9 @@ import json
 import logging
 import sys
 
-__all__ = ["AUDIT", "configure_logging"]
+__all__ = ["AUDIT", "LOGGER", "configure_logging"]
+
+LOGGER = logging.getLogger("cipherlearn.service")
 
 AUDIT = logging.getLogger("cipherlearn.audit")
 

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
-from typing import Any, TypeVar
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from starlette.requests import Request
 
-from cipherlearn.deployment.service._logs import AUDIT
+from cipherlearn.deployment.service._logs import AUDIT, LOGGER
 
 __all__ = ["AccessLog", "Metrics", "audit"]
-
-_Metric = TypeVar("_Metric", Counter, Gauge, Histogram)
 
 _METHODS = {"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"}
 
 # Characters of a path or method, which clients may make long, that are logged.
 _LOGGED_LENGTH = 200
-
-_LOGGER = logging.getLogger("cipherlearn.service")
 
 
 class Metrics:
@@ -110,7 +105,7 @@ class AccessLog:
             self._metrics.requests.labels(method, route, record["status"]).inc()
             self._metrics.seconds.labels(route).observe(seconds)
             client = scope.get("client")
-            _LOGGER.info(
+            LOGGER.info(
                 "request",
                 extra={
                     "fields": {

@@ -1,4 +1,4 @@
-"""What the interface's own documentation says of bodies and answers."""
+"""Texts and schemas of bodies and answers in the service's OpenAPI document."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from cipherlearn.deployment.service._logs import LOGGER
 from cipherlearn.deployment.service._settings import ServiceSettings
 from cipherlearn.deployment.service._worker import Worker, WorkerDiedError, WorkerSettings
 from cipherlearn.engines.kernels import count_threads
@@ -20,8 +21,6 @@ __all__ = ["WorkerPool"]
 _RESTART_PAUSE = 1
 
 _T = TypeVar("_T")
-
-_LOGGER = logging.getLogger("cipherlearn.service")
 
 
 class WorkerPool:
@@ -162,7 +161,7 @@ class WorkerPool:
             try:
                 await self._add_worker()
             except (OSError, RuntimeError):
-                _LOGGER.exception("a worker could not be started; trying again")
+                LOGGER.exception("a worker could not be started; trying again")
                 await asyncio.sleep(_RESTART_PAUSE)
             else:
                 break

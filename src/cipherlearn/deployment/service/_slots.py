@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-from starlette.responses import JSONResponse
-
 from cipherlearn.deployment.service._connections import peer_of
+from cipherlearn.deployment.service._refusals import refusal
 
 __all__ = ["SlotLimit", "Slots"]
 
@@ -66,8 +65,7 @@ class SlotLimit:
                 f"This service takes {slots.limit} such requests at a time, at most half of them "
                 "from one address. Come back."
             )
-            refusal = JSONResponse({"detail": detail}, 503, {"Retry-After": "1"})
-            await refusal(scope, receive, send)
+            await refusal(503, detail, {"Retry-After": "1"})(scope, receive, send)
             return
         try:
             await self._app(scope, receive, send)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from cipherlearn._checks import check_token
+from cipherlearn._checks import check_token, read_tokens
+from cipherlearn.deployment.service._logs import LOGGER
 
 __all__ = ["Tokens"]
-
-_LOGGER = logging.getLogger("cipherlearn.service")
 
 
 class Tokens:
@@ -34,13 +32,13 @@ class Tokens:
     """
 
     def __init__(self, tokens: Iterable[str] = (), file: Path | None = None) -> None:
-        self._given = _digests(tokens)
+        self._given = _digests(check_token(token) for token in tokens)
         self._file = file
         self._state: object = None
         self._read: list[bytes] = []
         if file is not None:
             self._state = _state_of(file)
-            self._read = _read(file)
+            self._read = _digests(read_tokens(file))
 
     def are_needed(self) -> bool:
         """Return whether a client must send one."""
@@ -64,14 +62,14 @@ class Tokens:
             return
         self._state = state
         try:
-            self._read = _read(self._file)
+            self._read = _digests(read_tokens(self._file))
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            _LOGGER.error(
+            LOGGER.error(
                 f"the tokens stay as they were: {self._file} is no file of tokens. {reason}"
             )
         else:
-            _LOGGER.info(f"{len(self._read)} tokens were read from {self._file}")
+            LOGGER.info(f"{len(self._read)} tokens were read from {self._file}")
 
 
 def _state_of(file: Path) -> tuple[int, ...]:
@@ -79,20 +77,8 @@ def _state_of(file: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _read(file: Path) -> list[bytes]:
-    try:
-        lines = file.read_text("ascii").splitlines()
-    except UnicodeDecodeError:
-        # The error would name what it could not decode.
-        raise ValueError(f"Tokens must be printable ASCII. Those in {file} are not.") from None
-    tokens = [line.strip() for line in lines if line.strip()]
-    if not tokens:
-        raise ValueError(f"A file of tokens must have one a line. {file} has none.")
-    return _digests(tokens)
-
-
 def _digests(tokens: Iterable[str]) -> list[bytes]:
-    return [_digest(check_token(token)) for token in tokens]
+    return [_digest(token) for token in tokens]
 
 
 def _digest(token: str) -> bytes:

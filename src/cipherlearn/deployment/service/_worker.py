@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import multiprocessing
 import os
 import signal
@@ -18,7 +17,7 @@ from pathlib import Path
 from cipherlearn._exceptions import CipherlearnError, MessageError, UnknownKeyError
 from cipherlearn.deployment._server import FHEServer
 from cipherlearn.deployment.keys._key_store import read_keys
-from cipherlearn.deployment.service._logs import configure_logging
+from cipherlearn.deployment.service._logs import LOGGER, configure_logging
 
 __all__ = ["EvaluationError", "Worker", "WorkerDiedError", "WorkerSettings", "main"]
 
@@ -31,8 +30,6 @@ _PROGRAM = (
 
 # An import of the engine takes about a second; where a circuit must be compiled, some more.
 _START_SECONDS = 120
-
-_LOGGER = logging.getLogger("cipherlearn.service")
 
 
 class WorkerDiedError(RuntimeError):
@@ -188,10 +185,10 @@ def _answer(server: FHEServer, ciphertext: bytes) -> bytes:
     except (MessageError, UnknownKeyError) as error:
         return _describe(type(error), str(error))
     except OSError:
-        _LOGGER.exception("the key store failed")
+        LOGGER.exception("the key store failed")
         return _describe(OSError, "The key store failed.")
     except Exception:
-        _LOGGER.exception("the engine failed")
+        LOGGER.exception("the engine failed")
         return _describe(EvaluationError, "The engine could not evaluate this batch.")
 
 

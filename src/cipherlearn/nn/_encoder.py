@@ -8,7 +8,7 @@ thresholds, and a neuron spends its span on those that matter to it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -22,7 +22,14 @@ from cipherlearn._features import dense_rows, is_sparse
 from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
 
-__all__ = ["PLACEMENTS", "InputEncoder", "check_n_codes", "n_codes_per_feature", "place_thresholds"]
+__all__ = [
+    "PLACEMENTS",
+    "InputEncoder",
+    "check_n_codes",
+    "fit_encoders",
+    "n_codes_per_feature",
+    "place_thresholds",
+]
 
 PLACEMENTS = ("mixed", "uniform", "quantile")
 
@@ -165,14 +172,10 @@ class InputEncoder(nn.Module):
         verbose : bool or int, default=False
             Whether to show a progress bar over the features.
         """
-        n_thresholds = self.thresholds.shape[1]
-        placed = np.full(self.thresholds.shape, np.inf)
-        columns = _columns(X, n_thresholds + 1)
-        with progress_bar(len(placed), "Placing thresholds", "feature", verbose) as progress:
-            for row, values in zip(placed, columns, strict=True):
-                thresholds = place_thresholds(values, n_thresholds, self.placement)
-                row[: len(thresholds)] = thresholds
-                progress.update()
+        fit_encoders([self], X, verbose)
+
+    def _keep(self, placed: NDArray[np.float64], X: Any) -> None:
+        """Take thresholds, and learn the mean and spread of their codes."""
         self.thresholds.copy_(torch.from_numpy(placed))
         finite = self.thresholds.isfinite().reshape(-1, self.max_code)
         self.largest.copy_(finite.sum(dim=1))
@@ -209,13 +212,37 @@ class InputEncoder(nn.Module):
         return (codes - self.center) / self.spread
 
 
+@torch.no_grad()
+def fit_encoders(encoders: Sequence[InputEncoder], X: Any, verbose: bool | int = False) -> None:
+    """Fit encoders of the same features, each of which is read and sorted once.
+
+    Parameters
+    ----------
+    encoders : sequence of InputEncoder
+    X, verbose
+        As for :meth:`InputEncoder.fit`.
+    """
+    placed = [np.full(encoder.thresholds.shape, np.inf) for encoder in encoders]
+    n_few = 1 + min(rows.shape[1] for rows in placed)
+    with progress_bar(len(placed[0]), "Placing thresholds", "feature", verbose) as progress:
+        for i, column in enumerate(_columns(X, n_few)):
+            values = np.sort(column)
+            for encoder, rows in zip(encoders, placed, strict=True):
+                thresholds = place_thresholds(values, rows.shape[1], encoder.placement)
+                rows[i, : len(thresholds)] = thresholds
+            progress.update()
+    for encoder, rows in zip(encoders, placed, strict=True):
+        encoder._keep(rows, X)
+
+
 def _columns(X: Any, n_few: int) -> Iterator[NDArray[np.float64]]:
     """Give the values of each feature, in any order, each value once if at most ``n_few`` differ.
 
     Thresholds between few values do not depend on how often each occurs.
     """
     if not is_sparse(X):
-        yield from X.cpu().numpy().astype(np.float64).T
+        for column in X.cpu().numpy().T:
+            yield column.astype(np.float64)
         return
     n_rows = X.shape[0]
     columns = X.tocsc()

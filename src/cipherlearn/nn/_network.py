@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cipherlearn._checks import check_int
 from cipherlearn.nn._activations import ActivationQuantizer, LearnedActivation, element_wise
 from cipherlearn.nn._block import Block, Codes, quantize
-from cipherlearn.nn._encoder import InputEncoder, check_n_codes
+from cipherlearn.nn._encoder import InputEncoder, check_n_codes, fit_encoders
 from cipherlearn.nn._layers import SparseQuantLinear
 from cipherlearn.nn._plan import hidden_widths, plan_layers
 
@@ -272,8 +272,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
         verbose : bool or int, default=False
             Whether to show a progress bar over the features.
         """
+        fit_encoders(self.encoders, X, verbose)
         for encoder, i_layer in zip(self.encoders, (0, -1), strict=False):
-            encoder.fit(X, verbose)
             linear = self.linears[i_layer]
             linear.input_max.copy_(encoder.largest)
             linear.mask.copy_((encoder.largest > 0).expand_as(linear.mask))

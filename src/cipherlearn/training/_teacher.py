@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cipherlearn._features import is_sparse
-from cipherlearn._samples import sample_rows
 
 __all__ = ["Teacher", "swap_noise", "train_teacher"]
 
@@ -109,8 +108,8 @@ def train_teacher(net: Any, X: Any, y: NDArray, sample_weight: NDArray) -> Teach
         lambda batch: sum(loss(outputs, batch) for outputs in teacher.members(features[batch])),
         rows, _STEPS, _LR, _DECAY,
     )  # fmt: skip
+    net.module_.fit_encoder(features, net.verbose)
     student = copy.deepcopy(net.module_)
-    student.fit_encoder(features[sample_rows(len(y), 10 * _MOST_HELD_OUT)])
     _optimize(
         student,
         lambda batch: loss(student(features[batch]), batch),

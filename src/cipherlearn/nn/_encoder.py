@@ -188,28 +188,31 @@ class InputEncoder(nn.Module):
 
     def codes(self, X: Tensor) -> Tensor:
         """Integers, as floats, of shape (n_samples, n_features * n_codes)."""
-        if torch.onnx.is_in_onnx_export():
-            # ONNX has no searchsorted, and a trace cannot branch on a tensor.
-            reached = X[:, :, None].to(self.thresholds.dtype) >= self.thresholds
-            return self._dealt(reached.sum(dim=2))
-        if not self.fitted:
+        if not self.fitted and not torch.onnx.is_in_onnx_export():
             raise RuntimeError(
                 "The network has not learned yet how to encode its inputs. Call fit_encoder(X) "
                 "with the training data first."
             )
-        columns = X.T.to(self.thresholds.dtype).contiguous()
-        return self._dealt(torch.searchsorted(self.thresholds, columns, right=True).T)
-
-    def _dealt(self, reached: Tensor) -> Tensor:
-        """Deal a feature's number of reached thresholds out to its codes."""
-        codes = (reached.to(self.before.dtype)[:, :, None] - self.before).clamp_(min=0)
-        return codes.flatten(start_dim=1).minimum(self.largest)
+        features = X.to(self.thresholds.dtype)
+        if self.max_code == 1:
+            # Each threshold is a code.
+            reached = features[:, :, None] >= self.thresholds
+            return reached.flatten(start_dim=1).to(self.before.dtype)
+        if torch.onnx.is_in_onnx_export():
+            # ONNX has no searchsorted.
+            reached = (features[:, :, None] >= self.thresholds).sum(dim=2)
+        else:
+            columns = features.T.contiguous()
+            reached = torch.searchsorted(self.thresholds, columns, right=True, out_int32=True).T
+        # Deal a feature's number of reached thresholds out to its codes.
+        codes = reached.to(self.before.dtype).contiguous()[:, :, None] - self.before
+        return codes.clamp_(min=0).flatten(start_dim=1).minimum(self.largest)
 
     def forward(self, X: Tensor) -> Tensor:
         codes = self.codes(X)
         if torch.onnx.is_in_onnx_export() or self.quantized:
             return codes
-        return (codes - self.center) / self.spread
+        return codes.sub_(self.center).div_(self.spread)
 
 
 @torch.no_grad()

@@ -20,10 +20,12 @@ from cipherlearn.circuit import _circuit
 from cipherlearn.circuit._circuit_keys import CircuitKeys
 
 
-def test_a_broken_pipe_is_an_error_after_an_encrypted_prediction(compiled):
+@pytest.mark.parametrize("mode", [True, "simulate"])
+def test_a_broken_pipe_is_an_error_after_a_prediction(compiled, mode):
+    # Otherwise this process ends here.
     X, _ = classes()
     with ThreadPoolExecutor(1) as thread:
-        thread.submit(compiled.predict, X[:1], execute_in_fhe=True).result()
+        thread.submit(compiled.predict, X[:1], execute_in_fhe=mode).result()
     reader, writer = os.pipe()
     os.close(reader)
     with pytest.raises(BrokenPipeError):

@@ -20,7 +20,7 @@ if hasattr(compiler, "_terminate_df_parallelization"):
 
 
 def keep_broken_pipes_errors() -> None:
-    """Undo what the first run of a circuit does to SIGPIPE.
+    """Undo what the first run of a circuit, or its first simulation, does to SIGPIPE.
 
     Its runtime installs a handler that ends the process. Python ignores the signal, so that writing
     to a closed pipe or connection raises BrokenPipeError; a server or a notebook relies on it.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from cipherlearn.engines import Server
+from cipherlearn.engines._bindings import keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.engines.concrete_python import ENGINE
@@ -64,6 +65,7 @@ class ConcretePythonCircuit:
         """Run the circuit's noise model on clear codes."""
         # Concrete reads arrays row by row, whatever their strides say.
         values: Any = self._simulated.simulate(*map(np.ascontiguousarray, inputs))
+        keep_broken_pipes_errors()
         outputs = values if isinstance(values, tuple) else (values,)
         return np.concatenate([np.asarray(v, dtype=np.int64) for v in outputs], axis=1)
 

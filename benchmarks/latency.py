@@ -339,13 +339,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15, help="calls that are timed")
     parser.add_argument("--datasets", nargs="*", choices=list(DATASETS), default=list(DATASETS))
     parser.add_argument("--mnist", type=Path, help="file of MNIST")
+    parser.add_argument("--models", nargs="*", help="names of networks, instead of all")
     arguments = parser.parse_args()
 
     csv = arguments.output / "latency.csv"
     records = pd.read_csv(csv).to_dict("records") if csv.exists() else []
     done = {(record["dataset"], record["model"]) for record in records}
     for dataset, model, measure in measurements(arguments):
-        if (dataset, model) in done:
+        if (dataset, model) in done or model not in (arguments.models or [model]):
             continue
         result = measure()
         records.append({"dataset": dataset, "model": model, **result})

@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -120,13 +122,22 @@ class Worker:
         """Evaluate a ciphertext in the process. Without an answer, the worker is lost."""
         self.last_key_id = key_id
         self._is_lost = True
+        # A process that is stopped empties no pipe, and can stop in the midst of an answer. Its
+        # end breaks the pipe, whatever is waited for.
+        deadline = time.monotonic() + timeout
+        watch = threading.Timer(timeout, self._process.kill)
+        watch.start()
         try:
             self._pipe.send_bytes(ciphertext)
-            if not self._pipe.poll(timeout):
-                raise TimeoutError(f"One batch may take {timeout} seconds. This one took longer.")
             answer = self._pipe.recv_bytes()
         except (EOFError, ConnectionError) as error:
-            raise WorkerDiedError from error
+            if time.monotonic() < deadline:
+                raise WorkerDiedError from error
+            raise TimeoutError(
+                f"One batch may take {timeout} seconds. This one took longer."
+            ) from error
+        finally:
+            watch.cancel()
         self._is_lost = False
         if answer[:1] == b"\0":
             return answer[1:]

@@ -231,7 +231,8 @@ def _self_test(
     client_path: Path, server_path: Path, circuit: Circuit, trusted: Sequence[str], n_rows: int
 ) -> None:
     """Predict encrypted rows with what was written, or raise ArtefactError."""
-    client, server = FHEClient(client_path, trusted), FHEServer(server_path)
+    client = FHEClient(client_path, trusted)
+    server = FHEServer(server_path, runtime=circuit.runtime)
     client.generate_keys()
     server.add_keys(client.evaluation_keys())
     codes = circuit.program.quantizer.random_codes(n_rows, np.random.default_rng(1))

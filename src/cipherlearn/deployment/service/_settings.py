@@ -49,6 +49,8 @@ class ServiceSettings:
         Seconds for one batch, from its start.
     body_timeout : int, default=300
         Seconds in which a body must arrive.
+    runtime : {"kernels", "compiled"}, default="kernels"
+        Whether Concrete's kernels evaluate, or a circuit that each worker compiles when it starts.
     """
 
     server_zip: Path
@@ -64,6 +66,7 @@ class ServiceSettings:
     max_uploads: int = 16
     evaluation_timeout: int = 120
     body_timeout: int = 300
+    runtime: str = "kernels"
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -65,6 +65,7 @@ class WorkerSettings:
     n_threads : int
         Threads to compute in.
     log_level : int
+    runtime : {"kernels", "compiled"}, default="kernels"
     """
 
     server_zip: str
@@ -73,6 +74,7 @@ class WorkerSettings:
     max_key_bytes: int
     n_threads: int
     log_level: int
+    runtime: str = "kernels"
 
 
 class Worker:
@@ -179,6 +181,7 @@ def main(descriptor: int) -> None:
             settings.max_key_bytes,
             partial(read_keys, Path(settings.data_dir)),
             settings.n_threads,
+            settings.runtime,
         )
         if server.model_id != settings.model_id:
             raise RuntimeError(

@@ -56,6 +56,7 @@ def floods(service, head, data, n=4):
             thread.join()
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("token", "head", "data"),
     [

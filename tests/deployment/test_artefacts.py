@@ -24,7 +24,7 @@ from cipherlearn import (
     load_program,
     save_program,
 )
-from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer
+from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer, export
 from cipherlearn.deployment.artefacts._archive import Archive
 from cipherlearn.deployment.artefacts._contents import ClientModel, ServerModel
 from cipherlearn.deployment.artefacts._specs import _INTERCEPT, _SLOPE
@@ -244,6 +244,11 @@ def test_without_kernels_no_server_compiles_unasked(artefacts, no_kernels, monke
         FHEServer(artefacts / "server.zip")
     with pytest.raises(ValueError, match="runtime must be"):
         FHEServer(artefacts / "server.zip", runtime="auto")
+
+
+def test_without_kernels_a_model_is_exported_all_the_same(tmp_path, deployed_linear, no_kernels):
+    export(deployed_linear, tmp_path, n_test_rows=1)
+    assert (tmp_path / "server.zip").exists()
 
 
 def test_a_server_compiles_the_program_where_it_is_asked_to(artefacts, labelled_rows):

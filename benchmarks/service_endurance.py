@@ -36,6 +36,7 @@ from sklearn.datasets import load_iris
 
 from cipherlearn import NeuralNetClassifier
 from cipherlearn.deployment import FHEClient, RemoteError, RemoteModel, export
+from cipherlearn.deployment.keys._key_store import space_of
 
 NETWORKS = {
     "1 layer": {"module__n_layers": 1},
@@ -133,7 +134,7 @@ class Run:
         """Ask, and let everything happen."""
         client = FHEClient(self._directory / "client.zip")
         client.generate_keys()
-        room = n_clients * len(client.evaluation_keys())
+        room = n_clients * space_of(len(client.evaluation_keys()))
         self.service = Service(self._directory / "server.zip", self._directory / "keys", room)
         self._end = time.monotonic() + seconds
         # Events take turns, so that each meets a whole service.

@@ -20,14 +20,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import requests
-from compiled_service import refuse
 from report import NETWORKS, RUNTIMES, encrypted_environment, header, row
 from sklearn.datasets import load_breast_cancer
 
@@ -36,16 +34,13 @@ from cipherlearn.deployment import FHEClient, FHEServer, export
 
 LOADED = "8 neurons, 4 bits"
 N_CLIENTS, N_ROWS = (1, 2, 4, 8), (1, 8)
-COMMANDS = {
-    "kernels": ["-m", "cipherlearn"],
-    "compiled": [str(Path(__file__).with_name("compiled_service.py"))],
-}
 
 
 @contextmanager
 def service(runtime: str, server_zip: Path) -> Iterator[tuple[str, int]]:
     """Run ``cipherlearn serve``, and give its address and process."""
-    command = [sys.executable, *COMMANDS[runtime], "serve", str(server_zip), "--port", "0"]
+    command = [sys.executable, "-m", "cipherlearn", "serve", str(server_zip), "--port", "0"]
+    command += ["--runtime", runtime]
     with tempfile.TemporaryDirectory() as keys:
         process = subprocess.Popen(
             [*command, "--data-dir", keys], stderr=subprocess.PIPE, text=True
@@ -106,9 +101,7 @@ class Caller:
 
 def in_turns(runtime: str, caller: Caller, server_zip: Path, repeats: int) -> tuple[float, float]:
     """Median seconds of a call of a server in this process, and of a request."""
-    name = "cipherlearn.engines.kernels.runtime.load_library"
-    with mock.patch(name, refuse) if runtime == "compiled" else nullcontext():
-        server = FHEServer(server_zip)
+    server = FHEServer(server_zip, runtime=runtime)
     assert server.runtime == runtime
     server.add_keys(caller.keys)
     direct, remote = [], []

@@ -18,8 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cipherlearn import EngineNotFoundError, load_program, save_program
-from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer
+from cipherlearn import (
+    EngineNotFoundError,
+    UnsupportedByEngineError,
+    load_program,
+    save_program,
+)
+from cipherlearn.deployment import ArtefactError, FHEClient, FHEServer, export
 from cipherlearn.deployment.artefacts._archive import Archive
 from cipherlearn.deployment.artefacts._contents import ClientModel, ServerModel
 from cipherlearn.deployment.artefacts._specs import _INTERCEPT, _SLOPE
@@ -227,8 +232,28 @@ def no_kernels(monkeypatch):
     monkeypatch.setattr("cipherlearn.engines.concrete_python.server.KernelRuntime", refuse)
 
 
-def test_without_kernels_a_server_compiles_the_program(artefacts, labelled_rows, no_kernels):
-    server, client = FHEServer(artefacts / "server.zip"), FHEClient(artefacts / "client.zip")
+def test_without_kernels_no_server_compiles_unasked(artefacts, no_kernels, monkeypatch):
+    def compiles(*arguments, **named):
+        raise AssertionError("it compiles")
+
+    monkeypatch.setattr("cipherlearn.engines.concrete_python.server.CompiledServer", compiles)
+    monkeypatch.setattr(
+        "cipherlearn.engines.concrete_python._circuit.compile_circuit", compiles, raising=True
+    )
+    with pytest.raises(UnsupportedByEngineError, match=r"they are not here.*--runtime compiled"):
+        FHEServer(artefacts / "server.zip")
+    with pytest.raises(ValueError, match="runtime must be"):
+        FHEServer(artefacts / "server.zip", runtime="auto")
+
+
+def test_without_kernels_a_model_is_exported_all_the_same(tmp_path, deployed_linear, no_kernels):
+    export(deployed_linear, tmp_path, n_test_rows=1)
+    assert (tmp_path / "server.zip").exists()
+
+
+def test_a_server_compiles_the_program_where_it_is_asked_to(artefacts, labelled_rows):
+    server = FHEServer(artefacts / "server.zip", runtime="compiled")
+    client = FHEClient(artefacts / "client.zip")
     assert server.runtime == "compiled"
     client.generate_keys()
     server.add_keys(client.evaluation_keys())
@@ -241,13 +266,13 @@ def test_without_kernels_a_server_compiles_the_program(artefacts, labelled_rows,
     np.testing.assert_array_equal(result, program.scaler(program.run(codes)))
 
 
-def test_a_server_that_compiles_to_other_parameters_is_refused(tmp_path, artefacts, no_kernels):
+def test_a_server_that_compiles_to_other_parameters_is_refused(tmp_path, artefacts):
     change = with_json("server.json", lambda d: d["error_probability"].update(p_error=2.0**-10))
     content = (artefacts / "server.zip").read_bytes()
     path = tmp_path / "server.zip"
     path.write_bytes(resealed(content, change, "server"))
     with pytest.raises(ArtefactError, match="chose other cryptographic parameters"):
-        FHEServer(path)
+        FHEServer(path, runtime="compiled")
 
 
 def test_an_artefact_of_another_engine_is_refused(client_zip):

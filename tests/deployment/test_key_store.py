@@ -24,13 +24,14 @@ from cipherlearn.deployment import FHEClient, RemoteModel
 from cipherlearn.deployment._served import ServedModel
 from cipherlearn.deployment.artefacts._archive import write_file
 from cipherlearn.deployment.keys import _key_store
-from cipherlearn.deployment.keys._key_store import KeyStore
+from cipherlearn.deployment.keys._key_store import KeyStore, space_of
 
 KEYS = [bytes([i]) * 100 for i in range(4)]
+ROOM_FOR_TWO = 2 * 8192
 IDS = [hashlib.sha256(keys).hexdigest() for keys in KEYS]
 
 
-def opened(directory, max_bytes=10_000):
+def opened(directory, max_bytes=100_000):
     return KeyStore(directory, max_bytes, lambda keys: None)
 
 
@@ -98,7 +99,7 @@ def test_the_lock_follows_no_link_and_empties_nothing(tmp_path):
 
 
 def test_what_cannot_be_deleted_is_still_counted(tmp_path, monkeypatch):
-    store = opened(tmp_path / "keys", 200)
+    store = opened(tmp_path / "keys", ROOM_FOR_TWO)
     add(store, 0)
     add(store, 1)
 
@@ -113,14 +114,14 @@ def test_what_cannot_be_deleted_is_still_counted(tmp_path, monkeypatch):
         with pytest.raises(PermissionError):
             add(store, 2)
     assert len(store) == 2
-    assert store.n_bytes == 200
+    assert store.n_bytes == ROOM_FOR_TWO
     assert add(store, 2) == [IDS[0]]
     assert len(store) == 2
     store.close()
 
 
 def test_keys_that_cannot_be_stored_cost_nobody_elses(tmp_path, monkeypatch):
-    store = opened(tmp_path / "keys", 200)
+    store = opened(tmp_path / "keys", ROOM_FOR_TWO)
     add(store, 0)
     add(store, 1)
 
@@ -158,7 +159,7 @@ def test_a_check_of_keys_holds_them_once(tmp_path, artefacts, client):
     served = ServedModel(artefacts / "server.zip")
     keys = client.evaluation_keys()
     assert len(keys) > 1 << 20
-    store = KeyStore(tmp_path / "keys", len(keys), served.check_evaluation_keys)
+    store = KeyStore(tmp_path / "keys", space_of(len(keys)), served.check_evaluation_keys)
     with store.upload(client.key_id) as upload:
         upload.write(keys)
         with peak_below(1.1 * len(keys)):
@@ -195,8 +196,25 @@ def test_only_damaged_keys_are_removed_as_damaged(tmp_path, monkeypatch):
     store.close()
 
 
+def test_small_keys_count_what_they_take(tmp_path):
+    assert [space_of(n) for n in (1, 4096, 4097, 1 << 20)] == [8192, 8192, 12288, (1 << 20) + 4096]
+    store = opened(tmp_path / "keys", 20 * 8192)
+    for i in range(100):
+        keys = b"%144d" % i  # those of a linear model
+        with store.upload(hashlib.sha256(keys).hexdigest()) as upload:
+            upload.write(keys)
+            upload.commit()
+    assert (len(store), store.n_bytes) == (20, 20 * 8192)
+    store.close()
+    again = opened(tmp_path / "keys", 20 * 8192)
+    assert again.n_bytes == 20 * 8192
+    again.remove(hashlib.sha256(keys).hexdigest())
+    assert again.n_bytes == 19 * 8192
+    again.close()
+
+
 def test_the_order_of_use_does_not_follow_clocks(tmp_path):
-    store = opened(tmp_path / "keys", 200)
+    store = opened(tmp_path / "keys", ROOM_FOR_TWO)
     add(store, 0)
     add(store, 1)
     store.use(IDS[0])
@@ -207,7 +225,7 @@ def test_the_order_of_use_does_not_follow_clocks(tmp_path):
         os.utime(path, (now + jump, now + jump))
     assert add(store, 2) == [IDS[1]]
     store.close()
-    again = opened(tmp_path / "keys", 200)
+    again = opened(tmp_path / "keys", ROOM_FOR_TWO)
     assert len(again) == 2
     assert add(again, 3) == [IDS[0]]
     again.close()
@@ -317,7 +335,7 @@ def serve(server_zip, data_dir):
 @needs_proc
 def test_uploads_deletions_and_evictions_are_logged(tmp_path, linear_artefacts, linear_client):
     n_bytes = len(linear_client.evaluation_keys())
-    flags = ("--max-key-store-bytes", str(n_bytes))
+    flags = ("--max-key-store-bytes", str(space_of(n_bytes)))
     other = FHEClient(linear_artefacts / "client.zip")
     other.generate_keys()
     with Service(linear_artefacts / "server.zip", tmp_path / "keys", *flags) as service:

@@ -190,17 +190,27 @@ def test_keys_are_passed_on_as_they_arrive(served, linear_artefacts):
     assert (service.data_dir / client.key_id).read_bytes() == keys
 
 
-def test_one_address_has_a_share_of_connections(served):
+@pytest.mark.parametrize(
+    ("path", "n", "others"),
+    [(b"/v1/model", 50, b"503"), (b"/v1/predict", 16, b"200")],
+    ids=["requests", "predictions"],
+)
+def test_one_address_has_a_share_of_connections(served, path, n, others):
     _, proxy = served
-    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n"
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n"
     head += b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
+    health = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with contextlib.ExitStack() as stack:
-        for _ in range(50):
+        for _ in range(n):
             stack.enter_context(proxy.connect("127.0.0.3")).sendall(head)
         time.sleep(0.5)  # nginx takes each when it has read its head
-        for peer, status in (("127.0.0.3", b"503"), ("127.0.0.4", b"200")):
+        for peer, request, status in (
+            ("127.0.0.3", head, b"503"),
+            ("127.0.0.3", health, others),
+            ("127.0.0.4", health, b"200"),
+        ):
             with proxy.connect(peer) as connection:
-                connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                connection.sendall(request)
                 assert connection.recv(1000).startswith(b"HTTP/1.1 " + status)
 
 
@@ -227,7 +237,10 @@ def test_other_names_and_what_is_not_for_clients_are_refused(served):
         context.wrap_socket(raw, server_hostname="evil.example")
     headers = {"Authorization": f"Bearer {TOKEN}"}
     ask = {"headers": headers, "verify": proxy.certificate, "timeout": 10}
-    assert requests.get(f"{proxy.url}/metrics", **ask).status_code == 404
+    for path in ("/metrics", "/metrics%0A", "/metrics%0a%0d", "/v1/../metrics%0A", "/v1/keys/x%00"):
+        answer = requests.get(f"{proxy.url}{path}", **ask)
+        assert answer.status_code in (400, 404)
+        assert "nginx" in answer.text  # the service was not asked
     assert requests.get(f"{proxy.url}/v1/model", **ask).status_code == 200
     for n_bytes, status in ((16_000_000, 400), (16_000_001, 413)):
         answer = requests.post(f"{proxy.url}/v1/predict", data=bytes(n_bytes), **ask)

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import contextlib
+import resource
+import signal
 import socket
 import sys
 import time
@@ -70,6 +72,28 @@ def test_600_half_open_connections_do_not_stop_a_service(
         with RemoteModel(service.url, token="t", n_retries=0) as remote:
             predicted = remote.predict(X[:3])
         np.testing.assert_array_equal(predicted, deployed_linear.predict(X[:3]))
+
+
+def test_a_burst_of_connections_does_not_take_all_files(tmp_path, linear_artefacts):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # As many as a shell gives. The burst needs more, and the service must not.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        service = Service(linear_artefacts / "server.zip", tmp_path / "keys")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    with service, contextlib.ExitStack() as stack:
+        # All at once, as the service sees it.
+        service.process.send_signal(signal.SIGSTOP)
+        for _ in range(2500):
+            connection = stack.enter_context(socket.socket())
+            connection.bind(("127.0.0.2", 0))
+            connection.setblocking(False)
+            connection.connect_ex(service.address)
+        service.process.send_signal(signal.SIGCONT)
+        assert one_health(service)
+        assert not [log for log in service.logs() if log["level"] == "ERROR"]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_handshakes_that_never_end_do_not_stop_a_service(tmp_path, linear_artefacts):

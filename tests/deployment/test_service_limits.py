@@ -20,7 +20,7 @@ import requests
 from serving import Service, needs_proc, post, put_keys, wait_until
 
 from cipherlearn.deployment import FHEClient, MessageError, RemoteModel, UnknownKeyError
-from cipherlearn.deployment.keys._key_store import KeyStore
+from cipherlearn.deployment.keys._key_store import KeyStore, space_of
 
 pytestmark = needs_proc
 
@@ -152,7 +152,7 @@ def test_the_least_used_keys_go_first(tmp_path, linear_client, linear_artefacts)
     clients = [FHEClient(linear_artefacts / "client.zip") for _ in range(3)]
     for each in clients:
         each.generate_keys()
-    size = len(clients[0].evaluation_keys())
+    size = space_of(len(clients[0].evaluation_keys()))
     store = KeyStore(tmp_path / "keys", 2 * size, lambda keys: None)
 
     def add(client):
@@ -197,7 +197,7 @@ def test_evicted_keys_are_uploaded_again(tmp_path, linear_artefacts, labelled_ro
     X, _ = labelled_rows
     client = FHEClient(linear_artefacts / "client.zip")
     client.generate_keys()
-    room_for_one = ("--max-key-store-bytes", str(len(client.evaluation_keys())))
+    room_for_one = ("--max-key-store-bytes", str(space_of(len(client.evaluation_keys()))))
     with Service(linear_artefacts / "server.zip", tmp_path / "keys", *room_for_one) as service:
         first, second = (RemoteModel(service.url, n_retries=12) for _ in range(2))
         expected = first.predict(X[:3])

@@ -9,10 +9,15 @@ import os
 import shutil
 import signal
 import sys
+import threading
+import time
 
 import pytest
 import requests
 from serving import Service, needs_proc, post, put_keys, wait_until
+
+from cipherlearn.deployment import FHEServer
+from cipherlearn.deployment.service._worker import Worker, WorkerSettings
 
 pytestmark = needs_proc
 
@@ -63,6 +68,24 @@ def test_a_worker_serves_no_other_model_than_the_service(
         os.kill(*service.worker_ids(), signal.SIGKILL)
         wait_until(lambda: "Start the service anew" in service.log_path.read_text())
         assert health(service).status_code == 503
+
+
+@pytest.mark.parametrize("n_bytes", [10, 1_000_000])
+def test_a_worker_that_is_stopped_is_not_waited_for(tmp_path, linear_artefacts, n_bytes):
+    server_zip = linear_artefacts / "server.zip"
+    model_id = FHEServer(server_zip).model_id
+    settings = WorkerSettings(str(server_zip), model_id, str(tmp_path), 10**9, 1, 20)
+    worker = Worker(settings)
+    os.kill(worker._process.pid, signal.SIGSTOP)
+    rescue = threading.Timer(20, worker.kill)
+    rescue.start()
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match="may take 1 seconds"):
+        worker.ask(bytes(n_bytes), "key", 1)
+    assert time.monotonic() - start < 10
+    assert not worker.is_running()
+    rescue.cancel()
+    worker.kill()
 
 
 def test_workers_do_not_import_from_the_working_directory(tmp_path, linear_artefacts):

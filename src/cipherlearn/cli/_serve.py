@@ -62,6 +62,13 @@ def add_serve(commands: Any) -> None:
         help="address or network of a reverse proxy, whose X-Forwarded-For header is trusted; may "
         "be repeated",
     )
+    command.add_argument(
+        "--runtime",
+        default="kernels",
+        choices=["kernels", "compiled"],
+        help="what evaluates: Concrete's kernels, or a circuit that each worker compiles from the "
+        "program. Compile only a server_zip that you trust (default: kernels)",
+    )
     limits = command.add_argument_group("limits")
     for flag, default, text in (
         ("workers", 1, "processes that evaluate; they share the cores"),

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_is_fitted
 
 from cipherlearn._checks import check_int
-from cipherlearn._exceptions import ArtefactError
+from cipherlearn._exceptions import ArtefactError, UnsupportedByEngineError
 from cipherlearn._version import __version__
 from cipherlearn.circuit._circuit import Circuit
 from cipherlearn.deployment._client import FHEClient, raw_outputs
@@ -231,7 +231,12 @@ def _self_test(
     client_path: Path, server_path: Path, circuit: Circuit, trusted: Sequence[str], n_rows: int
 ) -> None:
     """Predict encrypted rows with what was written, or raise ArtefactError."""
-    client, server = FHEClient(client_path, trusted), FHEServer(server_path)
+    client = FHEClient(client_path, trusted)
+    try:
+        server = FHEServer(server_path)
+    except UnsupportedByEngineError:
+        # The file is this process's own, so that it may be compiled.
+        server = FHEServer(server_path, runtime="compiled")
     client.generate_keys()
     server.add_keys(client.evaluation_keys())
     codes = circuit.program.quantizer.random_codes(n_rows, np.random.default_rng(1))

@@ -9,7 +9,12 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from cipherlearn._checks import check_int
-from cipherlearn._exceptions import ArtefactError, CipherlearnError, UnknownKeyError
+from cipherlearn._exceptions import (
+    ArtefactError,
+    CipherlearnError,
+    UnknownKeyError,
+    UnsupportedByEngineError,
+)
 from cipherlearn._guarded_zip import refusing_damage
 from cipherlearn._words import count
 from cipherlearn.deployment._messages import Kind, Message
@@ -38,6 +43,9 @@ class FHEServer:
     n_threads : int or None, default=None
         Threads to compute in. None takes ``OMP_NUM_THREADS`` if it is set, or else all cores that
         the process may use.
+    runtime : {"kernels", "compiled"}, default="kernels"
+        Concrete's kernels, or a circuit that is compiled from the model's program. That runs the
+        native compiler for an unbounded time on a program that is as trustworthy as the file.
 
     Attributes
     ----------
@@ -50,14 +58,15 @@ class FHEServer:
     key_bytes : int
         Memory of a client's keys that are ready for use.
     runtime : {"kernels", "compiled"}
-        Concrete's kernels or, where they cannot be used, a circuit that is compiled from the
-        model's program.
+        Which of the two evaluates.
 
     Raises
     ------
     ArtefactError
         If the file is no server artefact, is damaged, or its cryptographic parameters do not fit
         its program. It is a ``ValueError``.
+    UnsupportedByEngineError
+        If the kernels cannot evaluate the program here, and ``runtime="compiled"`` is not given.
 
     Examples
     --------
@@ -70,15 +79,18 @@ class FHEServer:
         max_key_bytes: int = 2_000_000_000,
         find_keys: Callable[[str], bytes] | None = None,
         n_threads: int | None = None,
+        runtime: str = "kernels",
     ) -> None:
         from cipherlearn.engines.kernels import KeyCache
 
+        if runtime not in ("kernels", "compiled"):
+            raise ValueError(f'runtime must be "kernels" or "compiled". Got {runtime!r}.')
         self._find_keys = find_keys
         self._served = ServedModel(path)
         self.client_zip = self._served.client_zip
         self.model_id = self._served.model_id
         self.description = self._served.description
-        self._server = _open(self._served, n_threads)
+        self._server = _open(self._served, n_threads, runtime)
         self.runtime, self.key_bytes = self._server.runtime, self._server.key_bytes
         self._keys = KeyCache(check_int("max_key_bytes", max_key_bytes, 1))
         # One evaluation takes all threads, so that nothing is lost by doing one at a time.
@@ -164,7 +176,7 @@ class FHEServer:
         return keys
 
 
-def _open(served: ServedModel, n_threads: int | None) -> Server:
+def _open(served: ServedModel, n_threads: int | None, runtime: str) -> Server:
     from cipherlearn.engines._options import CompileOptions
     from cipherlearn.engines.concrete_python import ENGINE, engine_version
     from cipherlearn.engines.concrete_python.server import OtherParametersError, open_server
@@ -175,6 +187,7 @@ def _open(served: ServedModel, n_threads: int | None) -> Server:
         **served.model.description["error_probability"],
         batch_size=description["batch_size"],
         rounding=description["rounding"],
+        runtime=runtime,
     )
     name = f"{ENGINE} {engine_version()}"
     rule = f"{name} must be able to evaluate the program in server.zip. It is not:"
@@ -184,6 +197,15 @@ def _open(served: ServedModel, n_threads: int | None) -> Server:
             ArtefactError, rule, "Export the model again.", passing=(CipherlearnError,)
         ):
             return open_server(served.program, served.specs, options, n_threads=n_threads)
+    except UnsupportedByEngineError as error:
+        if runtime != "kernels":
+            raise
+        # Whoever makes a file must not decide that a compiler runs.
+        raise UnsupportedByEngineError(
+            "Concrete's kernels must be able to evaluate the program in server.zip. "
+            f"{error.__cause__ or error} A server compiles only a file that you trust, by "
+            'FHEServer(runtime="compiled") or "cipherlearn serve --runtime compiled".'
+        ) from error
     except OtherParametersError as error:
         raise ArtefactError(
             f"{name} chose other cryptographic parameters than version "

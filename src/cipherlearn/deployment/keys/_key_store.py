@@ -18,14 +18,26 @@ from pathlib import Path
 from cipherlearn._exceptions import MessageError, UnknownKeyError
 from cipherlearn.deployment.artefacts._archive import sync_directory
 
-__all__ = ["KeyStore", "Upload", "read_keys"]
+__all__ = ["KeyStore", "Upload", "read_keys", "space_of"]
 
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = re.compile(r"[0-9a-f]{64}\.\w+\.part")
 
+# A file takes whole blocks, and an inode, an entry of the directory and one in memory, for which
+# another block is more than enough.
+_BLOCK_BYTES = 4096
+
+
+def space_of(n_bytes: int) -> int:
+    """Return the bytes that keys of a length count in a store: whole blocks, and one more."""
+    return (-(-n_bytes // _BLOCK_BYTES) + 1) * _BLOCK_BYTES
+
 
 class KeyStore:
-    """Keys of many clients in a directory, at most ``max_bytes`` of them.
+    """Keys of many clients in a directory, which take at most ``max_bytes``.
+
+    Keys count as many blocks of 4096 bytes as their file takes, and one more. Without that, keys
+    of a few bytes would fill a disk, and memory, long before the limit.
 
     A key file appears under its name only once it is complete, checked and on disk. What an
     interrupted upload left is removed at the next start.
@@ -58,7 +70,8 @@ class KeyStore:
                     f"A key store must hold keys as files. {path} is none. Move it away."
                 )
         found.sort(key=lambda each: each[1].st_mtime_ns)
-        self._sizes = OrderedDict((path.name, status.st_size) for path, status in found)
+        self._sizes = OrderedDict((path.name, space_of(status.st_size)) for path, status in found)
+        self._n_bytes = sum(self._sizes.values())
 
     def _hold_directory(self) -> None:
         """Keep other services out, which would count and remove on their own."""
@@ -85,8 +98,7 @@ class KeyStore:
     @property
     def n_bytes(self) -> int:
         """Disk space in use."""
-        with self._lock:
-            return sum(self._sizes.values())
+        return self._n_bytes
 
     def use(self, key_id: str) -> None:
         """Note that keys are used, or raise UnknownKeyError."""
@@ -95,7 +107,7 @@ class KeyStore:
                 self._sizes.move_to_end(key_id)
                 os.utime(self.directory / key_id, follow_symlinks=False)
             except (KeyError, FileNotFoundError) as error:
-                self._sizes.pop(key_id, None)
+                self._forget(key_id)
                 raise _unknown(key_id) from error
             except OSError as error:
                 # Where the store cannot be written, what it has can be read.
@@ -137,7 +149,10 @@ class KeyStore:
 
     def _delete(self, key_id: str) -> None:
         (self.directory / key_id).unlink(missing_ok=True)
-        del self._sizes[key_id]
+        self._forget(key_id)
+
+    def _forget(self, key_id: str) -> None:
+        self._n_bytes -= self._sizes.pop(key_id, 0)
 
     def _keep(self, key_id: str, partial: Path, n_bytes: int) -> list[str]:
         self._check(partial.read_bytes())
@@ -145,25 +160,24 @@ class KeyStore:
         with self._lock:
             # Before others go, which would be lost for nothing if this failed.
             os.replace(partial, path)
-            self._sizes.pop(key_id, None)
+            self._forget(key_id)
+            space = space_of(n_bytes)
             try:
-                evicted = self._make_room(n_bytes)
+                evicted = self._make_room(space)
             except OSError:
                 os.replace(path, partial)
                 raise
-            self._sizes[key_id] = n_bytes
+            self._sizes[key_id] = space
+            self._n_bytes += space
             sync_directory(self.directory)
         return evicted
 
-    def _make_room(self, n_bytes: int) -> list[str]:
+    def _make_room(self, space: int) -> list[str]:
         """Delete the keys that were not used for longest, and return their ids."""
         evicted: list[str] = []
-        used = sum(self._sizes.values())
-        for oldest, size in [*self._sizes.items()]:
-            if used + n_bytes <= self._max_bytes:
-                break
+        while self._sizes and self._n_bytes + space > self._max_bytes:
+            oldest = next(iter(self._sizes))
             self._delete(oldest)
-            used -= size
             evicted.append(oldest)
         return evicted
 

@@ -17,7 +17,7 @@ from cipherlearn._exceptions import MessageError, UnknownKeyError
 from cipherlearn._version import __version__
 from cipherlearn.deployment._messages import Kind, Message
 from cipherlearn.deployment._served import ServedModel
-from cipherlearn.deployment.keys._key_store import KeyStore
+from cipherlearn.deployment.keys._key_store import KeyStore, space_of
 from cipherlearn.deployment.service._access import Access
 from cipherlearn.deployment.service._observability import AccessLog, Metrics, audit
 from cipherlearn.deployment.service._openapi import (
@@ -266,11 +266,12 @@ class _Service:
 
 
 def _check_limits(settings: ServiceSettings, served: ServedModel) -> None:
-    for limit, name in (
-        ("max_key_store_bytes", "evaluation_keys"),
-        ("max_body_bytes", "ciphertext"),
+    keys, ciphertext = map(served.message_bytes, ("evaluation_keys", "ciphertext"))
+    for limit, name, needed in (
+        ("max_key_store_bytes", "evaluation_keys", space_of(keys)),
+        ("max_body_bytes", "ciphertext", ciphertext),
     ):
-        needed, allowed = served.message_bytes(name), getattr(settings, limit)
+        allowed = getattr(settings, limit)
         if allowed < needed:
             raise ValueError(
                 f"{limit} must hold one message with this model's {name}, of {needed} bytes. "

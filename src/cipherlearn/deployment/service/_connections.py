@@ -137,7 +137,8 @@ class Door(asyncio.Protocol):
     Parameters
     ----------
     make_protocol : callable
-        Makes the protocol of HTTP. Takes ``app_state`` and the ``arguments``.
+        Makes the protocol of HTTP, such as ``PacedProtocol``. Takes ``app_state`` and the
+        ``arguments``.
     connections : Connections
     context : ssl.SSLContext or None
         Settings of TLS.
@@ -222,6 +223,11 @@ class Door(asyncio.Protocol):
 
     # ------------------------------------------------------------------ requests
 
+    @property
+    def is_body_unread(self) -> bool:
+        """Whether the body of the request has not arrived as a whole."""
+        return bool(self._inner.is_body_unread)
+
     def begin_request(self) -> None:
         """Note that a request is being answered."""
         if not self._n_requests:
@@ -291,6 +297,8 @@ class Door(asyncio.Protocol):
 def watched(app: Any) -> Any:
     """Tell a connection when a request of it begins and ends.
 
+    An answer that comes before the request's body tells the client that it ends the connection.
+
     Parameters
     ----------
     app : ASGI application
@@ -305,9 +313,16 @@ def watched(app: Any) -> Any:
         if door is None:
             await app(scope, receive, send)
             return
+
+        async def send_or_end(message: Any) -> None:
+            if message["type"] == "http.response.start" and door.is_body_unread:
+                headers = [*message.get("headers", []), (b"connection", b"close")]
+                message = {**message, "headers": headers}
+            await send(message)
+
         door.begin_request()
         try:
-            await app(scope, receive, send)
+            await app(scope, receive, send_or_end)
         finally:
             door.end_request()
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from cipherlearn.deployment.service._connections import (
     ConnectionLimits,
@@ -20,11 +19,17 @@ from cipherlearn.deployment.service._connections import (
     watched,
 )
 from cipherlearn.deployment.service._logs import LOGGER
+from cipherlearn.deployment.service._paced_http import PacedProtocol
 
 __all__ = ["serve"]
 
 # Files of the service besides connections: the artefact, uploads, pipes of workers.
 _OTHER_FILES = 200
+
+# Connections that are accepted in one go, before any is counted. Those that are then refused still
+# are open files when the next ones are accepted.
+_BACKLOG = 64
+_UNCOUNTED = 4 * _BACKLOG
 
 
 def serve(
@@ -67,12 +72,13 @@ def serve(
         context.load_cert_chain(certificate, key)
     connections = Connections(limits, app.state.metrics.dropped.inc)
     # Connections are counted before their TLS handshake. uvicorn would count them after it.
-    protocol: Any = partial(Door, H11Protocol, connections, context)
-    _allow_open_files(limits.max_connections + _OTHER_FILES)
+    protocol: Any = partial(Door, PacedProtocol, connections, context)
+    _allow_open_files(limits.max_connections + _UNCOUNTED + _OTHER_FILES)
     config = uvicorn.Config(
         watched(app),
         host=host,
         port=port,
+        backlog=_BACKLOG,
         http=protocol,
         loop="asyncio",
         ws="none",

@@ -48,6 +48,7 @@ class WorkerPool:
             max(1, settings.max_key_bytes // settings.n_workers),
             max(1, count_threads() // settings.n_workers),
             logging.getLogger().getEffectiveLevel(),
+            settings.runtime,
         )
         self._on_restart = on_restart
         self._idle: list[Worker] = []

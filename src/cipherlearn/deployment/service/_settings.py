@@ -36,7 +36,8 @@ class ServiceSettings:
         Memory for keys that are ready for use, of all workers together. Those least recently used
         go first.
     max_key_store_bytes : int, default=10 GB
-        Disk space for keys. Those least recently used are deleted first.
+        Disk space for keys, of which each takes at least 8192 bytes. Those least recently used are
+        deleted first.
     max_body_bytes : int, default=16 MB
         Largest body of a prediction. Keys have a length of their own.
     max_pending : int, default=32
@@ -48,6 +49,8 @@ class ServiceSettings:
         Seconds for one batch, from its start.
     body_timeout : int, default=300
         Seconds in which a body must arrive.
+    runtime : {"kernels", "compiled"}, default="kernels"
+        Whether Concrete's kernels evaluate, or a circuit that each worker compiles when it starts.
     """
 
     server_zip: Path
@@ -63,6 +66,7 @@ class ServiceSettings:
     max_uploads: int = 16
     evaluation_timeout: int = 120
     body_timeout: int = 300
+    runtime: str = "kernels"
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -9,6 +9,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing.connection import Connection
@@ -63,6 +65,7 @@ class WorkerSettings:
     n_threads : int
         Threads to compute in.
     log_level : int
+    runtime : {"kernels", "compiled"}, default="kernels"
     """
 
     server_zip: str
@@ -71,6 +74,7 @@ class WorkerSettings:
     max_key_bytes: int
     n_threads: int
     log_level: int
+    runtime: str = "kernels"
 
 
 class Worker:
@@ -120,13 +124,22 @@ class Worker:
         """Evaluate a ciphertext in the process. Without an answer, the worker is lost."""
         self.last_key_id = key_id
         self._is_lost = True
+        # A process that is stopped empties no pipe, and can stop in the midst of an answer. Its
+        # end breaks the pipe, whatever is waited for.
+        deadline = time.monotonic() + timeout
+        watch = threading.Timer(timeout, self._process.kill)
+        watch.start()
         try:
             self._pipe.send_bytes(ciphertext)
-            if not self._pipe.poll(timeout):
-                raise TimeoutError(f"One batch may take {timeout} seconds. This one took longer.")
             answer = self._pipe.recv_bytes()
         except (EOFError, ConnectionError) as error:
-            raise WorkerDiedError from error
+            if time.monotonic() < deadline:
+                raise WorkerDiedError from error
+            raise TimeoutError(
+                f"One batch may take {timeout} seconds. This one took longer."
+            ) from error
+        finally:
+            watch.cancel()
         self._is_lost = False
         if answer[:1] == b"\0":
             return answer[1:]
@@ -168,6 +181,7 @@ def main(descriptor: int) -> None:
             settings.max_key_bytes,
             partial(read_keys, Path(settings.data_dir)),
             settings.n_threads,
+            settings.runtime,
         )
         if server.model_id != settings.model_id:
             raise RuntimeError(

@@ -30,7 +30,7 @@ class RowEncoder:
     ----------
     model : ClientModel
     trusted : sequence of str
-        Types in the preprocessing that may be loaded besides scikit-learn's own.
+        Types and functions in the preprocessing that may be loaded besides the listed ones.
     """
 
     def __init__(self, model: ClientModel, trusted: Sequence[str]) -> None:

@@ -23,11 +23,11 @@ from sklearn.feature_extraction.text import (
     TfidfTransformer,
     TfidfVectorizer,
 )
-from sklearn.feature_selection import SelectFromModel
+from sklearn.feature_selection import SelectFromModel, SelectKBest
 from sklearn.impute import IterativeImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
-from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVR
 
 from cipherlearn.deployment import ArtefactError, UntrustedTypesError
@@ -140,11 +140,14 @@ def far_state():
     "transformer",
     [
         changed(StandardScaler(), transform=StandardScaler()),
+        changed(SelectKBest(k=2), _parameter_constraints={}),
+        changed(OneHotEncoder(), categories_=[np.array([1.0, 0.5])] * 4),
+        changed(OneHotEncoder(), categories_=[np.array([np.nan, 1.0])] * 4),
         changed(FeatureAgglomeration(2), labels_=np.array([0, 1, 0, 10**9])),
         changed(SelectFromModel(LogisticRegression()), importance_getter="__class__.mro"),
         changed(TruncatedSVD(2), random_state=far_state()),
     ],
-    ids=["method", "labels", "getter", "random state"],
+    ids=["method", "class", "disorder", "nan first", "labels", "getter", "random state"],
 )
 def test_attributes_that_are_followed_unchecked_are_checked(transformer):
     with pytest.raises(ArtefactError, match="must be whole"):

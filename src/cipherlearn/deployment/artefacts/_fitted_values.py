@@ -7,6 +7,7 @@ from collections.abc import Iterable, Set
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cipherlearn._exceptions import UntrustedTypesError
 from cipherlearn.deployment.artefacts._trusted_types import (
@@ -37,7 +38,8 @@ def audit(loaded: Any, functions: Iterable[str], trusted: Set[str], what: str) -
     Raises
     ------
     ValueError
-        If an index leads outside, or a value stands in the place of a method.
+        If an index leads outside, or a value stands in the place of a method or another attribute
+        of a class.
     UntrustedTypesError
         If a function is called that must be trusted by name.
     """
@@ -111,8 +113,8 @@ def _check_estimator(estimator: Any, known: Set[int], trusted: Set[str], what: s
     if not name.startswith("sklearn.") or name in trusted:
         return
     for attribute in attributes:
-        if callable(getattr(type(estimator), attribute, None)):
-            raise ValueError(f"{name}.{attribute} must be a method, not a value")
+        if hasattr(type(estimator), attribute):
+            raise ValueError(f"{name}.{attribute} must be that of the class")
     getter = attributes.get("importance_getter")
     if isinstance(getter, str) and any(part.startswith("_") for part in getter.split(".")):
         raise ValueError("importance_getter must name public attributes")
@@ -180,9 +182,20 @@ def _check_columns(encoder: Any) -> None:
         grouped,
         strict=True,
     ):
+        if not _is_sorted(np.asarray(categories)):
+            raise ValueError("numbers that are categories of a one-hot encoder must be in order")
         column = np.arange(len(categories)) if group is None else np.asarray(group)
         drop = len(categories) if drop is None else drop
         column = column[column != drop]
         column = column - (column > drop)
         if size < 0 or (column < 0).any() or (column >= size).any():
             raise ValueError(f"a one-hot encoder of {size} columns must not point outside them")
+
+
+def _is_sorted(categories: NDArray[Any]) -> bool:
+    """Return whether a binary search for a category finds it, not a place behind the last one."""
+    if categories.dtype.kind in "OSU":
+        return True  # scikit-learn looks them up
+    is_nan = categories != categories
+    numbers = categories[~is_nan]
+    return bool((numbers[1:] > numbers[:-1]).all()) and not is_nan[:-1].any()

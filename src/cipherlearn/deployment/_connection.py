@@ -43,9 +43,8 @@ class Connection:
     verify : bool, str or path
         Whether certificates are checked, or a PEM file to check them against.
     timeout : float
-        Seconds to wait for the service to answer, or to go on answering. A service that goes on
-        sending a little is waited for as long as it does, and as long as it sends no more bytes
-        than an answer may have.
+        Seconds to wait for the service to answer, or to go on answering. It is no limit of a whole
+        answer: a service that sends a byte now and then, or headers for ever, is waited for.
     n_retries : int
         How often a request is tried again when the service cannot be reached or is busy.
 

@@ -96,9 +96,9 @@ class UntrustedTypesError(ArtefactError):
     def asking_for(self, remedy: str) -> str:
         """Return the message, with the remedy in the words of the caller."""
         return (
-            f"{self.what} may hold what scikit-learn's transformers are made of, and types that "
-            f"are named as trusted. Got also {self.types}. Read what these types do, and if you "
-            f"trust them give {remedy}, or leave the step out."
+            f"{self.what} may hold scikit-learn's transformers that are known to be safe, and "
+            f"types that are named as trusted. Got also {self.types}. Read what these do, and if "
+            f"you trust them give {remedy}, or leave the step out."
         )
 
 

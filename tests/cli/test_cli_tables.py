@@ -264,6 +264,18 @@ def test_files_that_cannot_be_read_are_named(capsys, tmp_path, deployed):
     assert "No such file" in refused(capsys, tmp_path / "none.zip", tmp_path / "rows.csv")
 
 
+@pytest.mark.parametrize("error", [KeyError("name"), IndexError(3), RuntimeError("damaged")])
+def test_whatever_a_damaged_parquet_file_raises_gets_one_line(
+    capsys, tmp_path, deployed, monkeypatch, error
+):
+    def read(source):
+        raise error
+
+    monkeypatch.setattr("pandas.read_parquet", read)
+    reason = refused(capsys, deployed[1], tmp_path / "rows.parquet")
+    assert re.search(r"A table must be whole\. .*rows\.parquet cannot be read", reason)
+
+
 @pytest.mark.parametrize("separator", ["", "::", '"'])
 def test_a_separator_must_be_a_character(capsys, separator):
     with pytest.raises(SystemExit):

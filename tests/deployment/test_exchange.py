@@ -153,3 +153,11 @@ def test_threads_of_many_clients_get_their_own_results(request, labelled_rows, k
 
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(predict, range(12)))
+
+
+@pytest.mark.parametrize("result", [None, "text", 3, [b""]])
+def test_results_that_are_no_bytes_are_refused(linear_client, labelled_rows, result):
+    with pytest.raises(MessageError, match="must be bytes"):
+        linear_client.decrypt([result], 1)
+    with pytest.raises(MessageError, match="must be bytes"):
+        linear_client.predict(labelled_rows[0][:1], lambda messages: [result for _ in messages])

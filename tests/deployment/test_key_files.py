@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 
@@ -129,12 +130,24 @@ def test_rewritten_keys_are_those_of_the_engine(client):
 
 @pytest.mark.parametrize(
     ("saved", "given", "reason"),
-    [("right", "wrong", "passphrase is wrong"), ("right", None, "Give its passphrase")],
+    [
+        ("right", "wrong", "passphrase is wrong"),
+        ("right", None, "Give its passphrase"),
+        # Or else who can replace the file knows the keys.
+        (None, "right", "read with a passphrase must be encrypted"),
+    ],
 )
 def test_a_wrong_passphrase_is_refused(tmp_path, linear_client, saved, given, reason):
     linear_client.save_keys(tmp_path / "my.keys", saved)
     with pytest.raises(ArtefactError, match=reason):
         linear_client.load_keys(tmp_path / "my.keys", given)
+
+
+def test_keys_in_a_pipe_or_directory_are_refused(tmp_path, linear_client):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", tmp_path, "/dev/zero"):
+        with pytest.raises(ArtefactError, match="must be in a regular file"):
+            linear_client.load_keys(path)
 
 
 def test_keys_that_fail_to_load_leave_those_that_were_there(

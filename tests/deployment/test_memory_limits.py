@@ -166,7 +166,7 @@ def scaler():
 @pytest.fixture
 def at_most_a_megabyte(monkeypatch):
     monkeypatch.setattr("cipherlearn._guarded_zip.MAX_BYTES", 1 << 20)
-    monkeypatch.setattr("cipherlearn.deployment.artefacts._preprocessing.MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("cipherlearn.deployment.artefacts._schema.MAX_BYTES", 1 << 20)
 
 
 def test_steps_before_the_network_unpack_to_a_bounded_size(scaler, at_most_a_megabyte):

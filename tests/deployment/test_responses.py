@@ -10,6 +10,7 @@ import json
 import re
 import socket
 import traceback
+from itertools import chain, repeat
 
 import pytest
 from memory import peak_below
@@ -82,6 +83,21 @@ def test_what_is_compressed_though_it_was_not_asked_for_is_refused(linear_artefa
 def test_an_endless_error_is_not_read_to_its_end():
     with peak_below(20 << 20), pytest.raises(RemoteError, match="status 400: Bad"):
         connect(Scripted(endless(b"HTTP/1.1 400 Bad\r\n\r\n")))
+
+
+@pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.parametrize("size", [b"-1", b"-5"])
+def test_a_chunk_of_fewer_than_no_bytes_is_refused(status, size):
+    head = b"HTTP/1.1 %d Bad\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\n" % (status, size)
+    expected = "at least 0 bytes" if status == 200 else "status 500: Bad"
+    with peak_below(20 << 20), pytest.raises(RemoteError, match=expected):
+        connect(Scripted(chain([head], repeat(bytes(1 << 20), 100))))
+
+
+def test_an_endless_redirect_is_not_read_to_its_end():
+    head = b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n"
+    with peak_below(20 << 20), pytest.raises(RemoteError, match="it redirects to '/elsewhere'"):
+        connect(Scripted(chain([head], repeat(bytes(1 << 20), 100))))
 
 
 def test_an_endless_result_is_not_read_to_its_end(client_zip, labelled_rows):

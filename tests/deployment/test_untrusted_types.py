@@ -132,7 +132,7 @@ class Disguised:
     """Becomes a sparse matrix without skops's loader for such."""
 
 
-def test_a_sparse_matrix_of_another_loader_is_checked_too():
+def test_a_sparse_matrix_of_another_loader_must_be_named_and_is_checked_too():
     projection = TruncatedSVD(2, random_state=0).fit(X)
     matrix = scipy.sparse.csr_matrix(projection.components_)
     matrix.indices[:] = 10**8
@@ -144,8 +144,10 @@ def test_a_sparse_matrix_of_another_loader_is_checked_too():
         return json.loads(text.replace(f'"{__name__}"', '"scipy.sparse._csr"'))
 
     content = changed_schema(skops.io.dumps(projection), change)
-    with pytest.raises(ArtefactError, match="must be whole"):
+    with pytest.raises(UntrustedTypesError):
         load_preprocessing(content, trusted=())
+    with pytest.raises(ArtefactError, match="must be whole"):
+        load_preprocessing(content, trusted=["scipy.sparse._csr.csr_matrix"])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,8 @@ def add_trusted(command: Any, where: str) -> None:
         nargs="+",
         default=[],
         metavar="TYPE",
-        help=f"types in {where} to trust besides those of scikit-learn's transformers",
+        help=f"types and functions in {where} to trust besides scikit-learn's that are known to be "
+        "safe",
     )
 
 

@@ -13,6 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cipherlearn._guarded_zip import refusing_damage
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -79,7 +81,10 @@ def read_table(source: str, separator: str | None, ids: Sequence[str]) -> Table:
     if source != STREAM:
         _check_suffix(Path(source))
     if source.endswith(".parquet"):
-        rows = pd.read_parquet(source)
+        rule = f"A table must be whole. {source} cannot be read:"
+        # pyarrow raises whatever it meets.
+        with refusing_damage(ValueError, rule, "Write it again.", passing=(ImportError, OSError)):
+            rows = pd.read_parquet(source)
         _check_header(source, list(rows.columns), ids)
         if rows.empty:
             raise ValueError(f"A table needs rows. {source} has none.")

@@ -34,8 +34,8 @@ class FHEClient:
     path : str or path
         The ``client.zip`` of a model.
     trusted : sequence of str, default=()
-        Types in the model's preprocessing that may be loaded besides scikit-learn's own, as
-        ``skops.io.load`` names them.
+        Types and functions in the model's preprocessing that may be loaded besides those of
+        scikit-learn that are known to be safe, by full name.
 
     Attributes
     ----------

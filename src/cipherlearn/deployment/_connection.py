@@ -43,7 +43,8 @@ class Connection:
     verify : bool, str or path
         Whether certificates are checked, or a PEM file to check them against.
     timeout : float
-        Seconds to wait for the service to answer, or to go on answering.
+        Seconds to wait for the service to answer, or to go on answering. It is no limit of a whole
+        answer: a service that sends a byte now and then, or headers for ever, is waited for.
     n_retries : int
         How often a request is tried again when the service cannot be reached or is busy.
 
@@ -79,6 +80,8 @@ class Connection:
         self._timeout = timeout
         self._n_retries = check_int("n_retries", n_retries, 0)
         self._session = requests.Session()
+        # A session reads the whole body of a redirect, even of one that it does not follow.
+        vars(self._session)["get_redirect_target"] = lambda response: None
         # Results are binary, and proxies must not compress them.
         self._session.headers["Accept-Encoding"] = "identity"
         self._hide = _Redaction()
@@ -146,6 +149,7 @@ class Connection:
                 f"The service at {self.url} must show a certificate that is known. {error}. Name "
                 "who vouches for it with verify, as a PEM file."
             ) from error
+        _refuse_reading_all(response.raw, self.url)
         if 200 <= response.status_code < 300:
             return response
         with response:
@@ -286,6 +290,33 @@ def _read_error(payload: bytes, hide: Callable[[str], str]) -> tuple[int, str]:
             "An error of a service must have a status and a detail. "
             f"Got {hide(payload.decode('latin-1'))!r:.100}."
         ) from None
+
+
+class _BoundedReads:
+    """File of which no more is read than a number of bytes.
+
+    ``http.client`` reads a chunk of -1 bytes to the end of the file.
+    """
+
+    def __init__(self, file: Any, url: str) -> None:
+        self._file, self._url = file, url
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def read(self, n_bytes: int | None = None) -> bytes:
+        if n_bytes is None or n_bytes < 0:
+            raise RemoteError(f"The service at {self._url} must send chunks of at least 0 bytes.")
+        part: bytes = self._file.read(n_bytes)
+        return part
+
+
+def _refuse_reading_all(stream: Any, url: str) -> None:
+    """Bound the reads of an answer of urllib3 1.26 to 2.8, which keeps http.client's in ``_fp``."""
+    answer = stream._fp
+    # Of an answer without a body it is closed already.
+    if getattr(answer, "fp", None) is not None:
+        answer.fp = _BoundedReads(answer.fp, url)
 
 
 def _read_body(stream: Any, most: int) -> bytes:

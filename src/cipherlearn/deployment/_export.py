@@ -57,8 +57,9 @@ def export(
     directory : str or path
         Where to write. Made if missing. Artefacts that are there are replaced.
     trusted : sequence of str, default=()
-        Types in the preceding steps that are not among those that scikit-learn's own transformers
-        are made of, by name. Each client decides whether it trusts them too.
+        Types and functions in the preceding steps that are not among scikit-learn's that are known
+        to be safe, by full name, such as text vectorizers. Each client decides whether it trusts
+        them too.
     n_test_rows : int, default=2
         Encrypted rows of the self-test, at least 1.
 

@@ -111,6 +111,8 @@ class Message:
 def _checked_header(data: bytes, kind: Kind) -> tuple[bytes, bytes, bytes]:
     """Return scope, key and answers of a whole message of this kind, or raise MessageError."""
     name = kind.name.lower().replace("_", " ")
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise MessageError(f"A message ({name}) must be bytes. Got {data!r:.100}.")
     if len(data) < HEADER_BYTES:
         raise MessageError(
             f"A message ({name}) has at least {HEADER_BYTES} bytes. Got {len(data)}."

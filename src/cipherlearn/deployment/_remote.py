@@ -47,7 +47,8 @@ class RemoteModel:
         Certificates that an HTTPS service is checked against: those of the system, or those in a
         PEM file. ``False`` checks nothing.
     timeout : float, default=150
-        Seconds to wait for the service to answer, or to go on answering.
+        Seconds to wait for the service to answer, or to go on answering. It is no limit of a whole
+        answer: a service that sends a byte now and then, or headers for ever, is waited for.
     n_retries : int, default=5
         How often a request is tried again when the service cannot be reached or is busy. To give it
         the evaluation keys that it lacks is not one of these times.

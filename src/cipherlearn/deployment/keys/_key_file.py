@@ -60,7 +60,11 @@ def read_keys(
 ) -> bytes:
     """Read keys for a keyset, of at most so many bytes, or raise ArtefactError."""
     most += _HEADER.size + _SEAL_BYTES
-    path, data = Path(path), read_file(path, most)
+    path = Path(path)
+    # A pipe would be waited for.
+    if path.exists() and not path.is_file():
+        raise ArtefactError(f"Keys must be in a regular file. {path} is none. Name another.")
+    data = read_file(path, most)
     if len(data) < _HEADER.size or not data.startswith(_MAGIC):
         raise ArtefactError(f"{path} must be a key file that FHEClient.save_keys wrote. It is not.")
     _, version, encrypted, found, salt, nonce = _HEADER.unpack_from(data)
@@ -81,6 +85,11 @@ def read_keys(
             stacklevel=3,
         )
     header, body = data[: _HEADER.size], data[_HEADER.size :]
+    if not encrypted and passphrase is not None:
+        raise ArtefactError(
+            f"A key file that is read with a passphrase must be encrypted. {path} is not: it was "
+            "saved without one, or replaced. If you trust it, give no passphrase."
+        )
     if encrypted:
         return _unseal(path, header, body, salt, nonce, passphrase)
     digest, keys = body[:32], body[32:]

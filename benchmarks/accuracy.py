@@ -227,7 +227,7 @@ def plot(lines: list[dict], path: Path) -> None:
     seconds = by_model(used, "row_seconds")
     figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
     axes.axhline(0, color="black", linewidth=1, label="better float MLP, 32 neurons")
-    for model in OURS:
+    for model in (name for name in OURS if seconds[name]):
         x = np.median(list(seconds[model].values()))
         gaps = list(points(used, model).values())
         (drawn,) = axes.plot(x, np.mean(gaps), marker="o", linestyle="none", label=model)

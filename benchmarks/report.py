@@ -1,4 +1,4 @@
-"""What benchmarks share: machine and versions, Markdown tables, networks, and times of a call."""
+"""Helpers of the benchmarks: machine and versions, Markdown tables, networks, times of a call."""
 
 from __future__ import annotations
 

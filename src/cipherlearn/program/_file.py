@@ -35,10 +35,10 @@ __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
 FORMAT_NAME = "cipherlearn-program"
 FORMAT_VERSION = 4
 
-# Neurons of a node, or codes: a proof makes objects for each.
+# Largest number of rows of an array: neurons of a node, or codes. Proofs make objects for each.
 _MAX_ROWS = 1 << 20
 
-# Of each kind of node.
+# Names of the arrays of each kind of node.
 _ARRAYS: dict[type, tuple[str, ...]] = {Sum: ("weights", "constant"), Lookup: ("tables", "low")}
 
 File = str | os.PathLike[str] | IO[bytes]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 __all__ = ["make_folder"]
 
-# Start of their names.
+# Prefix of the folders' names.
 _FOLDERS = "cipherlearn-circuit-"
 
 # Seconds for which a folder may not be locked yet.

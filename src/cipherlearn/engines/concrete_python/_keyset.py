@@ -20,7 +20,7 @@ from cipherlearn.engines.kernels._wire import key_node, keys_node, read_key_list
 
 __all__ = ["largest_keys", "rewritten_keys"]
 
-# Of a key, beside its words.
+# Bound of the bytes of a serialized key besides its words.
 _STRUCTURE_BYTES = 4096
 
 
@@ -39,14 +39,14 @@ def rewritten_keys(serialized: bytes, specs: bytes) -> bytes:
     Parameters
     ----------
     serialized : bytes
-        What the engine gave, and whatever became of it since.
+        Keys as the engine serialized them, or any bytes that a file holds in their place.
     specs : bytes
-        The parameters that the keys are for.
+        Cryptographic parameters of the model, in JSON.
 
     Raises
     ------
     MessageError
-        If they are none, or for other parameters.
+        If the bytes are not keys, or the keys have other parameters.
     """
     parameters, keyset = Parameters.from_specs(specs), json.loads(specs)["keyset"]
     reader = Reader(serialized)

@@ -4,7 +4,7 @@ A compiled circuit copies and transforms the whole bootstrap key in every call. 
 once for each client. Encryption, decryption and key generation remain Concrete's.
 """
 
-# They come with it.
+# The kernels are part of concrete-python, whose tests these doctests belong to:
 # engine: concrete-python
 
 from __future__ import annotations

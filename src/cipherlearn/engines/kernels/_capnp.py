@@ -156,18 +156,18 @@ class Reader:
 
 @dataclass(frozen=True)
 class Node:
-    """A struct or a list, before it has a place. Make one by the functions below.
+    """A struct or a list that is not written yet. The functions below make one.
 
     Parameters
     ----------
     kind, element : int
-        As a pointer to it says.
+        Kind of a pointer to it, and size code of a list's elements.
     data : bytes
-        Of whole words.
+        Content, a whole number of words.
     length : int
         Words of a struct's data, elements of a list, or words of a list of structs.
     pointers : tuple of Node or None
-        What it points at. None is a list that is left out, as empty ones may be.
+        Structs and lists that it points at. None is a null pointer, which empty lists may be.
     items : tuple of Node
         Structs of a list, which follow its data.
     """

@@ -66,9 +66,9 @@ def write_keys(
     Parameters
     ----------
     keyset : dict
-        What the parameters of the circuit say of them.
+        The ``keyset`` entry of the circuit's parameters.
     bootstrap, keyswitch : sequence of ndarray, uint64
-        The words of each.
+        Words of each key.
     """
     return write_message(keys_node(keyset, bootstrap, keyswitch))
 

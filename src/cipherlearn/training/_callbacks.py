@@ -91,7 +91,7 @@ class WeightDecay(Callback):
 
     Parameters
     ----------
-    strength : float, default=8000.0
+    strength : float, default=1000.0
         Rate for one row.
     largest : float, default=3.0
         Upper bound of the rate.
@@ -101,7 +101,7 @@ class WeightDecay(Callback):
     Loshchilov and Hutter, "Decoupled weight decay regularization", 2019.
     """
 
-    def __init__(self, strength: float = 8000.0, largest: float = 3.0) -> None:
+    def __init__(self, strength: float = 1000.0, largest: float = 3.0) -> None:
         self.strength = strength
         self.largest = largest
 

@@ -32,8 +32,8 @@ test: $(VENV)/.installed-test
 test-pages: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not alone" tests/pages docs
 
-# Tests of what depends on other packages, at their oldest versions. Of concrete-python, only one
-# release is supported, so the tests of circuits need not run again.
+# Tests of what depends on other packages, at their oldest versions. The oldest concrete-python is
+# the newest too, so the tests of circuits need not run again.
 test-oldest: $(OLDEST)/.installed
 	$(OLDEST)/bin/python -m pytest tests/estimators tests/cli/test_cli.py \
 		tests/deployment/test_preprocessing.py tests/deployment/test_untrusted_types.py \

@@ -69,16 +69,13 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
         feature=np.concatenate([np.repeat(np.arange(e.n_features), e.n_codes) for e in encoders]),
         thresholds=np.concatenate([_thresholds(e, n_thresholds) for e in encoders]),
     )
-    blocks = module.blocks
-    # To the outputs. A wide path reads an input of its own.
-    paths = module.linears[len(blocks) :]
     ends = np.cumsum([len(encoder.largest) for encoder in encoders])
     inputs = np.split(np.arange(len(quantizer.feature)), ends[:-1])
     high = quantizer.largest[inputs[0]]
     low = np.zeros_like(high)
     nodes: list[Sum | Lookup] = []
     read = 0
-    for block in blocks:
+    for block in module.blocks:
         weights, lsbs_to_remove = _weights(block.linear), block.linear.lsbs_to_remove
         tables = _tabulate(block, IntegerLayer(weights, low, high))
         layer = IntegerLayer(weights, low, high, tables, lsbs_to_remove)
@@ -88,11 +85,12 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
         nodes.append(Lookup(_last(inputs, nodes), tables, layer.low, lsbs_to_remove))
         read = _last(inputs, nodes)
     outputs = []
-    for number, linear in enumerate(paths):
+    for number, linear in enumerate(module.paths):
+        # A wide path reads an input of its own.
         nodes.append(Sum((number or read,), _weights(linear)))
         outputs.append(_last(inputs, nodes))
-    gain = torch.cat([linear.log_gain.exp() for linear in paths])
-    scaler = OutputScaler(gain=gain.numpy(), bias=paths[0].bias.numpy())
+    gain = torch.cat([linear.log_gain.exp() for linear in module.paths])
+    scaler = OutputScaler(gain=gain.numpy(), bias=module.paths[0].bias.numpy())
     return simplify(IntegerProgram(quantizer, tuple(inputs), tuple(nodes), tuple(outputs), scaler))
 
 

@@ -21,11 +21,11 @@ from cipherlearn._checks import check_int
 from cipherlearn._features import dense_rows, is_sparse
 from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
+from cipherlearn.nn._block import Codes
 
 __all__ = [
     "PLACEMENTS",
     "InputEncoder",
-    "check_n_codes",
     "fit_encoders",
     "n_codes_per_feature",
     "place_thresholds",
@@ -105,13 +105,6 @@ def place_thresholds(values: NDArray, n_thresholds: int, placement: str) -> NDAr
     return np.maximum.accumulate(thresholds)
 
 
-def check_n_codes(value: int | str, n_features: int, n_bits: int) -> int:
-    """Return a checked number of codes of a feature, which "auto" leaves to the data's width."""
-    if value == "auto":
-        return n_codes_per_feature(n_features, n_bits)
-    return check_int('n_codes_per_feature, unless "auto",', value, 1)
-
-
 class InputEncoder(nn.Module):
     """Encode each feature as a thermometer of codes.
 
@@ -125,8 +118,8 @@ class InputEncoder(nn.Module):
         Number of features.
     n_bits : int
         Bit-width of a code.
-    n_codes : int
-        Codes per feature.
+    n_codes : int or "auto"
+        Codes per feature. "auto" takes those of :func:`n_codes_per_feature`.
     placement : {"mixed", "uniform", "quantile"}
         Where :meth:`fit` puts the thresholds, as in :func:`place_thresholds`.
 
@@ -144,8 +137,11 @@ class InputEncoder(nn.Module):
     fitted: Tensor
     quantized: Tensor
 
-    def __init__(self, n_features: int, n_bits: int, n_codes: int, placement: str) -> None:
+    def __init__(self, n_features: int, n_bits: int, n_codes: int | str, placement: str) -> None:
         super().__init__()
+        if n_codes == "auto":
+            n_codes = n_codes_per_feature(n_features, n_bits)
+        n_codes = check_int('n_codes_per_feature, unless "auto",', n_codes, 1)
         if placement not in PLACEMENTS:
             raise ValueError(f"threshold_placement must be one of {PLACEMENTS}. Got {placement!r}.")
         self.n_features = n_features
@@ -207,6 +203,13 @@ class InputEncoder(nn.Module):
         # Deal a feature's number of reached thresholds out to its codes.
         codes = reached.to(self.before.dtype).contiguous()[:, :, None] - self.before
         return codes.clamp_(min=0).flatten(start_dim=1).minimum(self.largest)
+
+    @torch.no_grad()
+    def calibrate(self, X: Tensor) -> Codes:
+        """Give plain codes from now on, and return those of rows, with what they stood for."""
+        codes = Codes(self.codes(X), -self.center / self.spread, 1 / self.spread)
+        self.quantized.fill_(True)
+        return codes
 
     def forward(self, X: Tensor) -> Tensor:
         codes = self.codes(X)

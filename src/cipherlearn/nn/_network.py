@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from cipherlearn._checks import check_int
 from cipherlearn.nn._activations import ActivationQuantizer, LearnedActivation, element_wise
-from cipherlearn.nn._block import Block, Codes, quantize
-from cipherlearn.nn._encoder import InputEncoder, check_n_codes, fit_encoders
+from cipherlearn.nn._block import Block, quantize
+from cipherlearn.nn._encoder import InputEncoder, fit_encoders
 from cipherlearn.nn._layers import SparseQuantLinear
 from cipherlearn.nn._plan import hidden_widths, plan_layers
 
@@ -150,7 +150,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
         rounding_bits = _optional_bits("rounding_bits", rounding_bits)
         hidden = hidden_widths(n_layers, n_hidden_neurons)
 
-        arguments = locals()
+        arguments = locals()  # checked above, or by what they are given to
         parameters = inspect.signature(SparseQuantNeuralNetImpl).parameters
         self._arguments: dict[str, Any] = {name: arguments[name] for name in parameters}
         n_input_bits = n_a_bits if n_input_bits is None else n_input_bits
@@ -158,10 +158,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
         # Of the codes that the layers read, and of those that the wide path reads.
         bits = [n_input_bits] if hidden or not wide_path else []
         bits += [n_a_bits] if wide_path else []
-        n_codes = (check_n_codes(n_codes_per_feature, input_dim, b) for b in bits)
         encoders = [
-            InputEncoder(input_dim, *b, threshold_placement)
-            for b in zip(bits, n_codes, strict=True)
+            InputEncoder(input_dim, n, n_codes_per_feature, threshold_placement) for n in bits
         ]
         self.pruning = pruning
         widths = [len(encoders[0].largest), *hidden, n_outputs]
@@ -222,7 +220,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
         """Compute the outputs from the inputs of layer ``i_layer`` and of the wide path."""
         for block in self.blocks[i_layer:]:
             codes = block(codes)
-        last, *wide = self.linears[len(self.activations) :]
+        last, *wide = self.paths
         if not wide:
             return last(codes)
         # In the order in which clients add them up, to the last bit.
@@ -236,6 +234,11 @@ class SparseQuantNeuralNetImpl(nn.Module):
     def blocks(self) -> list[Block]:
         """The hidden layers, each with its activation and quantizer."""
         return list(map(Block, self.linears, self.activations, self.quantizers))
+
+    @property
+    def paths(self) -> list[SparseQuantLinear]:
+        """The layers to the outputs: behind the hidden layers and, if there is one, beside them."""
+        return list(self.linears)[len(self.activations) :]
 
     @property
     def n_neurons(self) -> list[int]:
@@ -290,15 +293,11 @@ class SparseQuantNeuralNetImpl(nn.Module):
             Codes span each neuron's activation between percentiles ``100 - percentile`` and
             ``percentile``. Activations beyond are clipped.
         """
-        inputs = []
-        for encoder in self.encoders:
-            offset, step = -encoder.center / encoder.spread, 1 / encoder.spread
-            inputs.append(Codes(encoder.codes(X), offset, step))
-            encoder.quantized.fill_(True)
+        inputs = [encoder.calibrate(X) for encoder in self.encoders]
         codes = inputs[0]
         for block in self.blocks:
             codes = block.calibrate(codes, percentile)
-        last, *wide = self.linears[len(self.activations) :]
+        last, *wide = self.paths
         quantize(last, last.bias, codes)
         for linear in wide:
             quantize(linear, last.bias, inputs[-1])

@@ -74,7 +74,8 @@ class Teacher(nn.Module):
 def train_teacher(net: Any, X: Any, y: NDArray, sample_weight: NDArray) -> Teacher | None:
     """Train a teacher for a net, and return it if it is better than a copy of its network.
 
-    Both train on the same rows and are compared on others.
+    Both train on the same rows and are compared on others. The copy shows how well the network
+    learns, and shares its encoders, which are fitted here.
 
     Parameters
     ----------

@@ -91,12 +91,8 @@ class ClientModel:
                 raise ArtefactError(
                     f"An input of {width} bits holds codes below {2**width}. Got {largest}."
                 )
-        shapes = [(gate.batch_size, gate.n_values, gate.n_words) for gate in gates.outputs]
         first, second = (
-            [
-                write_value(np.full(shape, word, np.uint64), gate)
-                for shape, gate in zip(shapes, gates.outputs, strict=True)
-            ]
+            [write_value(np.full(gate.shape, word, np.uint64), gate) for gate in gates.outputs]
             for word in (0, 2**64 - 1)
         )
         structure, frame = Frame.between(first, second), self.frames["result"]

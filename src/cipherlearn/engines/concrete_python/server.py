@@ -141,7 +141,7 @@ class CompiledKeys:
 def _rewritten(values: Sequence[bytes], gates: Sequence[Gate]) -> list[bytes]:
     """Write a value for each gate anew, or raise MessageError if it has another length."""
     words = [read_value(value) for value in values]
-    shapes = [(gate.batch_size, gate.n_values, gate.n_words) for gate in gates]
+    shapes = [gate.shape for gate in gates]
     if [array.size for array in words] != [math.prod(shape) for shape in shapes]:
         raise MessageError(
             f"Ciphertexts of this model have the shapes {shapes}. "

@@ -115,6 +115,11 @@ class Gate:
         """Words of a ciphertext: a seed of two words, or the mask, and the body."""
         return 3 if self.seeded else self.dimension + 1
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of the words of a message."""
+        return self.batch_size, self.n_values, self.n_words
+
 
 @dataclass(frozen=True)
 class Parameters:
@@ -221,7 +226,7 @@ def _gate(gate: dict[str, Any], dimensions: dict[int, int]) -> Gate:
     )
     if result.dimension != dimensions[result.key]:
         raise ValueError(f"dimension {result.dimension} is not that of the secret key")
-    expected = [batch_size, n_values, result.n_words]
+    expected = list(result.shape)
     if ciphertext["concreteShape"]["dimensions"] != expected:
         raise ValueError(f"ciphertexts must have the shape {expected}")
     return result

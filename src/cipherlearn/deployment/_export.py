@@ -161,6 +161,7 @@ def _client_model(
         "estimator": "classifier" if is_classifier else "regressor",
         "n_features": int(first.n_features_in_),
         "n_network_features": program.n_features,
+        "n_components": program.quantizer.n_components,
         "n_inputs": len(program.inputs),
         "feature_names": None if names is None else list(names),
         "classes": _describe_classes(estimator.classes_) if is_classifier else None,

@@ -69,6 +69,11 @@ OTHER_PARAMETERS_DOC = """
     module__n_input_bits : int or None, default=1
         Bit-width of the codes that the first hidden layer reads, in place of ``module__n_a_bits``.
         A sum holds more inputs of 1 bit. The wide path has codes of ``module__n_a_bits``.
+    module__n_components : int or "auto", default="auto"
+        Principal components of the standardized features that are encoded beside them, which is
+        free too: the client computes them in the clear. They help where many features say little
+        each and much together. "auto" takes 32 or, if that is less, as many as there are features,
+        and none of 1 feature or of more than 2000.
     module__n_codes_per_feature : int or "auto", default="auto"
         Codes that the client makes of each feature, which is free. "auto" takes more for few
         features than for many. Fewer make training faster.

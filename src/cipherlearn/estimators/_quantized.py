@@ -61,6 +61,7 @@ class QuantizedNet(SkorchNet):
         module__n_hidden_neurons_multiplier=2.3,
         module__budget="omega",
         module__n_input_bits=1,
+        module__n_components="auto",
         module__n_codes_per_feature="auto",
         module__threshold_placement="mixed",
         module__activation_function=torch.nn.ReLU,
@@ -99,6 +100,7 @@ class QuantizedNet(SkorchNet):
         self.module__n_hidden_neurons_multiplier = module__n_hidden_neurons_multiplier
         self.module__budget = module__budget
         self.module__n_input_bits = module__n_input_bits
+        self.module__n_components = module__n_components
         self.module__n_codes_per_feature = module__n_codes_per_feature
         self.module__threshold_placement = module__threshold_placement
         self.module__activation_function = module__activation_function

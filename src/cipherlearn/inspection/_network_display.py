@@ -148,6 +148,7 @@ class NetworkDisplay:
         ):
             if len(names) != n_names:
                 raise ValueError(f"{kind} must hold {n_names} names. Got {len(names)}.")
+        features += [f"component {i + 1}" for i in range(program.quantizer.n_components)]
         layers = dict(zip(program.layer_names, program.layers, strict=True))
         wide_path = layers.pop("wide path", None)
         display = cls(

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from cipherlearn.nn._block import Block
+from cipherlearn.nn._components import PrincipalComponents
 from cipherlearn.nn._encoder import InputEncoder
 from cipherlearn.nn._layers import SparseQuantLinear
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
+from cipherlearn.program._components import Components
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._layer import IntegerLayer
@@ -65,9 +67,10 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
     encoders = list(module.encoders)
     n_thresholds = max(encoder.max_code for encoder in encoders)
     quantizer = InputQuantizer(
-        n_features=encoders[0].n_features,
+        n_features=len(module.components.factor),
         feature=np.concatenate([np.repeat(np.arange(e.n_features), e.n_codes) for e in encoders]),
         thresholds=np.concatenate([_thresholds(e, n_thresholds) for e in encoders]),
+        components=_components(module.components),
     )
     ends = np.cumsum([len(encoder.largest) for encoder in encoders])
     inputs = np.split(np.arange(len(quantizer.feature)), ends[:-1])
@@ -100,6 +103,13 @@ def _thresholds(encoder: InputEncoder, n_thresholds: int) -> np.ndarray:
     return np.pad(
         thresholds, ((0, 0), (0, n_thresholds - encoder.max_code)), constant_values=np.inf
     )
+
+
+def _components(module: PrincipalComponents) -> Components | None:
+    if not len(module.weights):
+        return None
+    weights = module.weights.to(torch.int64).numpy()
+    return Components(module.factor.numpy(), module.shift.numpy(), weights)
 
 
 def _weights(linear: SparseQuantLinear) -> np.ndarray:

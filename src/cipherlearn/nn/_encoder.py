@@ -9,7 +9,7 @@ thresholds, and a neuron spends its span on those that matter to it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from cipherlearn._features import dense_rows, is_sparse
 from cipherlearn._progress import progress_bar
 from cipherlearn._samples import sample_rows
 from cipherlearn.nn._block import Codes
+from cipherlearn.nn._components import PrincipalComponents
 
 __all__ = [
     "PLACEMENTS",
@@ -39,6 +40,9 @@ _THRESHOLDS, _FEWEST, _MOST = 576, 6, 48
 
 # The mean and spread of codes are estimated on at most about this many values.
 _CENTERING_VALUES = 1_000_000
+
+# Rows whose components are computed at once.
+_BLOCK_ROWS = 4096
 
 # Uniform thresholds span this central part of a feature's values.
 _CENTRAL = 0.96
@@ -115,7 +119,7 @@ class InputEncoder(nn.Module):
     Parameters
     ----------
     n_features : int
-        Number of features.
+        Number of features, components included.
     n_bits : int
         Bit-width of a code.
     n_codes : int or "auto"
@@ -158,26 +162,15 @@ class InputEncoder(nn.Module):
         self.register_buffer("fitted", torch.tensor(False))
         self.register_buffer("quantized", torch.tensor(False))
 
-    @torch.no_grad()
-    def fit(self, X: Any, verbose: bool | int = False) -> None:
-        """Place the thresholds, and learn the mean and spread of each code.
-
-        Parameters
-        ----------
-        X : torch.Tensor or sparse matrix of shape (n_samples, n_features)
-        verbose : bool or int, default=False
-            Whether to show a progress bar over the features.
-        """
-        fit_encoders([self], X, verbose)
-
-    def _keep(self, placed: NDArray[np.float64], X: Any) -> None:
+    def _keep(self, placed: NDArray[np.float64], X: Any, components: PrincipalComponents) -> None:
         """Take thresholds, and learn the mean and spread of their codes."""
         self.thresholds.copy_(torch.from_numpy(placed))
         finite = self.thresholds.isfinite().reshape(-1, self.max_code)
         self.largest.copy_(finite.sum(dim=1))
         self.fitted.fill_(True)
         rows = sample_rows(X.shape[0], _CENTERING_VALUES // self.largest.numel() + 1)
-        codes = self.codes(torch.as_tensor(dense_rows(X, rows), device=self.thresholds.device))
+        features = torch.as_tensor(dense_rows(X, rows), device=self.thresholds.device)
+        codes = self.codes(components(features))
         self.center.copy_(codes.mean(dim=0))
         spread = codes.std(dim=0, unbiased=False)
         self.spread.copy_(torch.where(spread > 0, spread, torch.ones_like(spread)))
@@ -219,26 +212,46 @@ class InputEncoder(nn.Module):
 
 
 @torch.no_grad()
-def fit_encoders(encoders: Sequence[InputEncoder], X: Any, verbose: bool | int = False) -> None:
-    """Fit encoders of the same features, each of which is read and sorted once.
+def fit_encoders(
+    encoders: Sequence[InputEncoder],
+    components: PrincipalComponents,
+    X: Any,
+    verbose: bool | int = False,
+) -> None:
+    """Learn components, and fit encoders of the features and of them.
 
     Parameters
     ----------
     encoders : sequence of InputEncoder
-    X, verbose
-        As for :meth:`InputEncoder.fit`.
+        Their thresholds are placed, and the mean and spread of each code is learned.
+    components : PrincipalComponents
+    X : torch.Tensor or sparse matrix of shape (n_samples, n_features)
+    verbose : bool or int, default=False
+        Whether to show a progress bar over the features and components.
     """
+    components.fit(X)
     placed = [np.full(encoder.thresholds.shape, np.inf) for encoder in encoders]
     n_few = 1 + min(rows.shape[1] for rows in placed)
     with progress_bar(len(placed[0]), "Placing thresholds", "feature", verbose) as progress:
-        for i, column in enumerate(_columns(X, n_few)):
+        for i, column in enumerate(chain(_columns(X, n_few), _components(X, components))):
             values = np.sort(column)
             for encoder, rows in zip(encoders, placed, strict=True):
                 thresholds = place_thresholds(values, rows.shape[1], encoder.placement)
                 rows[i, : len(thresholds)] = thresholds
             progress.update()
     for encoder, rows in zip(encoders, placed, strict=True):
-        encoder._keep(rows, X)
+        encoder._keep(rows, X, components)
+
+
+def _components(X: Any, components: PrincipalComponents) -> Iterator[NDArray[np.float64]]:
+    """Give the values of each component, in the order of rows."""
+    if len(components.weights):
+        blocks = []
+        for start in range(0, X.shape[0], _BLOCK_ROWS):
+            rows = dense_rows(X, slice(start, start + _BLOCK_ROWS))
+            features = torch.as_tensor(rows, device=components.weights.device)
+            blocks.append(components.components(features).cpu().numpy())
+        yield from np.concatenate(blocks).T
 
 
 def _columns(X: Any, n_few: int) -> Iterator[NDArray[np.float64]]:

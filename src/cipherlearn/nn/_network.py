@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cipherlearn._checks import check_int
 from cipherlearn.nn._activations import ActivationQuantizer, LearnedActivation, element_wise
 from cipherlearn.nn._block import Block, quantize
+from cipherlearn.nn._components import PrincipalComponents
 from cipherlearn.nn._encoder import InputEncoder, fit_encoders
 from cipherlearn.nn._layers import SparseQuantLinear
 from cipherlearn.nn._plan import hidden_widths, plan_layers
@@ -67,6 +68,9 @@ class SparseQuantNeuralNetImpl(nn.Module):
     n_input_bits : int or None, default=None
         Bit-width of the codes that the first layer reads. Narrower ones leave room for more of them
         in a sum. With ``None``, and on the wide path, it is ``n_a_bits``.
+    n_components : int or "auto", default=0
+        Principal components that are encoded beside the features. The client computes them.
+        "auto" takes up to 32.
     n_codes_per_feature : int or "auto", default="auto"
         Codes that encode a feature. The client computes them, so they are free. Together they
         tell ``n_codes_per_feature * (2**bits - 1) + 1`` values apart.
@@ -132,6 +136,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
         n_hidden_neurons_multiplier: float = 1.0,
         budget: str = "omega",
         n_input_bits: int | None = None,
+        n_components: int | str = 0,
         n_codes_per_feature: int | str = "auto",
         threshold_placement: str = "mixed",
         activation_function: Callable[[], nn.Module] = nn.ReLU,
@@ -155,11 +160,13 @@ class SparseQuantNeuralNetImpl(nn.Module):
         self._arguments: dict[str, Any] = {name: arguments[name] for name in parameters}
         n_input_bits = n_a_bits if n_input_bits is None else n_input_bits
         n_input_bits = check_int("n_input_bits", n_input_bits, 1, MAX_BITS)
+        self.components = PrincipalComponents(input_dim, n_components)
+        n_columns = input_dim + len(self.components.weights)
         # Of the codes that the layers read, and of those that the wide path reads.
         bits = [n_input_bits] if hidden or not wide_path else []
         bits += [n_a_bits] if wide_path else []
         encoders = [
-            InputEncoder(input_dim, n, n_codes_per_feature, threshold_placement) for n in bits
+            InputEncoder(n_columns, n, n_codes_per_feature, threshold_placement) for n in bits
         ]
         self.pruning = pruning
         widths = [len(encoders[0].largest), *hidden, n_outputs]
@@ -213,8 +220,13 @@ class SparseQuantNeuralNetImpl(nn.Module):
         -------
         torch.Tensor of shape (n_samples, n_outputs)
         """
-        codes = [encoder(X) for encoder in self.encoders]
+        codes = self.encode(X)
         return self.from_codes(codes[0], codes[-1])
+
+    def encode(self, X: Tensor) -> list[Tensor]:
+        """Compute the inputs of the first layer and, if it has other codes, of the wide path."""
+        features = self.components(X)
+        return [encoder(features) for encoder in self.encoders]
 
     def from_codes(self, codes: Tensor, wide_codes: Tensor, i_layer: int = 0) -> Tensor:
         """Compute the outputs from the inputs of layer ``i_layer`` and of the wide path."""
@@ -275,7 +287,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
         verbose : bool or int, default=False
             Whether to show a progress bar over the features.
         """
-        fit_encoders(self.encoders, X, verbose)
+        fit_encoders(self.encoders, self.components, X, verbose)
         for encoder, i_layer in zip(self.encoders, (0, -1), strict=False):
             linear = self.linears[i_layer]
             linear.input_max.copy_(encoder.largest)
@@ -293,7 +305,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
             Codes span each neuron's activation between percentiles ``100 - percentile`` and
             ``percentile``. Activations beyond are clipped.
         """
-        inputs = [encoder.calibrate(X) for encoder in self.encoders]
+        features = self.components(X)
+        inputs = [encoder.calibrate(features) for encoder in self.encoders]
         codes = inputs[0]
         for block in self.blocks:
             codes = block.calibrate(codes, percentile)

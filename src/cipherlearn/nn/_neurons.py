@@ -32,7 +32,7 @@ def neuron_importance(module: SparseQuantNeuralNetImpl, X: Tensor) -> list[Tenso
     list of torch.Tensor of shape (n_neurons,)
         For each hidden layer, the mean squared change of the outputs as a part of their variance.
     """
-    outputs, inputs = module(X), module.encoders[-1](X)
+    outputs, inputs = module(X), module.encode(X)[-1]
     variance = outputs.var(dim=0, unbiased=False).sum().clamp_min(1e-12)
     importance = []
     for i, codes in enumerate(_hidden_codes(module, X)):
@@ -129,7 +129,7 @@ def without_neurons(
 
 
 def _hidden_codes(module: SparseQuantNeuralNetImpl, X: Tensor) -> Iterator[Tensor]:
-    codes = module.encoders[0](X)
+    codes = module.encode(X)[0]
     for block in module.blocks:
         codes = block(codes)
         yield codes

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn._features import as_floats, dense_rows, is_sparse
+from cipherlearn.program._components import Components
 from cipherlearn.program._values import FloatArray, Immutable, IntArray, count_reached, freeze
 
 __all__ = ["BLOCK_ROWS", "InputQuantizer"]
@@ -35,10 +36,12 @@ class InputQuantizer(Immutable):
     n_features : int
         Number of features of a row.
     feature : ndarray of shape (n_codes,), int64
-        Feature that each code reads.
+        Feature that each code reads. Numbers from ``n_features`` on are those of components.
     thresholds : ndarray of shape (n_codes, n_levels), float64
         ``code[i] = sum(x[feature[i]] >= thresholds[i])``. Each row ascends, and may end in
         infinities, which count for nothing.
+    components : Components, default=None
+        Sums of features, which codes may read too.
 
     Examples
     --------
@@ -52,6 +55,7 @@ class InputQuantizer(Immutable):
     n_features: int
     feature: IntArray
     thresholds: FloatArray
+    components: Components | None = None
 
     def __post_init__(self) -> None:
         freeze(self, "feature", np.int64, 1)
@@ -61,11 +65,43 @@ class InputQuantizer(Immutable):
                 "A quantizer needs at least one code, and a row of thresholds for each. "
                 f"Got {len(self.feature)} codes and {len(self.thresholds)} rows."
             )
-        if self.feature.min() < 0 or self.feature.max() >= self.n_features:
-            raise ValueError(f"Codes must read features from 0 to {self.n_features - 1}.")
+        if self.components is not None and len(self.components.factor) != self.n_features:
+            raise ValueError(f"Components must be those of {self.n_features} features.")
+        n_columns = self.n_features + self.n_components
+        if self.feature.min() < 0 or self.feature.max() >= n_columns:
+            raise ValueError(f"Codes must read features and components from 0 to {n_columns - 1}.")
         following = self.thresholds[:, 1:]
         if not ((self.thresholds > -np.inf).all() and (self.thresholds[:, :-1] <= following).all()):
             raise ValueError("Thresholds must be numbers above -inf that ascend in each row.")
+
+    @classmethod
+    def from_arrays(
+        cls, n_features: int, n_components: int, array: Callable[[str], NDArray[Any]]
+    ) -> InputQuantizer:
+        """Make the quantizer whose arrays a file holds by the names that :meth:`arrays` gives."""
+        components = None
+        if n_components:
+            components = Components(*(array(f"component_{f.name}") for f in fields(Components)))
+        quantizer = cls(n_features, array("input_feature"), array("input_thresholds"), components)
+        if quantizer.n_components != n_components:
+            raise ValueError(f"Got {quantizer.n_components} components instead of {n_components}.")
+        return quantizer
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Give the arrays by the names that they have in files."""
+        arrays: dict[str, NDArray[Any]] = {
+            "input_feature": self.feature,
+            "input_thresholds": self.thresholds,
+        }
+        if self.components is not None:
+            for field in fields(Components):
+                arrays[f"component_{field.name}"] = getattr(self.components, field.name)
+        return arrays
+
+    @property
+    def n_components(self) -> int:
+        """Number of sums of features that codes may read."""
+        return 0 if self.components is None else len(self.components.weights)
 
     @cached_property
     def largest(self) -> IntArray:
@@ -87,13 +123,16 @@ class InputQuantizer(Immutable):
         return codes
 
     def random_codes(self, n_rows: int, rng: np.random.Generator) -> IntArray:
-        """Draw codes of random rows, whose features lie in each interval with equal probability."""
-        X = np.zeros((n_rows, self.n_features))
+        """Draw codes of random rows, whose features lie in each interval with equal probability.
+
+        So do components, which are drawn by themselves.
+        """
+        columns = np.zeros((n_rows, self.n_features + self.n_components))
         for feature in np.unique(self.feature):
             thresholds = self.thresholds[self.feature == feature]
             values = np.append(thresholds[np.isfinite(thresholds)], -np.inf)
-            X[:, feature] = rng.choice(np.unique(values), n_rows)
-        return self(X)
+            columns[:, feature] = rng.choice(np.unique(values), n_rows)
+        return self._count(columns, np.int64).T
 
     def check_codes(self, codes: IntArray) -> IntArray:
         """Return codes as an array, or raise ValueError if the quantizer cannot give them."""
@@ -138,12 +177,49 @@ class InputQuantizer(Immutable):
 
     @cached_property
     def _of_read_features(self) -> tuple[IntArray, InputQuantizer]:
-        """The features that some code reads, and the quantizer of those alone."""
-        read, feature = np.unique(self.feature, return_inverse=True)
-        return read, InputQuantizer(len(read), feature.ravel(), self.thresholds)
+        """The features that some code or component reads, and the quantizer of those alone."""
+        columns = np.union1d(self.feature, self._of_components)
+        read = columns[columns < self.n_features]
+        components = self.components
+        if components is not None:
+            components = Components(
+                components.factor[read], components.shift[read], components.weights[:, read]
+            )
+        # Components follow the features, of which there are fewer now.
+        numbers = np.append(read, self.n_features + np.arange(self.n_components))
+        feature = np.searchsorted(numbers, self.feature)
+        return read, InputQuantizer(len(read), feature, self.thresholds, components)
+
+    @property
+    def _of_components(self) -> IntArray:
+        """The features that some component reads."""
+        if self.components is None:
+            return np.empty(0, np.int64)
+        return np.flatnonzero(self.components.weights.any(axis=0))
+
+    def take(self, codes: NDArray[np.bool_]) -> InputQuantizer:
+        """Keep some codes, and the components that they read."""
+        feature, components = self.feature[codes], self.components
+        if components is not None:
+            read = np.unique(feature[feature >= self.n_features]) - self.n_features
+            components = replace(components, weights=components.weights[read])
+            numbers = np.append(np.arange(self.n_features), self.n_features + read)
+            feature = np.searchsorted(numbers, feature)
+        return InputQuantizer(
+            self.n_features,
+            feature,
+            self.thresholds[codes],
+            components if components is not None and len(components.weights) else None,
+        )
 
     def count(self, X: FloatArray, dtype: np.dtype[Any] | type = np.int64) -> NDArray[Any]:
         """Codes of checked features, transposed: of shape (n_codes, n_rows)."""
+        if self.components is not None:
+            X = np.concatenate([X, self.components(X)], axis=1)
+        return self._count(X, dtype)
+
+    def _count(self, X: FloatArray, dtype: np.dtype[Any] | type) -> NDArray[Any]:
+        """Codes of features and components, transposed."""
         codes: NDArray[Any] = np.empty((len(self.feature), len(X)), dtype=dtype)
         for features, rows, thresholds in self._runs:
             codes[rows] = count_reached(X.T[features, None, :], thresholds)

@@ -33,7 +33,7 @@ from cipherlearn.program._program import IntegerProgram
 __all__ = ["FORMAT_VERSION", "load_program", "save_program"]
 
 FORMAT_NAME = "cipherlearn-program"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 # Largest number of rows of an array: neurons of a node, or codes. Proofs make objects for each.
 _MAX_ROWS = 1 << 20
@@ -73,13 +73,13 @@ def save_program(program: IntegerProgram, file: File) -> None:
         "format": FORMAT_NAME,
         "version": FORMAT_VERSION,
         "n_features": program.n_features,
+        "n_components": program.quantizer.n_components,
         "n_inputs": len(program.inputs),
         "nodes": [_describe(node) for node in program.nodes],
         "outputs": list(program.outputs),
     }
     arrays: dict[str, Any] = {
-        "input_feature": program.quantizer.feature,
-        "input_thresholds": program.quantizer.thresholds,
+        **program.quantizer.arrays(),
         "output_gain": program.scaler.gain,
         "output_bias": program.scaler.bias,
         "output_offset": program.scaler.offset,
@@ -164,8 +164,8 @@ def _build(header: dict[str, Any], members: dict[str, bytes]) -> IntegerProgram:
     if header["version"] < 4:
         return build_chain(header, array)
     return IntegerProgram(
-        InputQuantizer(
-            int(header["n_features"]), array("input_feature"), array("input_thresholds")
+        InputQuantizer.from_arrays(
+            int(header["n_features"]), int(header.get("n_components", 0)), array
         ),
         tuple(array(f"input_{i}_codes") for i in range(header["n_inputs"])),
         tuple(_node(i, node, array) for i, node in enumerate(header["nodes"])),

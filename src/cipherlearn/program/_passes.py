@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cipherlearn.program._decoder import OutputScaler
-from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
@@ -54,9 +53,7 @@ def simplify(program: IntegerProgram) -> IntegerProgram:
     kept = _needed(program)
     inputs = tuple(columns[kept[v]] for v, columns in enumerate(program.inputs))
     codes = _at_least_one(np.isin(np.arange(program.n_codes), np.concatenate(inputs)))
-    quantizer = InputQuantizer(
-        program.n_features, program.quantizer.feature[codes], program.quantizer.thresholds[codes]
-    )
+    quantizer = program.quantizer.take(codes)
     renumbered = np.cumsum(codes) - 1
     nodes: list[Sum | Lookup] = []
     for value, node in enumerate(program.nodes, len(inputs)):

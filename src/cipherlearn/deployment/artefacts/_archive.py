@@ -22,7 +22,7 @@ from cipherlearn._guarded_zip import array_from, json_from, read_file, read_memb
 __all__ = ["Archive", "json_bytes", "refusing_damage", "sync_directory", "write_file"]
 
 MANIFEST = "manifest.json"
-VERSION = 2
+VERSION = 3
 
 # Zip files store a time. A fixed one makes equal artefacts equal files.
 _TIME = (1980, 1, 1, 0, 0, 0)

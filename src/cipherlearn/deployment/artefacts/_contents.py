@@ -138,12 +138,12 @@ class ClientModel:
         members = {
             "client.json": json_bytes(self.description),
             "specs.json": self.specs,
-            "input_feature.npy": array_bytes(self.quantizer.feature),
-            "input_thresholds.npy": array_bytes(self.quantizer.thresholds),
             "output_gain.npy": array_bytes(self.scaler.gain),
             "output_bias.npy": array_bytes(self.scaler.bias),
             "output_offset.npy": array_bytes(self.scaler.offset),
         }
+        for name, array in self.quantizer.arrays().items():
+            members[f"{name}.npy"] = array_bytes(array)
         for i, columns in enumerate(self.inputs):
             members[f"input_{i}_codes.npy"] = array_bytes(columns)
         if self.target_mean is not None and self.target_scale is not None:
@@ -160,10 +160,10 @@ class ClientModel:
             description = archive.json("client.json")
             check_client_description(description)
             is_regressor = description["estimator"] == "regressor"
-            quantizer = InputQuantizer(
+            quantizer = InputQuantizer.from_arrays(
                 description["n_network_features"],
-                archive.array("input_feature.npy"),
-                archive.array("input_thresholds.npy"),
+                description["n_components"],
+                lambda name: archive.array(f"{name}.npy"),
             )
             scaler = OutputScaler(
                 archive.array("output_gain.npy"),

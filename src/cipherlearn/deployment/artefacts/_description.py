@@ -19,6 +19,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "estimator": (str,),
     "n_features": (int,),
     "n_network_features": (int,),
+    "n_components": (int,),
     "n_inputs": (int,),
     "feature_names": (list, type(None)),
     "classes": (dict, type(None)),
@@ -64,6 +65,8 @@ def check_client_description(description: dict[str, Any]) -> None:
     for name in ("batch_size", "n_features", "n_network_features", "n_inputs"):
         if description[name] < 1:
             raise ArtefactError(f"{name} must be at least 1. Got {description[name]}.")
+    if description["n_components"] < 0:
+        raise ArtefactError(f"n_components must be at least 0. Got {description['n_components']}.")
 
 
 def read_labels(classes: dict[str, Any], n_outputs: int) -> NDArray[Any]:

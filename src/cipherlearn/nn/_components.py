@@ -1,0 +1,110 @@
+"""Principal components of the features, which the client computes before it encodes them.
+
+A hidden neuron reads few codes, so that its sum is cheap to bootstrap. Where many features say
+little each and much together, a component says it in one feature.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA
+from torch import Tensor, nn
+
+from cipherlearn._checks import check_int
+from cipherlearn._features import dense_rows
+from cipherlearn._samples import sample_rows
+from cipherlearn.program._components import LARGEST_POSITION, LARGEST_WEIGHTS
+
+__all__ = ["PrincipalComponents"]
+
+# What "auto" takes. One feature is its own component, and of wide data the axes take too long.
+_MOST_COMPONENTS, _MOST_FEATURES = 32, 2000
+
+# Components are learned from at most about this many values and rows. A feature's mean and standard
+# deviation are those within these quantiles, so that outliers do not rule the components.
+_VALUES, _ROWS, _CENTRAL = 20_000_000, 20_000, (0.01, 0.99)
+
+# Standard deviations that a position spans to each side, and the smallest of a component, by which
+# it is above the rounding of positions.
+_SPAN, _SMALLEST = 16, 1e-3
+
+
+class PrincipalComponents(nn.Module):
+    """Append the principal components of standardized features to the features.
+
+    They are computed on integers, as :class:`cipherlearn.program._components.Components` does it,
+    to the last bit.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of features.
+    n_components : int or "auto"
+        Number of components. "auto" takes 32 or, if that is less, the number of features, and
+        none of 1 feature or of more than 2000. Components that the data does not have are always
+        0, and so not encoded.
+    """
+
+    factor: Tensor
+    shift: Tensor
+    weights: Tensor
+
+    def __init__(self, n_features: int, n_components: int | str) -> None:
+        super().__init__()
+        if n_components == "auto":
+            n_components = min(_MOST_COMPONENTS, n_features)
+            n_components *= 1 < n_features <= _MOST_FEATURES
+        n_components = check_int('n_components, unless "auto",', n_components, 0)
+        zeros = torch.zeros(n_features, dtype=torch.float64)
+        self.register_buffer("factor", torch.ones_like(zeros))
+        self.register_buffer("shift", zeros)
+        self.register_buffer("weights", zeros.repeat(n_components, 1))
+
+    @torch.no_grad()
+    def fit(self, X: Any) -> None:
+        """Learn the components of rows, a tensor or a sparse matrix."""
+        if not len(self.weights) or X.shape[0] < 2:
+            return
+        rows = sample_rows(X.shape[0], min(_ROWS, _VALUES // X.shape[1] + 1))
+        sample = torch.as_tensor(dense_rows(X, rows)).cpu().numpy().astype(np.float64)
+        low, high = np.quantile(sample, _CENTRAL, axis=0)
+        # All of a feature's values, if it hardly varies between the quantiles.
+        central = np.where(low < high, sample.clip(low, high), sample)
+        mean, std = central.mean(axis=0), central.std(axis=0)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            factor = LARGEST_POSITION / _SPAN / std
+            shift = mean * factor
+        usable = (std > 0) & np.isfinite(factor) & np.isfinite(shift) & (factor > 0)
+        factor, shift = np.where(usable, factor, 1.0), np.where(usable, shift, 0.0)
+        self.factor.copy_(torch.from_numpy(factor))
+        self.shift.copy_(torch.from_numpy(shift))
+        positions = self.positions(torch.from_numpy(sample).to(self.factor.device)).cpu().numpy()
+        weights = _axes(np.where(usable, positions, 0.0), len(self.weights))
+        self.weights[: len(weights)] = torch.from_numpy(weights)
+
+    def positions(self, X: Tensor) -> Tensor:
+        """Standardized features as integers."""
+        positions = (X.to(self.factor.dtype) * self.factor).sub_(self.shift)
+        return positions.clamp_(-LARGEST_POSITION, LARGEST_POSITION).round_()
+
+    def components(self, X: Tensor) -> Tensor:
+        """Components, as integers, of shape (n_samples, n_components)."""
+        return self.positions(X) @ self.weights.T
+
+    def forward(self, X: Tensor) -> Tensor:
+        return torch.cat([X, self.components(X)], dim=1) if len(self.weights) else X
+
+
+def _axes(positions: NDArray[np.float64], n_components: int) -> NDArray[np.float64]:
+    """Return the integer weights of the components that rows have, the largest first."""
+    pca = PCA(min(n_components, *positions.shape), random_state=0).fit(positions)
+    smallest = _SMALLEST * LARGEST_POSITION / _SPAN
+    axes = pca.components_[np.sqrt(pca.explained_variance_) > smallest]
+    # Rounding adds at most half to each.
+    limit = LARGEST_WEIGHTS - axes.shape[1]
+    weights: NDArray[np.float64] = np.rint(axes * (limit / abs(axes).sum(axis=1, keepdims=True)))
+    return weights

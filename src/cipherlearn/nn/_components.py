@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
+from scipy.linalg import eigh
 from torch import Tensor, nn
 
 from cipherlearn._checks import check_int
@@ -101,9 +101,11 @@ class PrincipalComponents(nn.Module):
 
 def _axes(positions: NDArray[np.float64], n_components: int) -> NDArray[np.float64]:
     """Return the integer weights of the components that rows have, the largest first."""
-    pca = PCA(min(n_components, *positions.shape), random_state=0).fit(positions)
+    n_features = positions.shape[1]
+    largest = [max(0, n_features - n_components), n_features - 1]
+    variances, columns = eigh(np.cov(positions.T), subset_by_index=largest)
     smallest = _SMALLEST * LARGEST_POSITION / _SPAN
-    axes = pca.components_[np.sqrt(pca.explained_variance_) > smallest]
+    axes = columns.T[variances > smallest**2][::-1]
     # Rounding adds at most half to each.
     limit = LARGEST_WEIGHTS - axes.shape[1]
     weights: NDArray[np.float64] = np.rint(axes * (limit / abs(axes).sum(axis=1, keepdims=True)))

@@ -11,7 +11,14 @@ from hypothesis.extra.numpy import arrays
 
 from cipherlearn import SparseQuantNeuralNetImpl
 from cipherlearn.lowering._lower import lower
-from cipherlearn.nn._encoder import PLACEMENTS, InputEncoder, n_codes_per_feature, place_thresholds
+from cipherlearn.nn._components import PrincipalComponents
+from cipherlearn.nn._encoder import (
+    PLACEMENTS,
+    InputEncoder,
+    fit_encoders,
+    n_codes_per_feature,
+    place_thresholds,
+)
 
 finite = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -19,7 +26,7 @@ finite = st.floats(allow_nan=False, allow_infinity=False)
 def encoded(values, n_bits=2, n_codes=2, placement="mixed"):
     encoder = InputEncoder(1, n_bits, n_codes, placement)
     X = torch.tensor(values, dtype=torch.float64)[:, None]
-    encoder.fit(X)
+    fit_encoders([encoder], PrincipalComponents(X.shape[1], 0), X)
     return encoder, encoder.codes(X)
 
 
@@ -118,7 +125,7 @@ def test_float_codes_are_centred_and_scaled():
     rng = np.random.default_rng(0)
     encoder = InputEncoder(3, 2, 2, "mixed")
     X = torch.from_numpy(rng.lognormal(size=(500, 3)))
-    encoder.fit(X)
+    fit_encoders([encoder], PrincipalComponents(X.shape[1], 0), X)
     units = encoder(X)
     torch.testing.assert_close(units.mean(dim=0), torch.zeros(6), atol=1e-5, rtol=0)
     torch.testing.assert_close(units.std(dim=0, unbiased=False), torch.ones(6))

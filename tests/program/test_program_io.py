@@ -55,7 +55,7 @@ def test_a_loaded_program_computes_the_same(n_layers, tmp_path):
     np.testing.assert_array_equal(load_program(tmp_path / "model.zip")(rows), program(rows))
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_files_of_earlier_versions_stay_readable(version):
     """Written once, by code of that time. Never regenerate them."""
     program = load_program(DATA / f"program_v{version}.zip")

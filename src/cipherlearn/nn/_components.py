@@ -71,11 +71,12 @@ class PrincipalComponents(nn.Module):
             return
         rows = sample_rows(X.shape[0], min(_ROWS, _VALUES // X.shape[1] + 1))
         sample = torch.as_tensor(dense_rows(X, rows)).cpu().numpy().astype(np.float64)
-        low, high = np.quantile(sample, _CENTRAL, axis=0)
-        # All of a feature's values, if it hardly varies between the quantiles.
-        central = np.where(low < high, sample.clip(low, high), sample)
-        mean, std = central.mean(axis=0), central.std(axis=0)
+        # A feature may be constant, or too large to be squared. It then takes no part.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            low, high = np.quantile(sample, _CENTRAL, axis=0)
+            # All of a feature's values, if it hardly varies between the quantiles.
+            central = np.where(low < high, sample.clip(low, high), sample)
+            mean, std = central.mean(axis=0), central.std(axis=0)
             factor = LARGEST_POSITION / _SPAN / std
             shift = mean * factor
         usable = (std > 0) & np.isfinite(factor) & np.isfinite(shift) & (factor > 0)
@@ -103,7 +104,7 @@ def _axes(positions: NDArray[np.float64], n_components: int) -> NDArray[np.float
     """Return the integer weights of the components that rows have, the largest first."""
     n_features = positions.shape[1]
     largest = [max(0, n_features - n_components), n_features - 1]
-    variances, columns = eigh(np.cov(positions.T), subset_by_index=largest)
+    variances, columns = eigh(np.atleast_2d(np.cov(positions.T)), subset_by_index=largest)
     smallest = _SMALLEST * LARGEST_POSITION / _SPAN
     axes = columns.T[variances > smallest**2][::-1]
     # Rounding adds at most half to each.

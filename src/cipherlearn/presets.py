@@ -17,7 +17,7 @@ from typing import Any
 
 __all__ = ["ACCURATE", "FAST", "LINEAR"]
 
-#: A linear model of the input codes, so additive in the features. It needs no bootstrap.
+#: A linear model of the input codes, so additive in the features and components. No bootstrap.
 LINEAR: dict[str, Any] = {"module__n_layers": 1}
 
 #: 8 bootstraps of 4 bits at most.

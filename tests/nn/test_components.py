@@ -6,21 +6,20 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from cases import NO_TEACHER, far_and_near, random_module
+from cases import far_and_near, random_module
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from cipherlearn import NeuralNetRegressor
 from cipherlearn.lowering._lower import lower
 from cipherlearn.nn._components import PrincipalComponents
 from cipherlearn.program._components import LARGEST_POSITION, LARGEST_WEIGHTS, Components
 
 
-def fitted(X, n_components="auto") -> PrincipalComponents:
-    module = PrincipalComponents(X.shape[1], n_components)
+def fitted(X, n_components=32) -> PrincipalComponents:
+    module = PrincipalComponents(X.shape[1], min(n_components, X.shape[1]))
     module.fit(X if sp.issparse(X) else torch.from_numpy(X))
     return module
 
@@ -58,7 +57,7 @@ def test_torch_and_numpy_give_the_same_integers(seed, n_features):
     rows=arrays(np.float64, (4, 3), elements=st.floats(allow_nan=False)),
     factor=arrays(np.float64, 3, elements=st.floats(1e-300, 1e300)),
     shift=arrays(np.float64, 3, elements=st.floats(-1e9, 1e9)),
-    weights=arrays(np.int64, (2, 3), elements=st.integers(-(2**30), 2**30)),
+    weights=arrays(np.int64, (2, 3), elements=st.integers(-(2**26), 2**26)),
 )
 def test_sums_are_exact_whatever_the_features(rows, factor, shift, weights):
     components = Components(factor, shift, weights)
@@ -115,13 +114,8 @@ def test_sparse_features_have_the_components_of_dense_ones():
     np.testing.assert_array_equal(fitted(sp.csr_matrix(X)).weights, fitted(X).weights)
 
 
-@pytest.mark.parametrize(("n_features", "expected"), [(1, 0), (2, 2), (40, 32), (2001, 0)])
-def test_auto_takes_as_many_as_make_sense(n_features, expected):
-    assert len(PrincipalComponents(n_features, "auto").weights) == expected
-
-
 def test_a_wrong_number_is_refused():
-    with pytest.raises(ValueError, match=r'n_components, unless "auto", .* Got -1'):
+    with pytest.raises(ValueError, match=r"n_components must be .* Got -1"):
         PrincipalComponents(3, -1)
 
 
@@ -145,17 +139,3 @@ def test_components_that_no_code_reads_are_dropped():
     X = np.random.default_rng(0).normal(100, 5, (20, 5))
     np.testing.assert_array_equal(kept(X), quantizer(X)[:, quantizer.feature != 6])
     assert quantizer.take(quantizer.feature < 5).components is None
-
-
-def test_a_target_of_small_differences_between_similar_features_is_learned():
-    rng = np.random.default_rng(0)
-    common, single = rng.normal(size=(300, 1)), rng.normal(size=(300, 30))
-    X = 3 * common + 0.3 * single
-    y = X[:, :15].mean(axis=1) - X[:, 15:].mean(axis=1) + 0.1 * single @ np.sin(np.arange(30))
-    scores = [
-        NeuralNetRegressor(module__n_components=n, random_state=0, **NO_TEACHER)
-        .fit(X[:200], y[:200])
-        .score(X[200:], y[200:])
-        for n in (0, "auto")
-    ]
-    assert scores[1] > scores[0] + 0.05

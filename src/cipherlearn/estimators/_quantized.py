@@ -20,6 +20,7 @@ from cipherlearn.estimators._skorch import SkorchNet, forget_best_scores
 from cipherlearn.lowering._lower import lower
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.training._callbacks import check_budget
+from cipherlearn.training._components import choose_components
 from cipherlearn.training._reference import Reference
 from cipherlearn.training._schedule import (
     Schedule,
@@ -132,6 +133,8 @@ class QuantizedNet(SkorchNet):
         kwargs = self.get_params_for("module")
         # Fitted on none yet if only initialized, to load parameters.
         n_rows = getattr(self, "n_training_rows_", 0)
+        if self.module__n_components == "auto":
+            kwargs["n_components"] = getattr(self, "n_components_", 0)
         kwargs["n_hidden_neurons"] = choose_neurons(self.module__n_hidden_neurons, n_rows)
         self.module_ = self.module(
             input_dim=self.n_features_in_, n_outputs=self._n_outputs(), **kwargs
@@ -218,6 +221,9 @@ class QuantizedNet(SkorchNet):
             torch.manual_seed(self.random_state_.randint(2**31 - 1))
             if cold:
                 self.n_training_rows_ = len(y)
+                self.n_components_ = self.module__n_components
+                if self.n_components_ == "auto":
+                    self.n_components_ = choose_components(X, y, sample_weight)
                 self.initialize()
             weighted = np.ptp(sample_weight) > 0
             data = {"X": X, "sample_weight": sample_weight} if weighted else X

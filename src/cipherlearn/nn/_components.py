@@ -21,16 +21,13 @@ from cipherlearn.program._components import LARGEST_POSITION, LARGEST_WEIGHTS
 
 __all__ = ["PrincipalComponents"]
 
-# What "auto" takes. One feature is its own component, and of wide data the axes take too long.
-_MOST_COMPONENTS, _MOST_FEATURES = 32, 2000
-
 # Components are learned from at most about this many values and rows. A feature's mean and standard
 # deviation are those within these quantiles, so that outliers do not rule the components.
 _VALUES, _ROWS, _CENTRAL = 20_000_000, 20_000, (0.01, 0.99)
 
 # Standard deviations that a position spans to each side, and the smallest of a component, by which
 # it is above the rounding of positions.
-_SPAN, _SMALLEST = 16, 1e-3
+_SPAN, _SMALLEST = 16, 1e-5
 
 
 class PrincipalComponents(nn.Module):
@@ -43,22 +40,17 @@ class PrincipalComponents(nn.Module):
     ----------
     n_features : int
         Number of features.
-    n_components : int or "auto"
-        Number of components. "auto" takes 32 or, if that is less, the number of features, and
-        none of 1 feature or of more than 2000. Components that the data does not have are always
-        0, and so not encoded.
+    n_components : int
+        Number of components. Those that the data does not have are always 0, and so not encoded.
     """
 
     factor: Tensor
     shift: Tensor
     weights: Tensor
 
-    def __init__(self, n_features: int, n_components: int | str) -> None:
+    def __init__(self, n_features: int, n_components: int) -> None:
         super().__init__()
-        if n_components == "auto":
-            n_components = min(_MOST_COMPONENTS, n_features)
-            n_components *= 1 < n_features <= _MOST_FEATURES
-        n_components = check_int('n_components, unless "auto",', n_components, 0)
+        n_components = check_int("n_components", n_components, 0)
         zeros = torch.zeros(n_features, dtype=torch.float64)
         self.register_buffer("factor", torch.ones_like(zeros))
         self.register_buffer("shift", zeros)
@@ -67,7 +59,7 @@ class PrincipalComponents(nn.Module):
     @torch.no_grad()
     def fit(self, X: Any) -> None:
         """Learn the components of rows, a tensor or a sparse matrix."""
-        if not len(self.weights) or X.shape[0] < 2:
+        if len(self.weights) == 0 or X.shape[0] < 2:
             return
         rows = sample_rows(X.shape[0], min(_ROWS, _VALUES // X.shape[1] + 1))
         sample = torch.as_tensor(dense_rows(X, rows)).cpu().numpy().astype(np.float64)

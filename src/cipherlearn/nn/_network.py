@@ -68,9 +68,8 @@ class SparseQuantNeuralNetImpl(nn.Module):
     n_input_bits : int or None, default=None
         Bit-width of the codes that the first layer reads. Narrower ones leave room for more of them
         in a sum. With ``None``, and on the wide path, it is ``n_a_bits``.
-    n_components : int or "auto", default=0
+    n_components : int, default=0
         Principal components that are encoded beside the features. The client computes them.
-        "auto" takes up to 32.
     n_codes_per_feature : int or "auto", default="auto"
         Codes that encode a feature. The client computes them, so they are free. Together they
         tell ``n_codes_per_feature * (2**bits - 1) + 1`` values apart.
@@ -136,7 +135,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
         n_hidden_neurons_multiplier: float = 1.0,
         budget: str = "omega",
         n_input_bits: int | None = None,
-        n_components: int | str = 0,
+        n_components: int = 0,
         n_codes_per_feature: int | str = "auto",
         threshold_placement: str = "mixed",
         activation_function: Callable[[], nn.Module] = nn.ReLU,

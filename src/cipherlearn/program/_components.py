@@ -10,10 +10,10 @@ from cipherlearn.program._values import FloatArray, Immutable, IntArray, freeze
 
 __all__ = ["LARGEST_POSITION", "LARGEST_WEIGHTS", "Components"]
 
-# A feature's position is an integer of 20 bits and a sign, and the weights of a component add up
-# to 32 bits. So every sum is below 2**53, float64 holds it exactly, and neither the order of the
+# A feature's position is an integer of 24 bits and a sign, and the weights of a component add up
+# to 28 bits. So every sum is below 2**53, float64 holds it exactly, and neither the order of the
 # terms nor the machine can change it: the client gets the codes that training saw.
-LARGEST_POSITION, LARGEST_WEIGHTS = 2**20, 2**32
+LARGEST_POSITION, LARGEST_WEIGHTS = 2**24, 2**28
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,21 +21,21 @@ class Components(Immutable):
     """Weighted sums of features, which codes read as if they were features.
 
     The client computes them in the clear: ``position = rint(x * factor - shift)``, clipped to
-    plus or minus ``2**20``, and ``component = weights @ position``.
+    plus or minus ``2**24``, and ``component = weights @ position``.
 
     Parameters
     ----------
     factor, shift : ndarray of shape (n_features,), float64
         What turns a feature into its position.
     weights : ndarray of shape (n_components, n_features), int64
-        Their magnitudes add up to at most ``2**32`` in each row.
+        Their magnitudes add up to at most ``2**28`` in each row.
 
     Examples
     --------
     >>> from cipherlearn.program._components import Components
     >>> Components([4.0, 2.0], [0.0, 1.0], [[1, -1]])([[1.0, 3.0], [0.1, float("inf")]])
-    array([[ -1.00000e+00],
-           [-1.048576e+06]])
+    array([[-1.0000000e+00],
+           [-1.6777216e+07]])
     """
 
     factor: FloatArray

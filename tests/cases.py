@@ -59,6 +59,7 @@ THREE_WEIGHTS = {
     "module__n_hidden_accum_bits": None,
     "module__n_hidden_neurons_multiplier": 1.0,
     "module__n_codes_per_feature": 1,
+    "module__n_components": 0,
     "module__wide_path": False,
 }
 

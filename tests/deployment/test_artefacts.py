@@ -117,9 +117,9 @@ def test_an_artefact_of_a_later_version_is_refused(client_zip):
         for name in old.namelist():
             content = old.read(name)
             if name == "manifest.json":
-                content = json.dumps({**json.loads(content), "version": 3}).encode()
+                content = json.dumps({**json.loads(content), "version": 4}).encode()
             new.writestr(name, content)
-    with pytest.raises(ArtefactError, match=r"reads version 2 .* Got version 3"):
+    with pytest.raises(ArtefactError, match=r"reads version 3 .* Got version 4"):
         Archive.from_bytes(buffer.getvalue(), "client")
 
 

@@ -71,15 +71,18 @@ def test_names_come_from_the_data_or_the_pipeline_or_the_caller(models):
     labels = np.array(["ant", "bee", "cow"])[y]
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(X, columns=["a", "b", "c", "d" * 40])
-    clf = network(module__n_hidden_neurons=8).fit(table, labels)
+    clf = network(module__n_hidden_neurons=8, module__n_components=4).fit(table, labels)
     assert {"ant", "bee", "cow"} < set(texts(NetworkDisplay.from_estimator(clf).ax_))
-    assert NetworkDisplay.from_estimator(clf).feature_names == list(table)
-    pipeline = make_pipeline(StandardScaler(), network()).fit(table, labels)
+    components = [f"component {i + 1}" for i in range(clf.program_.quantizer.n_components)]
+    assert len(components) == clf.n_components_ > 0
+    assert NetworkDisplay.from_estimator(clf).feature_names == [*table, *components]
+    alone = network(module__n_components=0)
+    pipeline = make_pipeline(StandardScaler(), alone).fit(table, labels)
     assert NetworkDisplay.from_estimator(pipeline).feature_names == list(table)
     tiny = models["two layers"]
-    assert NetworkDisplay.from_estimator(tiny).feature_names == ["x0", "x1", "x2", "x3"]
+    assert NetworkDisplay.from_estimator(tiny).feature_names[:4] == ["x0", "x1", "x2", "x3"]
     given = NetworkDisplay.from_estimator(tiny, feature_names="wxyz", class_names="ABC")
-    assert (given.feature_names, given.output_names) == (list("wxyz"), list("ABC"))
+    assert (given.feature_names[:4], given.output_names) == (list("wxyz"), list("ABC"))
     with pytest.raises(ValueError, match=r"class_names must hold 3 names\. Got 2"):
         NetworkDisplay.from_estimator(tiny, class_names=["A", "B"])
     # Long names are cut.

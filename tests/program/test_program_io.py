@@ -215,7 +215,7 @@ def test_a_missing_array_is_named():
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ({"format": "cipherlearn-program", "version": 5}, "versions 1 to 4. Got version 5"),
+        ({"format": "cipherlearn-program", "version": 6}, "versions 1 to 5. Got version 6"),
         ({"format": "cipherlearn-program", "version": True}, "Got version True"),
         ({"format": "something-else", "version": 1}, "something-else"),
         ([], "must name its format"),

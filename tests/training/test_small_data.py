@@ -60,7 +60,7 @@ def test_a_constant_target_is_predicted(target):
 
 def test_one_epoch_trains_a_quantized_network():
     X, y = blobs(2, 20)
-    clf = NeuralNetClassifier(max_epochs=1, random_state=0).fit(X, y)
+    clf = NeuralNetClassifier(max_epochs=1, module__n_components=0, random_state=0).fit(X, y)
     assert clf.module_.quantized
     assert len(clf.history) == 1
     untrained = SparseQuantNeuralNetImpl(4, 2, n_hidden_neurons=24, n_input_bits=1)

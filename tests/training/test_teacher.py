@@ -25,7 +25,12 @@ class Watcher(Callback):
 def teachers(X=X, y=Y, kind=NeuralNetClassifier, weight=None, **parameters):
     watcher = Watcher()
     net = kind(
-        module__n_hidden_neurons=2, max_epochs=2, random_state=0, callbacks=[watcher], **parameters
+        module__n_hidden_neurons=2,
+        module__n_components=0,
+        max_epochs=2,
+        random_state=0,
+        callbacks=[watcher],
+        **parameters,
     )
     net.fit(X, y, weight)
     return watcher.teachers

@@ -173,6 +173,7 @@ def test_a_wide_neuron_uses_its_whole_budget(n_features, kept):
         module__n_hidden_neurons=9,
         module__n_hidden_neurons_multiplier=3.0,
         module__n_codes_per_feature=1,
+        module__n_components=0,
         max_epochs=5,
     )
     assert clf.module_.budgets == [3, 3, n_features]

@@ -55,7 +55,7 @@ def choose_components(X: Any, y: NDArray, sample_weight: NDArray) -> int:
     >>> X = level + 0.1 * single
     >>> choose_components(X, single[:, :4].mean(axis=1), np.ones(300))  # differences
     8
-    >>> choose_components(X, single[:, 0] + level[:, 0], np.ones(300))  # a feature
+    >>> choose_components(single, abs(single[:, 0]), np.ones(300))  # a feature
     0
     """
     n_features = X.shape[1]

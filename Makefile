@@ -110,5 +110,5 @@ $(CONCRETE_NUMPY)/.installed: pyproject.toml constraints/concrete-numpy.txt
 	test -n "$(PYTHON310)" || { echo "The Concrete-Numpy engine needs Python 3.10, and none was found. Name one: make test-concrete-numpy PYTHON310=python3.10" >&2; exit 1; }
 	$(PYTHON310) -m venv $(CONCRETE_NUMPY)
 	$(CONCRETE_NUMPY)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement constraints/concrete-numpy.txt --editable .
-	$(CONCRETE_NUMPY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints/concrete-numpy.txt 'hypothesis>=6.100' 'pandas<3' 'pytest>=8' 'pytest-xdist>=3.5'
+	$(CONCRETE_NUMPY)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints/concrete-numpy.txt 'hypothesis>=6.100' 'pandas<3' 'pytest>=8' 'pytest-timeout>=2.3' 'pytest-xdist>=3.5'
 	touch $@

@@ -45,12 +45,13 @@ def test_module_parameters_reach_the_module():
         module__n_hidden_neurons=[5, 2],
         module__n_w_bits=4,
         module__n_a_bits=3,
+        module__n_components=1,
         module__n_codes_per_feature=2,
         module__threshold_placement="quantile",
         module__activation_function=torch.nn.Tanh,
     ).fit(X, y)
     shapes = [tuple(linear.weight.shape) for linear in clf.module_.linears]
-    assert shapes == [(5, 8), (2, 5), (3, 2), (3, 8)]
+    assert shapes == [(5, 10), (2, 5), (3, 2), (3, 10)]
     assert clf.program_.quantizer.n_bits == 3
     assert np.abs(clf.program_.layers[0].weights).max() <= 7
     assert type(clf.module_.activations[0].function) is torch.nn.Tanh

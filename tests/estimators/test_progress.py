@@ -149,14 +149,14 @@ def test_a_stage_that_fails_ends_its_line(monkeypatch, stream, shown):
 
 def test_training_shows_what_it_does_from_the_start(capsys):
     X, y = blobs()
-    NeuralNetClassifier(**LINEAR, verbose=1).fit(X, y)
+    NeuralNetClassifier(**LINEAR, module__n_components=2, verbose=1).fit(X, y)
     out, err = capsys.readouterr()
     assert out == ""
     stages = [line for line in err.splitlines() if re.search(r"\.\.\.|: 0%,|: 100%,", line)]
     patterns = [
         r"Merging equal rows\.\.\.",
-        r"Placing thresholds: 0%, 0/4 \[.*feature/s\]",
-        r"Placing thresholds: 100%, 4/4 \[.*feature/s\]",
+        r"Placing thresholds: 0%, 0/6 \[.*feature/s\]",
+        r"Placing thresholds: 100%, 6/6 \[.*feature/s\]",
         r"Float warm-up: 0%, 0\.0/2 \[.*epoch/s\]",
         r"Float warm-up: 100%, 2\.0/2 \[.*epoch/s\], train_loss=0\.\d{4}",
         r"Fine-tuning: 0%, 0\.0/3 \[.*epoch/s\]",

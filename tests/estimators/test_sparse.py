@@ -22,7 +22,8 @@ from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
 from cipherlearn._features import as_csr
 from cipherlearn._samples import merge_duplicates
 from cipherlearn.inspection._report import observed_widths
-from cipherlearn.nn._encoder import InputEncoder
+from cipherlearn.nn._components import PrincipalComponents
+from cipherlearn.nn._encoder import InputEncoder, fit_encoders
 from cipherlearn.program._encoder import InputQuantizer
 
 FORMATS = {
@@ -164,8 +165,9 @@ def test_thresholds_of_sparse_columns_are_those_of_dense_ones(placement):
     rng = np.random.default_rng(0)
     X = rng.normal(size=(50, 4)) * (rng.random((50, 4)) < [0.0, 0.1, 0.5, 1.0])
     encoders = [InputEncoder(4, n_bits=2, n_codes=3, placement=placement) for _ in range(2)]
-    encoders[0].fit(torch.from_numpy(X))
-    encoders[1].fit(as_csr(sp.csr_matrix(X)))
+    none = PrincipalComponents(4, 0)
+    fit_encoders(encoders[:1], none, torch.from_numpy(X))
+    fit_encoders(encoders[1:], none, as_csr(sp.csr_matrix(X)))
     for name, tensor in encoders[0].named_buffers():
         assert torch.equal(tensor, dict(encoders[1].named_buffers())[name]), name
 

@@ -21,6 +21,7 @@ clf = NeuralNetClassifier(
     module__n_hidden_neurons=16,
     module__n_hidden_accum_bits=4,
     module__n_output_accum_bits=6,
+    module__n_components=0,  # so that neurons read pixels, and the last picture can show which
     max_epochs=30,
     random_state=0,
 )

@@ -16,6 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from cipherlearn.lowering._lower import lower
 from cipherlearn.nn._components import PrincipalComponents
 from cipherlearn.program._components import LARGEST_POSITION, LARGEST_WEIGHTS, Components
+from cipherlearn.program._encoder import InputQuantizer
 
 
 def fitted(X, n_components=32) -> PrincipalComponents:
@@ -117,6 +118,26 @@ def test_sparse_features_have_the_components_of_dense_ones():
 def test_a_wrong_number_is_refused():
     with pytest.raises(ValueError, match=r"n_components must be .* Got -1"):
         PrincipalComponents(3, -1)
+    with pytest.raises(ValueError, match=r"more than 2000 features. Got 5 for 2001"):
+        PrincipalComponents(2001, 5)
+    with pytest.raises(ValueError, match=r"at most as many components as codes. Got 3 and 1"):
+        InputQuantizer(1, [0], [[0.5]], Components([1.0], [0.0], [[1]] * 3))
+
+
+def test_there_are_at_most_as_many_as_features():
+    assert len(PrincipalComponents(3, 50).weights) == 3
+
+
+def test_nothing_is_left_of_a_former_fit():
+    X = mixed()
+    module = fitted(X)
+    module.fit(torch.from_numpy(X[:, :1] * np.ones(6)))
+    assert module.weights.any(dim=1).tolist() == [True] + [False] * 5
+
+
+def test_codes_of_no_feature_at_all_are_computed_for_sparse_rows():
+    quantizer = InputQuantizer(2, [2], [[-1.0]], Components([1.0, 1.0], [0.0, 0.0], [[0, 0]]))
+    assert quantizer(sp.csr_matrix((3, 2))).tolist() == quantizer(np.zeros((3, 2))).tolist()
 
 
 @pytest.mark.parametrize("n_layers", [1, 2])

@@ -57,6 +57,8 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
         Number of features seen in ``fit``.
     feature_names_in_ : ndarray of shape (n_features,)
         Names of the features, if ``X`` had names that are all strings.
+    n_components_ : int
+        Number of principal components that the network encodes.
     module_ : SparseQuantNeuralNetImpl
         The trained network.
     program_ : IntegerProgram

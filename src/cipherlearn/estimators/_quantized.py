@@ -32,6 +32,8 @@ from cipherlearn.training._threads import threads_for
 
 __all__ = ["QuantizedNet"]
 
+_SCORES = ("reference_score_", "training_score_")
+
 
 class QuantizedNet(SkorchNet):
     """Net that trains in two phases: a float network first, then the quantized one."""
@@ -213,7 +215,7 @@ class QuantizedNet(SkorchNet):
     def _train(self, X: Any, y: NDArray, sample_weight: NDArray, cold: bool, teacher=None):
         """Run skorch on validated data, then lower the result."""
         if cold:
-            self._forget_scores()
+            self._forget_result(*_SCORES)
             self.random_state_ = check_random_state(self.random_state)
         device = training_device(self.device)
         devices = [device] if device.type == "cuda" else []
@@ -221,12 +223,11 @@ class QuantizedNet(SkorchNet):
             torch.manual_seed(self.random_state_.randint(2**31 - 1))
             if cold:
                 self.n_training_rows_ = len(y)
-                self.n_components_ = self.module__n_components
-                if self.n_components_ == "auto":
+                if self.module__n_components == "auto":
                     self.n_components_ = choose_components(X, y, sample_weight)
                 self.initialize()
-            weighted = np.ptp(sample_weight) > 0
-            data = {"X": X, "sample_weight": sample_weight} if weighted else X
+                self.n_components_ = len(self.module_.components.weights)
+            data = {"X": X, "sample_weight": sample_weight} if np.ptp(sample_weight) > 0 else X
             n_rows = min(choose_batch_size(self.batch_size, len(y)), len(y))
             n_weights = max(linear.weight.numel() for linear in self.module_.linears)
             schedule = self._new_schedule(teacher)
@@ -262,14 +263,9 @@ class QuantizedNet(SkorchNet):
         if self._reference is not None and self._reference.is_due():
             self._reference.consider(self.module_)
 
-    def _forget_result(self) -> None:
+    def _forget_result(self, *more: str) -> None:
         """Drop what was made of an earlier network, so that nothing predicts with it."""
-        for name in ("program_", "circuit_"):
-            if hasattr(self, name):
-                delattr(self, name)
-
-    def _forget_scores(self) -> None:
-        for name in ("reference_score_", "training_score_"):
+        for name in ("program_", "circuit_", *more):
             self.__dict__.pop(name, None)
 
     def _keep_result(self) -> None:
@@ -328,8 +324,7 @@ class QuantizedNet(SkorchNet):
     def load_params(self, *args, **kwargs):
         """Load skorch's files into the network, and lower it if it is quantized."""
         super().load_params(*args, **kwargs)
-        self._forget_result()
-        self._forget_scores()
+        self._forget_result(*_SCORES)
         if self.module_.quantized:
             self._keep_result()
 

@@ -34,6 +34,8 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
         Names of the features, if ``X`` had names that are all strings.
     target_mean_, target_scale_ : ndarray of shape (n_outputs,)
         Mean and standard deviation of the training targets.
+    n_components_ : int
+        Number of principal components that the network encodes.
     module_ : SparseQuantNeuralNetImpl
         The trained network.
     program_ : IntegerProgram

@@ -19,10 +19,13 @@ from cipherlearn._features import dense_rows
 from cipherlearn._samples import sample_rows
 from cipherlearn.program._components import LARGEST_POSITION, LARGEST_WEIGHTS
 
-__all__ = ["PrincipalComponents"]
+__all__ = ["MOST_FEATURES", "PrincipalComponents"]
+
+# Of more, the axes would take too long.
+MOST_FEATURES = 2000
 
 # Components are learned from at most about this many values and rows. A feature's mean and standard
-# deviation are those within these quantiles, so that outliers do not rule the components.
+# deviation are those of its values clipped to these quantiles, so that outliers do not rule them.
 _VALUES, _ROWS, _CENTRAL = 20_000_000, 20_000, (0.01, 0.99)
 
 # Standard deviations that a position spans to each side, and the smallest of a component, by which
@@ -41,7 +44,13 @@ class PrincipalComponents(nn.Module):
     n_features : int
         Number of features.
     n_components : int
-        Number of components. Those that the data does not have are always 0, and so not encoded.
+        Number of components, of which there are at most as many as features. Those that the data
+        does not have are always 0, and so not encoded.
+
+    Raises
+    ------
+    ValueError
+        If there are components of more than 2000 features, whose axes would take too long.
     """
 
     factor: Tensor
@@ -50,7 +59,12 @@ class PrincipalComponents(nn.Module):
 
     def __init__(self, n_features: int, n_components: int) -> None:
         super().__init__()
-        n_components = check_int("n_components", n_components, 0)
+        n_components = min(check_int("n_components", n_components, 0), n_features)
+        if n_components and n_features > MOST_FEATURES:
+            raise ValueError(
+                f"n_components must be 0 for more than {MOST_FEATURES} features. Got "
+                f"{n_components} for {n_features}. Use TruncatedSVD or PCA before the network."
+            )
         zeros = torch.zeros(n_features, dtype=torch.float64)
         self.register_buffer("factor", torch.ones_like(zeros))
         self.register_buffer("shift", zeros)
@@ -59,6 +73,7 @@ class PrincipalComponents(nn.Module):
     @torch.no_grad()
     def fit(self, X: Any) -> None:
         """Learn the components of rows, a tensor or a sparse matrix."""
+        self.weights.zero_()
         if len(self.weights) == 0 or X.shape[0] < 2:
             return
         rows = sample_rows(X.shape[0], min(_ROWS, _VALUES // X.shape[1] + 1))

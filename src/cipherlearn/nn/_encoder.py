@@ -125,7 +125,7 @@ class InputEncoder(nn.Module):
     n_codes : int or "auto"
         Codes per feature. "auto" takes those of :func:`n_codes_per_feature`.
     placement : {"mixed", "uniform", "quantile"}
-        Where :meth:`fit` puts the thresholds, as in :func:`place_thresholds`.
+        Where :func:`fit_encoders` puts the thresholds, as in :func:`place_thresholds`.
 
     Attributes
     ----------

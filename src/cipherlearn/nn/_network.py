@@ -69,7 +69,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
         Bit-width of the codes that the first layer reads. Narrower ones leave room for more of them
         in a sum. With ``None``, and on the wide path, it is ``n_a_bits``.
     n_components : int, default=0
-        Principal components that are encoded beside the features. The client computes them.
+        Principal components that are encoded beside the features.
     n_codes_per_feature : int or "auto", default="auto"
         Codes that encode a feature. The client computes them, so they are free. Together they
         tell ``n_codes_per_feature * (2**bits - 1) + 1`` values apart.
@@ -92,15 +92,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
     Attributes
     ----------
     plans : tuple of LayerPlan
-        Shape, bit-widths, budget and largest span of each layer. The last is the wide path, if
-        there is one.
-    accum_bits : list of int
-        Bit-width of the accumulators of each layer.
-    budgets : list of int
-        Largest number of non-zero weights of a neuron of each layer.
-    max_widths : list of int or None
-        Largest span of a neuron of each layer, ``sum(abs(weight) * largest input code)``, where it
-        is bounded.
+        Shape, bit-widths, budget and largest span of each layer, of a wide path last.
 
     Raises
     ------
@@ -160,13 +152,11 @@ class SparseQuantNeuralNetImpl(nn.Module):
         n_input_bits = n_a_bits if n_input_bits is None else n_input_bits
         n_input_bits = check_int("n_input_bits", n_input_bits, 1, MAX_BITS)
         self.components = PrincipalComponents(input_dim, n_components)
-        n_columns = input_dim + len(self.components.weights)
+        width = input_dim + len(self.components.weights)
         # Of the codes that the layers read, and of those that the wide path reads.
         bits = [n_input_bits] if hidden or not wide_path else []
         bits += [n_a_bits] if wide_path else []
-        encoders = [
-            InputEncoder(n_columns, n, n_codes_per_feature, threshold_placement) for n in bits
-        ]
+        encoders = [InputEncoder(width, n, n_codes_per_feature, threshold_placement) for n in bits]
         self.pruning = pruning
         widths = [len(encoders[0].largest), *hidden, n_outputs]
         self.plans = plan_layers(
@@ -268,7 +258,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
 
     @property
     def max_widths(self) -> list[int | None]:
-        """Largest span of a neuron of each layer, where it is bounded."""
+        """Largest ``sum(abs(weight) * largest input code)`` of a neuron, where it is bounded."""
         return [plan.max_span for plan in self.plans]
 
     @property
@@ -287,8 +277,9 @@ class SparseQuantNeuralNetImpl(nn.Module):
             Whether to show a progress bar over the features.
         """
         fit_encoders(self.encoders, self.components, X, verbose)
-        for encoder, i_layer in zip(self.encoders, (0, -1), strict=False):
-            linear = self.linears[i_layer]
+        for encoder, linear in zip(
+            self.encoders, (self.linears[0], self.linears[-1]), strict=False
+        ):
             linear.input_max.copy_(encoder.largest)
             linear.mask.copy_((encoder.largest > 0).expand_as(linear.mask))
 
@@ -329,8 +320,7 @@ class SparseQuantNeuralNetImpl(nn.Module):
     def from_plain_state(cls, state: dict[str, Any]) -> SparseQuantNeuralNetImpl:
         """Make the module that :meth:`plain_state` described."""
         module = _construct(cls, state["arguments"])
-        arrays = state["arrays"].items()
-        module.load_state_dict({name: torch.tensor(array) for name, array in arrays})
+        module.load_state_dict({name: torch.tensor(a) for name, a in state["arrays"].items()})
         return module.eval()
 
 

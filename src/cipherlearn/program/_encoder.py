@@ -67,6 +67,11 @@ class InputQuantizer(Immutable):
             )
         if self.components is not None and len(self.components.factor) != self.n_features:
             raise ValueError(f"Components must be those of {self.n_features} features.")
+        if self.n_components > len(self.feature):
+            raise ValueError(
+                "A quantizer has at most as many components as codes. "
+                f"Got {self.n_components} and {len(self.feature)}."
+            )
         n_columns = self.n_features + self.n_components
         if self.feature.min() < 0 or self.feature.max() >= n_columns:
             raise ValueError(f"Codes must read features and components from 0 to {n_columns - 1}.")
@@ -170,7 +175,7 @@ class InputQuantizer(Immutable):
             # Of some thousand features few may be read.
             read, quantizer = self._of_read_features
             X = X[:, read]
-            n_block = min(BLOCK_ROWS, max(1, _BLOCK_VALUES // len(read)))
+            n_block = min(BLOCK_ROWS, max(1, _BLOCK_VALUES // max(1, len(read))))
         for start in range(0, X.shape[0], n_block):
             block = slice(start, start + n_block)
             yield block, quantizer.count(dense_rows(X, block), dtype)
@@ -178,10 +183,10 @@ class InputQuantizer(Immutable):
     @cached_property
     def _of_read_features(self) -> tuple[IntArray, InputQuantizer]:
         """The features that some code or component reads, and the quantizer of those alone."""
-        columns = np.union1d(self.feature, self._of_components)
-        read = columns[columns < self.n_features]
+        read = np.unique(self.feature[self.feature < self.n_features])
         components = self.components
         if components is not None:
+            read = np.union1d(read, np.flatnonzero(components.weights.any(axis=0)))
             components = Components(
                 components.factor[read], components.shift[read], components.weights[:, read]
             )
@@ -189,13 +194,6 @@ class InputQuantizer(Immutable):
         numbers = np.append(read, self.n_features + np.arange(self.n_components))
         feature = np.searchsorted(numbers, self.feature)
         return read, InputQuantizer(len(read), feature, self.thresholds, components)
-
-    @property
-    def _of_components(self) -> IntArray:
-        """The features that some component reads."""
-        if self.components is None:
-            return np.empty(0, np.int64)
-        return np.flatnonzero(self.components.weights.any(axis=0))
 
     def take(self, codes: NDArray[np.bool_]) -> InputQuantizer:
         """Keep some codes, and the components that they read."""

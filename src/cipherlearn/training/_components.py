@@ -11,15 +11,15 @@ from sklearn.linear_model import RidgeCV
 
 from cipherlearn._features import dense_rows
 from cipherlearn._samples import sample_rows
+from cipherlearn.nn._components import MOST_FEATURES
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 
 __all__ = ["choose_components"]
 
-# Most components. One feature is its own component, and of wide data the axes take too long.
-_MOST_COMPONENTS, _MOST_FEATURES = 32, 2000
+_MOST_COMPONENTS = 32
 
-# Rows that are looked at. Of few, no comparison says anything.
-_ROWS, _FEWEST_ROWS = 2000, 20
+# Rows that are looked at: at most so many, and so many values. Of few, no comparison says anything.
+_ROWS, _VALUES, _FEWEST_ROWS = 2000, 500_000, 20
 
 # Components must lower the squared error by this factor. They are worth nothing if they do not, and
 # on few rows they let a network learn noise.
@@ -60,9 +60,10 @@ def choose_components(X: Any, y: NDArray, sample_weight: NDArray) -> int:
     """
     n_features = X.shape[1]
     n_components = min(_MOST_COMPONENTS, n_features)
-    if not 1 < n_features <= _MOST_FEATURES or X.shape[0] < _FEWEST_ROWS:
+    # One feature is its own component.
+    if not 1 < n_features <= MOST_FEATURES or X.shape[0] < _FEWEST_ROWS:
         return 0
-    rows = sample_rows(X.shape[0], _ROWS)
+    rows = sample_rows(X.shape[0], min(_ROWS, _VALUES // (n_features + n_components)))
     features = torch.as_tensor(dense_rows(X, rows))
     targets = y[rows]
     if targets.dtype.kind in "iu":

@@ -21,8 +21,8 @@ _MOST_COMPONENTS = 32
 # Rows that are looked at: at most so many, and so many values. Of few, no comparison says anything.
 _ROWS, _VALUES, _FEWEST_ROWS = 2000, 500_000, 20
 
-# Components must lower the squared error by this factor. They are worth nothing if they do not, and
-# on few rows they let a network learn noise.
+# Components must lower the squared error to this part of it. If they do not, they are of no use,
+# and on few rows they let a network learn noise.
 _BETTER = 0.99
 
 _PENALTIES = 10.0 ** np.arange(-1, 5.5, 0.5)

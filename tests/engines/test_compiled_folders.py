@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from cipherlearn.engines.concrete_python._folders import make_folder
+from cipherlearn._folders import make_folder
 
 PROGRAM = """
 import sys
-from cipherlearn.engines.concrete_python._folders import make_folder
+from cipherlearn._folders import make_folder
 
 class Owner: pass
 

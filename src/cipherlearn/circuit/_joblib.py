@@ -10,13 +10,15 @@ import pickle
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
-from joblib.parallel import MultiprocessingBackend, get_active_backend
+from joblib.parallel import LokyBackend, MultiprocessingBackend, get_active_backend
 from numpy.typing import NDArray
 
+from cipherlearn._folders import make_folder
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._program import IntegerProgram
 
@@ -115,6 +117,10 @@ def evaluate_batches(
             # Rounds limit what a failure loses, and how long progress shows nothing.
             numbers = numbers[: _CALLS_PER_JOB * effective_n_jobs(n_jobs)]
         tasks = _Tasks(encrypt, numbers, evaluation.id, data)
+        # loky waits for ever for the rest of a result that a worker was killed in the middle of.
+        # Short messages are written whole or not at all, so results go through files.
+        if isinstance(backend, LokyBackend):
+            tasks.folder = make_folder(tasks)
         data = evaluation.data
         try:
             # joblib would make batches of batches as large as its shortest calls suggest.
@@ -127,6 +133,8 @@ def evaluate_batches(
                     # A worker lacks the circuit and keys. Those that follow may, too.
                     tasks.data = evaluation.data
                 elif number in waiting:
+                    if isinstance(result, Path):
+                        result = _read(result)
                     waiting.remove(number)
                     yield number, result
         except Exception:
@@ -156,14 +164,22 @@ class _Tasks:
         self._numbers = numbers
         self._id = evaluation_id
         self.data = data
+        self.folder: str | None = None
         self.error: Exception | None = None
 
     def __iter__(self) -> Iterator[Any]:
         try:
             for number in self._numbers:
-                yield delayed(_evaluate)(number, self._encrypt(number), self._id, self.data)
+                call = number, self._encrypt(number), self._id, self.data, self.folder
+                yield delayed(_evaluate)(*call)
         except Exception as error:
             self.error = error
+
+
+def _read(path: Path) -> list[bytes]:
+    results: list[bytes] = pickle.loads(path.read_bytes())
+    path.unlink()
+    return results
 
 
 # ---------------------------------------------------------------------- in a worker
@@ -189,9 +205,17 @@ _lock = threading.Lock()
 
 
 def _evaluate(
-    number: int, ciphertexts: list[bytes], evaluation_id: str, data: NDArray[np.uint8] | None
-) -> tuple[int, list[bytes] | Exception | None]:
-    """Evaluate one batch. The result is ``None`` if this worker lacks the circuit and keys."""
+    number: int,
+    ciphertexts: list[bytes],
+    evaluation_id: str,
+    data: NDArray[np.uint8] | None,
+    folder: str | None,
+) -> tuple[int, list[bytes] | Path | Exception | None]:
+    """Evaluate one batch.
+
+    The result is a file if there is a folder for it, and ``None`` if this worker lacks the circuit
+    and keys.
+    """
     # A circuit takes the threads of this process, so that its calls need none of their own.
     with _lock:
         if evaluation_id not in _kept and data is None:
@@ -203,6 +227,11 @@ def _evaluate(
             _kept.move_to_end(evaluation_id)
             while len(_kept) > _MAX_KEPT:
                 _kept.popitem(last=False)
-            return number, _kept[evaluation_id].run(ciphertexts)
+            results = _kept[evaluation_id].run(ciphertexts)
+            if folder is None:
+                return number, results
+            path = Path(folder, str(number))
+            path.write_bytes(pickle.dumps(results))
+            return number, path
         except Exception as error:
             return number, error

@@ -20,12 +20,12 @@ from cipherlearn._exceptions import (
     MessageError,
     UnsupportedByEngineError,
 )
+from cipherlearn._folders import make_folder
 from cipherlearn.engines import Server
 from cipherlearn.engines._bindings import compiler, keep_broken_pipes_errors
 from cipherlearn.engines._compilation import compilation
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.engines.concrete_python import ENGINE, engine_version
-from cipherlearn.engines.concrete_python._folders import make_folder
 from cipherlearn.engines.kernels import (
     EvaluationKeys,
     Gate,

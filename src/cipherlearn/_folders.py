@@ -1,4 +1,4 @@
-"""Folders of compiled circuits, which go with their process, however it ends."""
+"""Temporary folders, which go with their process, however it ends."""
 
 from __future__ import annotations
 

@@ -35,16 +35,26 @@ class Reference:
     X : ndarray or sparse matrix
     y, sample_weight : ndarray
         What it trains on.
+    original : torch module, default=None
+        Network that is pruned or converted, in place of the float network.
     """
 
-    def __init__(self, net: Any, X: Any, y: NDArray, sample_weight: NDArray) -> None:
+    def __init__(
+        self,
+        net: Any,
+        X: Any,
+        y: NDArray,
+        sample_weight: NDArray,
+        original: torch.nn.Module | None = None,
+    ) -> None:
         rows = sample_rows(len(y), _ROWS)
         self.X = torch.as_tensor(dense_rows(X, rows), device=net.device)
         self.y = y[rows]
         self.weight = sample_weight[rows] / sample_weight[rows].sum()
         self.net = net
-        self.best: NDArray | None = None
-        self.prunes = False
+        self.best = None if original is None else self.row_scores(original)
+        self.has_original = original is not None
+        self.prunes = self.has_original and bool(net.module_.quantized)
 
     def is_due(self) -> bool:
         """Whether an epoch has ended after which the float network is scored."""
@@ -69,7 +79,9 @@ class Reference:
         return f"Raise module__n_accum_bits from {n_bits} to {n_bits + 1}."
 
     def consider(self, module: torch.nn.Module) -> None:
-        """Keep the scores of this network if they are the best so far."""
+        """Keep the scores of this network if they are the best so far, and nothing else is."""
+        if self.has_original:
+            return
         scores = self.row_scores(module)
         if self.best is None or self.weight @ scores > self.weight @ self.best:
             self.best = scores

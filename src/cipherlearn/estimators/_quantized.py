@@ -230,6 +230,8 @@ class QuantizedNet(SkorchNet):
             data = {"X": X, "sample_weight": sample_weight} if np.ptp(sample_weight) > 0 else X
             n_rows = min(choose_batch_size(self.batch_size, len(y)), len(y))
             n_weights = max(linear.weight.numel() for linear in self.module_.linears)
+            if teacher is not None:
+                teacher = teacher.to(device)
             # A new network learns from one that is converted, an old one what it was.
             schedule = self._new_schedule(**{"large_teacher" if cold else "teacher": teacher})
             reference = Reference(self, X, y, sample_weight, teacher)

@@ -38,7 +38,7 @@ class FloatNetwork(nn.Module):
 
     def __init__(self, network: nn.Module, order: ArrayLike | None = None) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network).eval()
+        self.network = copy.deepcopy(network).cpu().eval()
         dtypes = [each.dtype for each in network.parameters() if each.is_floating_point()]
         self.dtype = dtypes[0] if dtypes else torch.float32
         self.order = None if order is None else np.asarray(order).tolist()
@@ -58,16 +58,18 @@ class FloatNetwork(nn.Module):
 class Standardized(nn.Module):
     """Outputs of a network in the units of a regressor's standardized targets."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, network: nn.Module, mean: NDArray, scale: NDArray) -> None:
         super().__init__()
         self.network = network
-        self.mean, self.scale = torch.as_tensor(mean), torch.as_tensor(scale)
+        self.register_buffer("mean", torch.as_tensor(mean))
+        self.register_buffer("scale", torch.as_tensor(scale))
         self.eval()
 
     def forward(self, X: Tensor) -> Tensor:
-        outputs = self.network(X)
-        mean, scale = self.mean.to(outputs.device), self.scale.to(outputs.device)
-        return ((outputs - mean) / scale).float()
+        return ((self.network(X) - self.mean) / self.scale).float()
 
 
 class _Exponential(nn.Module):
@@ -109,4 +111,4 @@ def outputs_of(network: nn.Module, X: Any) -> NDArray:
     """Compute the outputs of a network for an array or sparse matrix of features."""
     starts = range(0, X.shape[0], _BLOCK_ROWS)
     blocks = [dense_rows(X, slice(start, start + _BLOCK_ROWS)) for start in starts]
-    return np.concatenate([network(torch.as_tensor(rows)).numpy() for rows in blocks])
+    return np.concatenate([network(torch.as_tensor(rows)).double().numpy() for rows in blocks])

@@ -99,9 +99,11 @@ class Reference:
         error = np.sqrt(self.weight**2 @ (lost - mean) ** 2)
         n_steps = sum(len(epoch["batches"]) for epoch in net.history[net.phase_.first_epoch :])
         if net.warn_on_loss and n_steps >= _STEPS and 100 * (mean - error) > _POINTS:
+            converts = self.has_original and not self.prunes
+            cause = "conversion" if converts else "quantization and pruning"
             warnings.warn(
-                f"On training rows the network loses {100 * mean:.1f} points by quantization and "
-                f"pruning: its {net._score_name} is {net.training_score_:.3f}, and was "
+                f"On training rows the network loses {100 * mean:.1f} points by {cause}: its "
+                f"{net._score_name} is {net.training_score_:.3f}, and was "
                 f"{net.reference_score_:.3f} before. {self._remedy()} "
                 "warn_on_loss=False turns this warning off.",
                 AccuracyLossWarning,

@@ -241,7 +241,7 @@ def _outputs(network: torch.nn.Module, rows: Any) -> NDArray:
     rule = "network must map rows of shape (n_samples, n_features) to finite outputs, a row each."
     try:
         outputs = outputs_of(FloatNetwork(network), rows)
-    except (IndexError, RuntimeError, TypeError) as error:
+    except (AttributeError, IndexError, RuntimeError, TypeError) as error:
         raise ValueError(f"{rule} For rows of shape {rows.shape}, it raised: {error}") from error
     if outputs.ndim != 2 or len(outputs) != rows.shape[0] or not np.isfinite(outputs).all():
         finite = "" if np.isfinite(outputs).all() else ", not all finite"

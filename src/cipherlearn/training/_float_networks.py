@@ -87,7 +87,8 @@ def mlp_module(mlp: Any) -> nn.Module:
     >>> from sklearn.neural_network import MLPRegressor
     >>> from cipherlearn.training._float_networks import mlp_module
     >>> X = np.linspace(0, 1, 50)[:, None]
-    >>> mlp = MLPRegressor((4,), solver="lbfgs", random_state=0).fit(X, X[:, 0])
+    >>> mlp = MLPRegressor(hidden_layer_sizes=(4,), solver="lbfgs", random_state=0)
+    >>> mlp = mlp.fit(X, X[:, 0])
     >>> outputs = mlp_module(mlp)(torch.tensor(X))[:, 0]
     >>> np.allclose(outputs.detach(), mlp.predict(X))
     True

@@ -279,6 +279,7 @@ def test_what_does_not_fit_an_mlp_is_refused(mlp, options, message):
     ("network", "options", "message"),
     [
         (torch.nn.Linear(9, 2), {}, r"map rows of shape.*it raised: "),
+        (torch.nn.GRU(4, 2), {}, "it raised: 'tuple' object"),
         (torch.nn.Unflatten(1, (2, 2)), {}, r"Got outputs of shape \(60, 2, 2\)"),
         (torch.nn.LogSoftmax(dim=1), {"classes": ["a", "a"]}, "each once"),
         (torch.nn.LogSoftmax(dim=1), {"classes": ["a", "b", "c"]}, r"4 output\(s\).*Got 3"),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cipherlearn.circuit._cost import CostEstimate
     from cipherlearn.estimators._base import NotCompiledError
     from cipherlearn.estimators._classifier import NeuralNetClassifier
+    from cipherlearn.estimators._conversion import from_sklearn, from_torch
     from cipherlearn.estimators._regressor import NeuralNetRegressor
     from cipherlearn.inspection._report import Report
     from cipherlearn.model_selection._scoring import make_fhe_scorer
@@ -49,6 +50,8 @@ __all__ = [
     "SparseQuantNeuralNetImpl",
     "UnsupportedByEngineError",
     "__version__",
+    "from_sklearn",
+    "from_torch",
     "load_program",
     "make_fhe_scorer",
     "max_active_neurons",
@@ -74,6 +77,8 @@ _MODULES = {
     "Report": "inspection._report",
     "SparseQuantNeuralNetImpl": "nn._network",
     "UnsupportedByEngineError": "_exceptions",
+    "from_sklearn": "estimators._conversion",
+    "from_torch": "estimators._conversion",
     "load_program": "program._file",
     "make_fhe_scorer": "model_selection._scoring",
     "max_active_neurons": "nn._budget",

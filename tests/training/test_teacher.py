@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from sklearn.datasets import make_gaussian_quantiles
 from skorch.callbacks import Callback
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
+from cipherlearn.training._schedule import Schedule
 from cipherlearn.training._teacher import Teacher, swap_noise
 
 X, Y = make_gaussian_quantiles(n_samples=1500, n_features=5, n_classes=3, random_state=0)
@@ -71,6 +74,25 @@ def test_a_network_that_is_no_better_does_not_teach():
     # Thresholds show this at once, and standardized features hardly.
     noise[:, 0] = np.exp(12 * noise[:, 0])
     assert teachers(X=noise, y=noise[:, 0] > 1)[0] is None
+
+
+@pytest.mark.parametrize("augment", [True, False])
+@pytest.mark.parametrize("share", [0.0, 0.7])
+def test_a_given_network_labels_rows_by_its_share_and_copies_alone(augment, share):
+    torch.manual_seed(0)
+    given, rows, y = torch.nn.Linear(5, 3).double(), torch.tensor(X[:40]), torch.tensor(Y[:40])
+    schedule = Schedule(0.4, 95, share, augment, large_teacher=given)
+    net = SimpleNamespace(device="cpu")
+    features, targets = schedule.augmented(net, (rows, y))
+    said = given(features).softmax(dim=1).detach()
+    assert len(features) == (80 if augment else 40)
+    assert torch.equal(features[:40], rows)
+    assert augment == bool((features[40:] != rows[: len(features) - 40]).any())
+    torch.testing.assert_close(targets[:40], share * said[:40] + (1 - share) * torch.eye(3)[y])
+    torch.testing.assert_close(targets[40:], said[40:])
+    weighted = {"X": rows, "sample_weight": torch.arange(40.0)}
+    batch, _ = schedule.augmented(net, (weighted, y))
+    assert batch["sample_weight"].tolist() == [*range(40)] * (2 if augment else 1)
 
 
 def test_noise_replaces_features_by_those_of_other_rows():

@@ -70,7 +70,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
     reference_score_, training_score_ : float
         Accuracy on at most 2000 training rows, weighted if they are: before quantization and
         pruning, and afterwards. Both are of the last training that had a float phase, or of
-        ``prune``.
+        ``prune``, or of a conversion, where the first is of the given network.
     history_ : skorch.history.History
         Losses and times per epoch.
     {OTHER_PARAMETERS_DOC.format(criterion="torch.nn.CrossEntropyLoss with label smoothing 0.05")}

@@ -209,8 +209,8 @@ class QuantizedNet(SkorchNet):
                 forget_best_scores(self)
         return self
 
-    def _new_schedule(self, teacher=None) -> Schedule:
-        return Schedule(**self.get_params_for("callbacks__quantization"), teacher=teacher)
+    def _new_schedule(self, **teacher: Any) -> Schedule:
+        return Schedule(**self.get_params_for("callbacks__quantization"), **teacher)
 
     def _train(self, X: Any, y: NDArray, sample_weight: NDArray, cold: bool, teacher=None):
         """Run skorch on validated data, then lower the result."""
@@ -230,11 +230,11 @@ class QuantizedNet(SkorchNet):
             data = {"X": X, "sample_weight": sample_weight} if np.ptp(sample_weight) > 0 else X
             n_rows = min(choose_batch_size(self.batch_size, len(y)), len(y))
             n_weights = max(linear.weight.numel() for linear in self.module_.linears)
-            schedule = self._new_schedule(teacher)
-            reference = Reference(self, X, y, sample_weight)
             if teacher is not None:
-                reference.consider(teacher)
-                reference.prunes = True
+                teacher = teacher.to(device)
+            # A new network learns from one that is converted, an old one what it was.
+            schedule = self._new_schedule(**{"large_teacher" if cold else "teacher": teacher})
+            reference = Reference(self, X, y, sample_weight, teacher)
             self._reference, self._schedule = reference, schedule
             try:
                 with threads_for(n_rows, n_weights):

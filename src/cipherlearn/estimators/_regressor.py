@@ -15,6 +15,7 @@ from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn.estimators._parameter_docs import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
 from cipherlearn.estimators._skorch import check_sample_weight
 from cipherlearn.program._decoder import TargetDecoder
+from cipherlearn.training._float_networks import Standardized
 
 __all__ = ["NeuralNetRegressor"]
 
@@ -47,7 +48,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
     reference_score_, training_score_ : float
         R² on at most 2000 training rows, weighted if they are: before quantization and
         pruning, and afterwards. Both are of the last training that had a float phase, or of
-        ``prune``.
+        ``prune``, or of a conversion, where the first is of the given network.
     history_ : skorch.history.History
         Losses and times per epoch.
     {OTHER_PARAMETERS_DOC.format(criterion="torch.nn.MSELoss")}
@@ -129,6 +130,8 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
             variance = np.average((targets - self.target_mean_) ** 2, axis=0, weights=weights)
             self.target_scale_ = np.where(variance > 0, np.sqrt(variance), 1.0)
             self._target_is_1d = y.ndim == 1
+            if teacher is not None:
+                teacher = Standardized(teacher, self.target_mean_, self.target_scale_)
         elif targets.shape[1] != len(self.target_mean_):
             raise ValueError(
                 f"y must have the {len(self.target_mean_)} target(s) of the first fit. "

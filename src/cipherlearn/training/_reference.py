@@ -35,16 +35,26 @@ class Reference:
     X : ndarray or sparse matrix
     y, sample_weight : ndarray
         What it trains on.
+    original : torch module, default=None
+        Network that is pruned or converted, in place of the float network.
     """
 
-    def __init__(self, net: Any, X: Any, y: NDArray, sample_weight: NDArray) -> None:
+    def __init__(
+        self,
+        net: Any,
+        X: Any,
+        y: NDArray,
+        sample_weight: NDArray,
+        original: torch.nn.Module | None = None,
+    ) -> None:
         rows = sample_rows(len(y), _ROWS)
         self.X = torch.as_tensor(dense_rows(X, rows), device=net.device)
         self.y = y[rows]
         self.weight = sample_weight[rows] / sample_weight[rows].sum()
         self.net = net
-        self.best: NDArray | None = None
-        self.prunes = False
+        self.best = None if original is None else self.row_scores(original)
+        self.has_original = original is not None
+        self.prunes = self.has_original and bool(net.module_.quantized)
 
     def is_due(self) -> bool:
         """Whether an epoch has ended after which the float network is scored."""
@@ -69,7 +79,9 @@ class Reference:
         return f"Raise module__n_accum_bits from {n_bits} to {n_bits + 1}."
 
     def consider(self, module: torch.nn.Module) -> None:
-        """Keep the scores of this network if they are the best so far."""
+        """Keep the scores of this network if they are the best so far, and nothing else is."""
+        if self.has_original:
+            return
         scores = self.row_scores(module)
         if self.best is None or self.weight @ scores > self.weight @ self.best:
             self.best = scores
@@ -87,9 +99,11 @@ class Reference:
         error = np.sqrt(self.weight**2 @ (lost - mean) ** 2)
         n_steps = sum(len(epoch["batches"]) for epoch in net.history[net.phase_.first_epoch :])
         if net.warn_on_loss and n_steps >= _STEPS and 100 * (mean - error) > _POINTS:
+            converts = self.has_original and not self.prunes
+            cause = "conversion" if converts else "quantization and pruning"
             warnings.warn(
-                f"On training rows the network loses {100 * mean:.1f} points by quantization and "
-                f"pruning: its {net._score_name} is {net.training_score_:.3f}, and was "
+                f"On training rows the network loses {100 * mean:.1f} points by {cause}: its "
+                f"{net._score_name} is {net.training_score_:.3f}, and was "
                 f"{net.reference_score_:.3f} before. {self._remedy()} "
                 "warn_on_loss=False turns this warning off.",
                 AccuracyLossWarning,

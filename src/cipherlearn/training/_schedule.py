@@ -128,6 +128,9 @@ class Schedule:
         the rows and shares in the targets.
     teacher : torch module, default=None
         Teacher of a network that is quantized already. Otherwise the float network is the teacher.
+    large_teacher : torch module, default=None
+        Float network that is to be converted. It labels the noisy copies, and ``distillation`` is
+        its share in the targets of the rows, in both phases. Otherwise one is trained.
 
     References
     ----------
@@ -141,6 +144,7 @@ class Schedule:
         distillation: float,
         augment: bool = True,
         teacher: torch.nn.Module | None = None,
+        large_teacher: torch.nn.Module | None = None,
     ) -> None:
         for name, value, low, high in (
             ("warmup", warmup, 0, 1),
@@ -157,7 +161,8 @@ class Schedule:
         self.distillation = distillation
         self.augment = augment
         self.teacher = teacher
-        self.large_teacher: torch.nn.Module | None = None
+        self.large_teacher = large_teacher
+        self.share = _LARGE_SHARE if large_teacher is None else distillation
 
     def phases(self, net, n_epochs: int) -> Iterator[Phase]:
         """Yield each phase when it begins. At least one epoch of a float network fine-tunes it."""
@@ -186,8 +191,8 @@ class Schedule:
             net.optimizer_.state.clear()
 
     def find_teacher(self, net, X, y, sample_weight) -> None:
-        """Train a larger float network, and keep it if it has something to teach."""
-        if self.augment and self.distillation > 0:
+        """Train a larger float network, unless one is given, and keep it if it can teach."""
+        if self.large_teacher is None and self.augment and self.distillation > 0:
             self.large_teacher = train_teacher(net, X, y, sample_weight)
 
     @torch.no_grad()
@@ -200,16 +205,18 @@ class Schedule:
             return batch
         X, y_true = batch
         features = torch.as_tensor(X["X"] if isinstance(X, dict) else X, device=net.device)
-        both = torch.cat([features, swap_noise(features)])
+        n_rows = len(features)
+        both = torch.cat([features, swap_noise(features)]) if self.augment else features
         outputs = self.large_teacher(both)
         y_true = y_true.to(net.device)
         if not y_true.is_floating_point():
             outputs = outputs.softmax(dim=1)
             y_true = torch.nn.functional.one_hot(y_true, outputs.shape[1])
-        of_rows, of_copies = outputs.split(len(features))
-        targets = torch.cat([torch.lerp(y_true.to(outputs), of_rows, _LARGE_SHARE), of_copies])
+        of_rows = torch.lerp(y_true.to(outputs), outputs[:n_rows], self.share)
+        targets = torch.cat([of_rows, outputs[n_rows:]])
         if isinstance(X, dict):
-            return {"X": both, "sample_weight": X["sample_weight"].repeat(2)}, targets
+            weight = X["sample_weight"].repeat(len(both) // n_rows)
+            return {"X": both, "sample_weight": weight}, targets
         return both, targets
 
     @torch.no_grad()

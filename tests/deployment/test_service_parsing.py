@@ -64,6 +64,12 @@ def test_lines_of_a_body_are_not_counted():
     assert (len(body.data), type(end)) == (9000, h11.EndOfMessage)
 
 
+def test_a_body_of_two_lengths_is_refused():
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with pytest.raises(h11.RemoteProtocolError, match="one length"):
+        list(parsed(head + b"0\r\n\r\n"))
+
+
 def test_peers_have_their_turns_one_after_the_other():
     done = []
 

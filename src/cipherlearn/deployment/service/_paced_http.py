@@ -24,6 +24,9 @@ _PART_EVENTS = 64
 # Lines of a head, and of what follows the last chunk. h11 takes 8 ms for 4000 empty fields.
 _MAX_LINES = 100
 
+# Fields that a request must not have both. A proxy may have read the other.
+_LENGTHS = {b"content-length", b"transfer-encoding"}
+
 
 class _FewLines(ReceiveBuffer):
     """What was received, in which more lines than a head may have are an error."""
@@ -48,7 +51,10 @@ class _PacedParser(h11.Connection):
         if not self.n_left:
             return h11.NEED_DATA
         self.n_left -= 1
-        return super().next_event()
+        event = super().next_event()
+        if isinstance(event, h11.Request) and {name for name, _ in event.headers} >= _LENGTHS:
+            raise h11.RemoteProtocolError("a body has one length")
+        return event
 
 
 class _Line:

@@ -146,6 +146,7 @@ def test_an_artefact_that_would_fill_the_memory_is_refused(monkeypatch, client_z
         with_json("client.json", lambda d: d["frames"].pop("result")),
         with_json("client.json", lambda d: d.pop("n_network_features")),
         with_json("client.json", lambda d: d.pop("feature_names")),
+        with_json("client.json", lambda d: d.update(feature_names=["one too many"] * 99)),
         with_json("client.json", lambda d: d.pop("engine")),
         with_json("client.json", lambda d: d.update(engine="x")),
         with_json("client.json", lambda d: d["classes"].update(dtype="<U2000000000")),
@@ -181,6 +182,7 @@ def test_a_pickle_in_an_array_is_not_loaded(client_zip):
         lambda members: members.update({"client.zip": b"PK"}),
         with_json("server.json", lambda d: d["error_probability"].update(p_error=2.0)),
         with_json("server.json", lambda d: d.pop("error_probability")),
+        with_json("server.json", lambda d: d.update(published="too")),
     ],
 )
 def test_an_incomplete_server_artefact_is_refused(linear_artefacts, change):

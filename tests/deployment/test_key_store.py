@@ -13,6 +13,7 @@ import resource
 import stat
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -27,11 +28,11 @@ from cipherlearn.deployment.keys import _key_store
 from cipherlearn.deployment.keys._key_store import KeyStore, space_of
 
 KEYS = [bytes([i]) * 100 for i in range(4)]
-ROOM_FOR_TWO = 2 * 8192
+ROOM_FOR_TWO = 2 * space_of(100)
 IDS = [hashlib.sha256(keys).hexdigest() for keys in KEYS]
 
 
-def opened(directory, max_bytes=100_000):
+def opened(directory, max_bytes=1_000_000):
     return KeyStore(directory, max_bytes, lambda keys: None)
 
 
@@ -168,6 +169,23 @@ def test_a_check_of_keys_holds_them_once(tmp_path, artefacts, client):
     store.close()
 
 
+def test_no_other_waits_for_a_disk_that_syncs(tmp_path, monkeypatch):
+    store = opened(tmp_path / "keys")
+    add(store, 0)
+    used = []
+
+    def sync(directory):
+        user = threading.Thread(target=store.use, args=[IDS[0]], daemon=True)
+        user.start()
+        user.join(5)
+        used.append(not user.is_alive())
+
+    monkeypatch.setattr(_key_store, "sync_directory", sync)
+    add(store, 1)
+    assert used == [True]
+    store.close()
+
+
 def test_only_damaged_keys_are_removed_as_damaged(tmp_path, monkeypatch):
     store = opened(tmp_path / "keys")
     for i in range(4):
@@ -197,19 +215,20 @@ def test_only_damaged_keys_are_removed_as_damaged(tmp_path, monkeypatch):
 
 
 def test_small_keys_count_what_they_take(tmp_path):
-    assert [space_of(n) for n in (1, 4096, 4097, 1 << 20)] == [8192, 8192, 12288, (1 << 20) + 4096]
-    store = opened(tmp_path / "keys", 20 * 8192)
+    sizes = (1, 61440, 61441, 1 << 20)
+    assert list(map(space_of, sizes)) == [65536, 65536, 69632, (1 << 20) + 4096]
+    store = opened(tmp_path / "keys", 20 * 65536)
     for i in range(100):
         keys = b"%144d" % i  # those of a linear model
         with store.upload(hashlib.sha256(keys).hexdigest()) as upload:
             upload.write(keys)
             upload.commit()
-    assert (len(store), store.n_bytes) == (20, 20 * 8192)
+    assert (len(store), store.n_bytes) == (20, 20 * 65536)
     store.close()
-    again = opened(tmp_path / "keys", 20 * 8192)
-    assert again.n_bytes == 20 * 8192
+    again = opened(tmp_path / "keys", 20 * 65536)
+    assert again.n_bytes == 20 * 65536
     again.remove(hashlib.sha256(keys).hexdigest())
-    assert again.n_bytes == 19 * 8192
+    assert again.n_bytes == 19 * 65536
     again.close()
 
 

@@ -14,6 +14,7 @@ from cipherlearn._guarded_zip import array_bytes
 from cipherlearn.deployment import ArtefactError, FHEClient, MessageError
 from cipherlearn.deployment._messages import Frame, Kind, Message
 from cipherlearn.deployment.artefacts._archive import Archive
+from cipherlearn.deployment.artefacts._contents import ServerModel
 from cipherlearn.deployment.artefacts._specs import _INTERCEPT, _SLOPE, read_specs
 from cipherlearn.engines.kernels import Parameters
 
@@ -92,6 +93,18 @@ REFUSED = {
 def test_parameters_beyond_the_engine_are_refused(archive, change):
     with pytest.raises(ArtefactError):
         opened(archive, specs=change)
+
+
+@pytest.mark.parametrize("name", ["evaluation_keys", "ciphertext"])
+def test_messages_for_a_server_are_as_long_as_the_parameters_need(artefacts, name):
+    server = Archive.read(artefacts / "server.zip", "server")
+    client = Archive.from_bytes(server.members["client.zip"], "client")
+    description = client.json("client.json")
+    description["frames"][name]["sizes"][-1] += 800_000_000
+    client.members["client.json"] = json.dumps(description).encode()
+    server.members["client.zip"] = client.to_bytes()
+    with pytest.raises(ArtefactError, match=f"bytes of {name}"):
+        ServerModel.from_archive(server)
 
 
 @pytest.mark.parametrize("polynomial_size", [256, 512])

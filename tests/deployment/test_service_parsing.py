@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import threading
 import time
+from functools import partial
 
+import h11
 import pytest
 from serving import Service, needs_proc
 from test_service_connections import POST, one_health
 
 from cipherlearn.deployment import RemoteModel
+from cipherlearn.deployment.service._paced_http import _PacedParser
+from cipherlearn.deployment.service._turns import Turns
 
 pytestmark = needs_proc
 
@@ -30,6 +35,55 @@ def slowest_health(service, seconds):
         assert one_health(service)
         took.append(time.monotonic() - start)
     return max(took)
+
+
+def parsed(data):
+    """Give all that the parser makes of what one client sent."""
+    parser = _PacedParser()
+    parser.n_left = 10
+    parser.receive_data(data)
+    while (event := parser.next_event()) is not h11.NEED_DATA:
+        yield event
+
+
+@pytest.mark.parametrize(
+    "start",
+    [b"GET / HTTP/1.1\r\nHost: a\r\n", CHUNKED % b"" + b"0\r\n"],
+    ids=["head", "trailers"],
+)
+@pytest.mark.parametrize("end", [b"\r\n", b""], ids=["whole", "more to come"])
+def test_a_head_and_trailers_have_a_hundred_lines(start, end):
+    assert h11.EndOfMessage in map(type, parsed(start + b"a:\r\n" * 97 + b"\r\n"))
+    with pytest.raises(h11.RemoteProtocolError, match="lines"):
+        list(parsed(start + b"a:\r\n" * 3_900 + end))
+
+
+def test_lines_of_a_body_are_not_counted():
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9000\r\n\r\n"
+    *_, body, end = parsed(head + b"a:\r\n" * 2250)
+    assert (len(body.data), type(end)) == (9000, h11.EndOfMessage)
+
+
+def test_a_body_of_two_lengths_is_refused():
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with pytest.raises(h11.RemoteProtocolError, match="one length"):
+        list(parsed(head + b"0\r\n\r\n"))
+
+
+def test_peers_have_their_turns_one_after_the_other():
+    done = []
+
+    async def work():
+        turns = Turns()
+        for i in range(1000):
+            turns.add("many", partial(done.append, i))
+        turns.add("one", partial(done.append, "one"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    asyncio.run(work())
+    assert done[:3] == [0, "one", 1]
+    assert len(done) < 100  # others than these parts have their turns too
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from cipherlearn import IntegerProgram, load_program, save_program
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._nodes import Lookup, Sum
-from cipherlearn.program._passes import components, simplify, unrounded, unsigned
+from cipherlearn.program._passes import components, connected, simplify, unrounded, unsigned
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -85,6 +86,13 @@ def test_parts_with_no_value_in_common_give_the_outputs_of_the_whole(seed):
         sums.update(zip(outputs, np.split(part.run(codes), ends, axis=1), strict=True))
     joined = np.concatenate([sums[i] for i in range(len(program.outputs))], axis=1)
     np.testing.assert_array_equal(joined, program.run(codes))
+
+
+def test_many_links_are_followed_in_no_time():
+    start = time.process_time()
+    links = [(i + 1, i) for i in reversed(range(19_998))]
+    assert connected(20_000, links * 2) == [0] * 19_999 + [19_999]
+    assert time.process_time() - start < 5
 
 
 def test_a_wide_path_of_inputs_of_its_own_is_a_part_of_its_own():

@@ -96,6 +96,12 @@ class Message:
         kind: int = _HEADER.unpack(header)[2]
         return kind
 
+    @staticmethod
+    def key_of(header: bytes) -> bytes:
+        """Id of the keys of the message that starts with these ``HEADER_BYTES``."""
+        key: bytes = _HEADER.unpack(header)[4]
+        return key
+
     @classmethod
     def from_bytes(cls, data: bytes, kind: Kind) -> Message:
         """Parse a message of this kind, or raise MessageError."""

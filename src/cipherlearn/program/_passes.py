@@ -217,7 +217,7 @@ def component_of_values(program: IntegerProgram) -> list[int]:
     links = (
         (value, read)
         for value, node in enumerate(program.nodes, n_inputs)
-        for read in ((node.reads,) if isinstance(node, Lookup) else node.reads)
+        for read in ({node.reads} if isinstance(node, Lookup) else set(node.reads))
     )
     return connected(n_inputs + len(program.nodes), links)
 
@@ -231,11 +231,17 @@ def connected(n_values: int, links: Iterable[tuple[int, int]]) -> list[int]:
     >>> connected(5, [(1, 3), (3, 4)])
     [0, 1, 2, 1, 1]
     """
-    groups = list(range(n_values))
-    for link in links:
-        joined = {groups[value] for value in link}
-        groups = [min(joined) if group in joined else group for group in groups]
-    return groups
+    first = list(range(n_values))
+
+    def find(value: int) -> int:
+        while first[value] != value:
+            first[value] = value = first[first[value]]
+        return value
+
+    for one, other in links:
+        low, high = sorted((find(one), find(other)))
+        first[high] = low
+    return list(map(find, range(n_values)))
 
 
 def _part(

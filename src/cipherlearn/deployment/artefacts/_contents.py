@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -109,6 +110,18 @@ class ClientModel:
                 "The frame of results must be that of the engine's ciphertexts. It is not: the "
                 "artefact is damaged, or could crash the engine. Get it again."
             ) from error
+
+    def check_messages(self) -> None:
+        """Check that messages for a server are as long as the parameters need."""
+        gates = Parameters.from_specs(self.specs)
+        inputs = 8 * sum(math.prod(gate.shape) for gate in gates.inputs)
+        for name, n_bytes in (("evaluation_keys", gates.sent_bytes), ("ciphertext", inputs)):
+            # The structure around it is in the artefact itself, and so bounded.
+            if self.frames[name].n_payload != n_bytes:
+                raise ArtefactError(
+                    f"The cryptographic parameters need {n_bytes} bytes of {name}. The "
+                    f"frame is for {self.frames[name].n_payload}. Export the model again."
+                )
 
     @property
     def classes(self) -> NDArray[Any] | None:
@@ -256,6 +269,7 @@ class ServerModel:
                     f"Got {', '.join(sorted(archive.members))}."
                 )
             check_server_description(model.description)
+            model.client_model.check_messages()
             stated = model.client_model.description["program_sha256"]
             if stated != hashlib.sha256(model.program).hexdigest():
                 raise ArtefactError(

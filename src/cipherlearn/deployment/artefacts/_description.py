@@ -30,6 +30,14 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "frames": (dict,),
 }
 
+_SERVER_FIELDS = {
+    "achieved_p_error",
+    "error_probability",
+    "flip_rate",
+    "n_bootstraps",
+    "rounding",
+}
+
 # Types of labels: strings, numbers or booleans. An array takes the longest string for each.
 _LABEL_TYPE = re.compile(r"object|[<>|]?(?:b1|[iu][1248]|f[248]|f16|U\d{1,4})")
 _MAX_LABEL_BYTES = 1 << 26
@@ -56,6 +64,11 @@ def check_client_description(description: dict[str, Any]) -> None:
     if not all(isinstance(name, str) for name in description["feature_names"] or ()):
         raise ArtefactError(
             f"feature_names must be strings. Got {description['feature_names']!r:.100}."
+        )
+    names, n_features = description["feature_names"], description["n_features"]
+    if names is not None and len(names) != n_features:
+        raise ArtefactError(
+            f"{n_features} features need as many feature_names, or none. Got {len(names)}."
         )
     if description["probabilities"] not in ("softmax", "identity", None):
         raise ArtefactError(
@@ -89,6 +102,12 @@ def read_labels(classes: dict[str, Any], n_outputs: int) -> NDArray[Any]:
 
 def check_server_description(description: dict[str, Any]) -> None:
     """Raise ArtefactError unless server.json says how its circuit was compiled."""
+    other = set(description) - _SERVER_FIELDS  # all of them are published
+    if other:
+        raise ArtefactError(
+            f"server.json holds {', '.join(sorted(_SERVER_FIELDS))} and nothing else. "
+            f"Got {sorted(other)!r:.100}."
+        )
     probability, rounding = description["error_probability"], description["rounding"]
     if type(probability) is not dict or set(probability) != {"p_error", "global_p_error"}:
         raise ArtefactError(f"error_probability must hold both. Got {probability!r:.100}.")

@@ -23,21 +23,21 @@ __all__ = ["KeyStore", "Upload", "read_keys", "space_of"]
 _KEY_ID = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = re.compile(r"[0-9a-f]{64}\.\w+\.part")
 
-# A file takes whole blocks, and an inode, an entry of the directory and one in memory, for which
-# another block is more than enough.
-_BLOCK_BYTES = 4096
+# A file takes whole blocks, and an inode, an entry of the directory and one in memory. A disk may
+# have an inode for no more than every 16384 bytes.
+_BLOCK_BYTES, _LEAST_BYTES = 4096, 65536
 
 
 def space_of(n_bytes: int) -> int:
     """Return the bytes that keys of a length count in a store: whole blocks, and one more."""
-    return (-(-n_bytes // _BLOCK_BYTES) + 1) * _BLOCK_BYTES
+    return max(_LEAST_BYTES, (-(-n_bytes // _BLOCK_BYTES) + 1) * _BLOCK_BYTES)
 
 
 class KeyStore:
     """Keys of many clients in a directory, which take at most ``max_bytes``.
 
-    Keys count as many blocks of 4096 bytes as their file takes, and one more. Without that, keys
-    of a few bytes would fill a disk, and memory, long before the limit.
+    Keys count as many blocks of 4096 bytes as their file takes, and one more, and at least 65536
+    bytes. Without that, keys of a few bytes would fill a disk, and memory, long before the limit.
 
     A key file appears under its name only once it is complete, checked and on disk. What an
     interrupted upload left is removed at the next start.
@@ -58,20 +58,24 @@ class KeyStore:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._hold_directory()
         found = []
-        for path in directory.iterdir():
-            if _PARTIAL.fullmatch(path.name):
-                path.unlink()
-            elif _KEY_ID.fullmatch(path.name):
-                found.append((path, path.lstat()))
-        for path, status in found:
-            if not stat.S_ISREG(status.st_mode):
-                self.close()
-                raise ValueError(
-                    f"A key store must hold keys as files. {path} is none. Move it away."
-                )
-        found.sort(key=lambda each: each[1].st_mtime_ns)
-        self._sizes = OrderedDict((path.name, space_of(status.st_size)) for path, status in found)
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if _PARTIAL.fullmatch(entry.name):
+                    os.unlink(entry.path)
+                elif _KEY_ID.fullmatch(entry.name):
+                    found.append(self._found(entry))
+        self._sizes = OrderedDict((name, space) for _, name, space in sorted(found))
         self._n_bytes = sum(self._sizes.values())
+
+    def _found(self, entry: os.DirEntry[str]) -> tuple[int, str, int]:
+        """Return when keys were used, their name and their space."""
+        status = entry.stat(follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode):
+            self.close()
+            raise ValueError(
+                f"A key store must hold keys as files. {entry.path} is none. Move it away."
+            )
+        return status.st_mtime_ns, entry.name, space_of(status.st_size)
 
     def _hold_directory(self) -> None:
         """Keep other services out, which would count and remove on their own."""
@@ -169,7 +173,8 @@ class KeyStore:
                 raise
             self._sizes[key_id] = space
             self._n_bytes += space
-            sync_directory(self.directory)
+        # A disk may take long for it, and others need the lock.
+        sync_directory(self.directory)
         return evicted
 
     def _make_room(self, space: int) -> list[str]:

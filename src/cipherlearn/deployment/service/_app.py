@@ -3,19 +3,19 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi.responses import JSONResponse, StreamingResponse
 from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import ClientDisconnect
 
 from cipherlearn._exceptions import MessageError, UnknownKeyError
 from cipherlearn._version import __version__
-from cipherlearn.deployment._messages import Kind, Message
+from cipherlearn.deployment._messages import HEADER_BYTES, Kind, Message
 from cipherlearn.deployment._served import ServedModel
 from cipherlearn.deployment.keys._key_store import KeyStore, space_of
 from cipherlearn.deployment.service._access import Access
@@ -117,6 +117,9 @@ class _Service:
         self._pool = WorkerPool(settings, self._served.model_id, self.metrics.restarts.inc)
         # Each is a file of up to hundreds of megabytes that is read and checked.
         self._checks = asyncio.Semaphore(_CHECKS_AT_A_TIME)
+        # Thousands of small ciphertexts are checked in Python, which others wait for.
+        self._admissions = asyncio.Semaphore(1)
+        self._description = bytes(JSONResponse(self._served.description).body)
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: FastAPI) -> AsyncIterator[None]:
@@ -139,7 +142,12 @@ class _Service:
             response_class=Response,
             responses=content(CONTENT_TYPE_LATEST),
         )(self.prometheus)
-        router.get("/v1/model", tags=["model"])(self.model)
+        router.get(
+            "/v1/model",
+            tags=["model"],
+            response_class=Response,
+            responses={200: {"content": {"application/json": {"schema": {"type": "object"}}}}},
+        )(self.model)
         router.get(
             "/v1/client.zip",
             tags=["model"],
@@ -180,17 +188,13 @@ class _Service:
         self.metrics.key_bytes.set(self._store.n_bytes)
         return Response(generate_latest(self.metrics.registry), media_type=CONTENT_TYPE_LATEST)
 
-    async def model(self) -> dict[str, Any]:
+    async def model(self) -> Response:
         """Describe the model: its labels and features, error probability and message sizes."""
-        return self._served.description
+        return _in_parts(self._description, "application/json")
 
     async def client(self) -> Response:
         """Return the artefact that clients make keys and ciphertexts with."""
-        data = self._served.client_zip
-        # In parts, so that slow readers do not each hold a copy of it.
-        parts = (data[i : i + _PART_BYTES] for i in range(0, len(data), _PART_BYTES))
-        length = {"Content-Length": str(len(data))}
-        return StreamingResponse(_each(parts), media_type="application/zip", headers=length)
+        return _in_parts(self._served.client_zip, "application/zip")
 
     async def has_keys(self, key_id: _KeyId) -> dict[str, str]:
         """Return whether the service has a client's evaluation keys."""
@@ -214,7 +218,7 @@ class _Service:
     async def delete_keys(self, key_id: _KeyId, request: Request) -> None:
         """Delete a client's evaluation keys."""
         with as_http():
-            self._store.remove(key_id)
+            await asyncio.to_thread(self._store.remove, key_id)
         audit("keys deleted", request, key_id=key_id)
 
     async def predict(self, request: Request) -> Response:
@@ -230,19 +234,37 @@ class _Service:
         async for chunk in body:
             data += chunk
         with as_http():
-            if len(data) > _PART_BYTES:
-                ciphertexts = await asyncio.to_thread(_split, data, self._served)
-            else:  # which takes less than a thread does
-                ciphertexts = _split(data, self._served)
-            for key_id in {key_id for _, key_id in ciphertexts}:
-                self._store.use(key_id)
-            first = await _unless_gone(request, self._evaluate(request, *ciphertexts[0]))
-        if len(ciphertexts) == 1:
-            return Response(first, media_type=BINARY)
-        answers = self._answers(request, first, ciphertexts[1:])
+            is_long = len(data) > _PART_BYTES
+            async with self._admissions if is_long else contextlib.nullcontext():
+                await asyncio.to_thread(self._admit, data)
+            # One at a time. Python's objects take more than what small ciphertexts hold.
+            size = self._served.message_bytes("ciphertext")
+            ciphertexts = (bytes(data[i : i + size]) for i in range(0, len(data), size))
+            first = await _unless_gone(request, self._evaluate(request, next(ciphertexts)))
+        if len(data) == size:
+            return _in_parts(first, BINARY)
+        answers = self._answers(request, first, ciphertexts)
         return StreamingResponse(answers, media_type=BINARY)
 
-    async def _evaluate(self, request: Request, ciphertext: bytes, key_id: str) -> bytes:
+    def _admit(self, data: bytearray) -> None:
+        """Check the ciphertexts of a body, and note that their keys are used."""
+        size = self._served.message_bytes("ciphertext")
+        if not data or len(data) % size:
+            raise MessageError(
+                f"A body must be one or more ciphertexts of {size} bytes each. "
+                f"Got {len(data)} bytes."
+            )
+        view, used = memoryview(data), set()
+        for start in range(0, len(data), size):
+            self._served.read_ciphertext(bytes(view[start : start + size]))
+        for start in range(0, len(data), size):
+            key = Message.key_of(bytes(view[start : start + HEADER_BYTES]))
+            if key not in used:  # unknown ones are refused, so that these are few
+                self._store.use(key.hex())
+                used.add(key)
+
+    async def _evaluate(self, request: Request, ciphertext: bytes) -> bytes:
+        key_id = Message.key_of(ciphertext[:HEADER_BYTES]).hex()
         try:
             result = await self._pool.evaluate(ciphertext, key_id)
         except UnknownKeyError:
@@ -254,12 +276,14 @@ class _Service:
         return result
 
     async def _answers(
-        self, request: Request, first: bytes, others: list[tuple[bytes, str]]
+        self, request: Request, first: bytes, others: Iterable[bytes]
     ) -> AsyncIterator[bytes]:
-        yield first
+        for part in _parts(first):
+            yield part
         try:
-            for ciphertext, key_id in others:
-                yield await self._evaluate(request, ciphertext, key_id)
+            for ciphertext in others:
+                for part in _parts(await self._evaluate(request, ciphertext)):
+                    yield part
         except tuple(STATUSES) as error:
             reason = json.dumps({"status": status_of(error), "detail": detail_of(error)}).encode()
             yield Message(Kind.ERROR, bytes(32), bytes(32), reason).to_bytes()
@@ -277,6 +301,18 @@ def _check_limits(settings: ServiceSettings, served: ServedModel) -> None:
                 f"{limit} must hold one message with this model's {name}, of {needed} bytes. "
                 f"Got {allowed}."
             )
+
+
+def _in_parts(data: bytes, media_type: str) -> Response:
+    """Answer so that a slow reader holds its slot, and no copy of the answer."""
+    if len(data) <= _PART_BYTES:
+        return Response(data, media_type=media_type)
+    length = {"Content-Length": str(len(data))}
+    return StreamingResponse(_each(_parts(data)), media_type=media_type, headers=length)
+
+
+def _parts(data: bytes) -> Iterator[bytes]:
+    return (data[i : i + _PART_BYTES] for i in range(0, len(data), _PART_BYTES))
 
 
 async def _each(parts: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -323,15 +359,3 @@ async def _body(request: Request, max_bytes: int, timeout: int) -> AsyncIterator
         if n_bytes > max_bytes:
             raise too_large
         yield chunk
-
-
-def _split(data: bytearray, served: ServedModel) -> list[tuple[bytes, str]]:
-    """Split a body into its ciphertexts, with the id of the keys that each needs."""
-    size = served.message_bytes("ciphertext")
-    if not data or len(data) % size:
-        raise MessageError(
-            f"A body must be one or more ciphertexts of {size} bytes each. Got {len(data)} bytes."
-        )
-    view = memoryview(data)
-    ciphertexts = [bytes(view[start : start + size]) for start in range(0, len(data), size)]
-    return [(each, served.read_ciphertext(each).key.hex()) for each in ciphertexts]

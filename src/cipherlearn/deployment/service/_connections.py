@@ -17,7 +17,7 @@ from typing import Any
 
 from cipherlearn._checks import check_int
 
-__all__ = ["ConnectionLimits", "Connections", "Door", "peer_of", "watched"]
+__all__ = ["ConnectionLimits", "Connections", "Door", "door_of", "peer_of", "watched"]
 
 # Where a request's scope holds its connection.
 _NAME = "cipherlearn_connection"
@@ -294,6 +294,12 @@ class Door(asyncio.Protocol):
             self._connections.remove(self)
 
 
+def door_of(scope: Any) -> Door | None:
+    """Return the connection of a request, or None if another server has it."""
+    door: Door | None = scope.get("state", {}).get(_NAME)
+    return door
+
+
 def watched(app: Any) -> Any:
     """Tell a connection when a request of it begins and ends.
 
@@ -309,7 +315,7 @@ def watched(app: Any) -> Any:
     """
 
     async def watching(scope: Any, receive: Any, send: Any) -> None:
-        door: Door | None = scope.get("state", {}).get(_NAME)
+        door = door_of(scope)
         if door is None:
             await app(scope, receive, send)
             return

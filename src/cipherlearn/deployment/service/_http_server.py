@@ -20,6 +20,7 @@ from cipherlearn.deployment.service._connections import (
 )
 from cipherlearn.deployment.service._logs import LOGGER
 from cipherlearn.deployment.service._paced_http import PacedProtocol
+from cipherlearn.deployment.service._turns import Turns
 
 __all__ = ["serve"]
 
@@ -72,7 +73,7 @@ def serve(
         context.load_cert_chain(certificate, key)
     connections = Connections(limits, app.state.metrics.dropped.inc)
     # Connections are counted before their TLS handshake. uvicorn would count them after it.
-    protocol: Any = partial(Door, PacedProtocol, connections, context)
+    protocol: Any = partial(Door, partial(PacedProtocol, Turns()), connections, context)
     _allow_open_files(limits.max_connections + _UNCOUNTED + _OTHER_FILES)
     config = uvicorn.Config(
         watched(app),

@@ -36,7 +36,7 @@ class ServiceSettings:
         Memory for keys that are ready for use, of all workers together. Those least recently used
         go first.
     max_key_store_bytes : int, default=10 GB
-        Disk space for keys, of which each takes at least 8192 bytes. Those least recently used are
+        Disk space for keys, of which each takes at least 65536 bytes. Those least recently used are
         deleted first.
     max_body_bytes : int, default=16 MB
         Largest body of a prediction. Keys have a length of their own.

@@ -234,7 +234,7 @@ class _Planner:
             (value, read)
             for value, node in enumerate(self._form.nodes, n_inputs)
             if isinstance(node, Sum)
-            for read in node.reads
+            for read in set(node.reads)
         )
         return connected(n_inputs + len(self._form.nodes), links)
 

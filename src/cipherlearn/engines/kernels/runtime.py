@@ -10,6 +10,7 @@ from cipherlearn._exceptions import MessageError
 from cipherlearn.engines.kernels._backend import Backend, CpuBackend, count_threads
 from cipherlearn.engines.kernels._keys import EvaluationKeys, prepare_keys
 from cipherlearn.engines.kernels._library import load_library
+from cipherlearn.engines.kernels._memory import plan_memory
 from cipherlearn.engines.kernels._parameters import Gate, Parameters
 from cipherlearn.engines.kernels._plan import make_plan
 from cipherlearn.engines.kernels._steps import (
@@ -22,9 +23,6 @@ from cipherlearn.engines.kernels._wire import Words, read_value, write_value
 from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["KernelRuntime"]
-
-# Largest memory of a value's ciphertexts of the rows that are evaluated together.
-_VALUE_BYTES = 2**27
 
 _NOTHING: Words = np.empty((0, 0, 0), dtype=np.uint64)
 
@@ -56,7 +54,7 @@ class KernelRuntime:
     Raises
     ------
     ArtefactError
-        If the parameters are damaged, or not for the program.
+        If the parameters are damaged, or not for the program, or a row takes more than 4 GiB.
     UnsupportedByEngineError
         If only the compiled circuit can evaluate the program.
     EngineNotFoundError
@@ -97,13 +95,9 @@ class KernelRuntime:
         self._steps = make_plan(program, self.parameters, rounding, code_bits)
         self._outputs = program.outputs
         self._backend = CpuBackend(load_library()) if backend is None else backend
-        gates = (*self.parameters.inputs, *self.parameters.outputs)
-        sizes = [gate.n_values * (gate.dimension + 1) for gate in gates]
-        for step in self._steps:
-            if isinstance(step, LookupStep):
-                key = self.parameters.bootstrap_keys[step.bootstrap]
-                sizes.append(len(step.polynomials) * (key.k * key.polynomial_size + 1))
-        self._block_rows = max(1, _VALUE_BYTES // (8 * max(sizes)))
+        self._block_rows, self._last_reads = plan_memory(
+            self._steps, self._outputs, self.parameters
+        )
 
     def load_keys(self, evaluation_keys: bytes, n_threads: int | None = None) -> EvaluationKeys:
         """Load evaluation keys that Concrete serialized.
@@ -214,7 +208,7 @@ class KernelRuntime:
             self._expand(words.swapaxes(0, 1), gate, n_threads)
             for words, gate in zip(inputs, self.parameters.inputs, strict=True)
         ]
-        for step in self._steps:
+        for step, last_reads in zip(self._steps, self._last_reads, strict=True):
             if isinstance(step, ConstantStep):
                 shape = len(step.bodies), len(inputs[0]), step.dimension + 1
                 constant = np.zeros(shape, dtype=np.uint64)
@@ -226,6 +220,8 @@ class KernelRuntime:
                 values.append(_NOTHING)
             else:
                 values.append(self._look_up(step, values[step.reads], keys, n_threads))
+            for v in last_reads:
+                values[v] = _NOTHING
         return [values[v].swapaxes(0, 1) for v in self._outputs]
 
     def _expand(self, words: Words, gate: Gate, n_threads: int) -> Words:

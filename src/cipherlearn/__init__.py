@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cipherlearn.estimators._classifier import NeuralNetClassifier
     from cipherlearn.estimators._regressor import NeuralNetRegressor
     from cipherlearn.inspection._report import Report
+    from cipherlearn.lowering._lower import lower
     from cipherlearn.model_selection._scoring import make_fhe_scorer
     from cipherlearn.model_selection._search import EncryptedSearchCV
     from cipherlearn.nn._budget import max_active_neurons
@@ -50,6 +51,7 @@ __all__ = [
     "UnsupportedByEngineError",
     "__version__",
     "load_program",
+    "lower",
     "make_fhe_scorer",
     "max_active_neurons",
     "presets",
@@ -75,6 +77,7 @@ _MODULES = {
     "SparseQuantNeuralNetImpl": "nn._network",
     "UnsupportedByEngineError": "_exceptions",
     "load_program": "program._file",
+    "lower": "lowering._lower",
     "make_fhe_scorer": "model_selection._scoring",
     "max_active_neurons": "nn._budget",
     "save_program": "program._file",

@@ -68,7 +68,8 @@ def trace(module: nn.Module) -> fx.GraphModule:
     except (TypeError, ValueError, RuntimeError, fx.proxy.TraceError) as error:
         raise ValueError(
             "A module's forward must be a fixed sequence of layers and functions of its first "
-            f"argument, which torch.fx can trace. That of {type(module).__name__} is not: {error}"
+            "argument, which torch.fx can trace (X.shape[0] instead of len(X), no branches on "
+            f"values). That of {type(module).__name__} is not: {error}"
         ) from error
     traced = fx.GraphModule(root, graph)
     traced.graph.eliminate_dead_code()
@@ -100,7 +101,7 @@ def lower_traced(module: nn.Module, n_features: int) -> LoweredModule:
     outputs, scaler = _outputs(made, reader)
     program, number = assembly.finish(outputs, scaler)
     codes = {}
-    for name, sums in reader.codes.items():
+    for name, sums in reader.arithmetic.codes.items():
         position = assembly.position(sums)
         if position in number:
             codes[name] = (number[position], sums.constant)
@@ -117,8 +118,8 @@ def _outputs(made: Signal | Total, reader: Reader) -> tuple[list[int], OutputSca
     positions, gains = [], []
     bias = np.zeros(max(1, int(np.prod(made.shape))))
     for term in terms:
-        sums, offset = reader.affine(term, "the output")
-        positions.append(reader.assembly.add_sum(sums))
+        sums, offset = reader.arithmetic.affine(term, "the output")
+        positions.append(reader.arithmetic.assembly.add_sum(sums))
         gains.append(sums.scale)
         bias = bias + offset
     scaler = OutputScaler(np.concatenate(gains).astype(np.float32), bias.astype(np.float32))

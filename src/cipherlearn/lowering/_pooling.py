@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+from cipherlearn.lowering._arithmetic import Arithmetic
 from cipherlearn.lowering._matrices import adaptive_windows, as_tuple, pooling, windows
 from cipherlearn.lowering._maximum import maximum
 from cipherlearn.lowering._signals import Signal, Sums
@@ -15,7 +16,7 @@ from cipherlearn.program._values import IntArray
 
 __all__ = ["pool_of"]
 
-Pool = Callable[[Any, Signal, str], Signal]
+Pool = Callable[[Arithmetic, Signal, str], Signal]
 
 _LAYERS: dict[type[nn.Module], tuple[str, tuple[str, ...]]] = {
     nn.AvgPool1d: (
@@ -48,14 +49,16 @@ def pool_of(
         options = {**dict(zip(_ARGUMENTS[name], args, strict=False)), **(kwargs or {})}
     elif called in ("mean", "sum"):
         options = {**dict(zip(("dim", "keepdim"), args, strict=False)), **(kwargs or {})}
-        return lambda reader, x, owner: _reduce(reader, x, owner, called == "mean", **options)
+        return lambda arithmetic, x, owner: _reduce(
+            arithmetic, x, owner, called == "mean", **options
+        )
     else:
         return None
     if name.startswith("adaptive"):
-        return lambda reader, x, owner: _adaptive(reader, x, owner, options["output_size"])
+        return lambda arithmetic, x, owner: _adaptive(arithmetic, x, owner, options["output_size"])
     if name.startswith("avg"):
-        return lambda reader, x, owner: _average(reader, x, owner, int(name[-2]), **options)
-    return lambda reader, x, owner: _maximum(reader, x, owner, int(name[-2]), **options)
+        return lambda arithmetic, x, owner: _average(arithmetic, x, owner, int(name[-2]), **options)
+    return lambda arithmetic, x, owner: _maximum(arithmetic, x, owner, int(name[-2]), **options)
 
 
 def _windows(
@@ -83,7 +86,7 @@ def _windows(
 
 
 def _average(
-    reader: Any,
+    arithmetic: Arithmetic,
     x: Signal,
     owner: str,
     n: int,
@@ -98,27 +101,36 @@ def _average(
     counts = np.full(len(read), read.shape[1]) if count_include_pad else (read >= 0).sum(axis=1)
     if divisor_override is not None:
         counts = np.full(len(read), divisor_override)
-    return _divided(reader, x, owner, read, shape, counts)
+    return _divided(arithmetic, x, owner, read, shape, counts)
 
 
-def _adaptive(reader: Any, x: Signal, owner: str, output_size: Any) -> Signal:
+def _adaptive(arithmetic: Arithmetic, x: Signal, owner: str, output_size: Any) -> Signal:
     n = len(x.shape) - 1
     given = output_size if isinstance(output_size, tuple | list) else (output_size,) * n
     size = tuple(x.shape[1 + i] if k is None else int(k) for i, k in enumerate(given))
     read = adaptive_windows(x.shape, size)
-    return _divided(reader, x, owner, read, (x.shape[0], *size), (read >= 0).sum(axis=1))
+    return _divided(arithmetic, x, owner, read, (x.shape[0], *size), (read >= 0).sum(axis=1))
 
 
 def _divided(
-    reader: Any, x: Signal, owner: str, read: IntArray, shape: tuple[int, ...], counts: IntArray
+    arithmetic: Arithmetic,
+    x: Signal,
+    owner: str,
+    read: IntArray,
+    shape: tuple[int, ...],
+    counts: IntArray,
 ) -> Signal:
     matrix = pooling(read, int(np.prod(x.shape)))
-    made: Signal = reader.combine(x, matrix, 1 / counts, shape, owner)
-    return made
+    return arithmetic.combine(x, matrix, 1 / counts, shape, owner)
 
 
 def _reduce(
-    reader: Any, x: Signal, owner: str, is_mean: bool, dim: Any = None, keepdim: bool = False
+    arithmetic: Arithmetic,
+    x: Signal,
+    owner: str,
+    is_mean: bool,
+    dim: Any = None,
+    keepdim: bool = False,
 ) -> Signal:
     """Add up, or average, over dimensions."""
     n_dimensions = 1 + len(x.shape)
@@ -135,11 +147,11 @@ def _reduce(
     if keepdim:
         shape = tuple(1 if i in axes else size for i, size in enumerate(x.shape))
     counts = np.full(len(read), n_taps if is_mean else 1)
-    return _divided(reader, x, owner, read, shape, counts)
+    return _divided(arithmetic, x, owner, read, shape, counts)
 
 
 def _maximum(
-    reader: Any,
+    arithmetic: Arithmetic,
     x: Signal,
     owner: str,
     n: int,
@@ -157,5 +169,5 @@ def _maximum(
         )
     read, shape = _windows(x, n, owner, kernel_size, stride, padding, dilation, ceil_mode)
     assert isinstance(x.source, Sums)
-    sums = maximum(reader.assembly, x.source, read, owner, shape)
+    sums = maximum(arithmetic.assembly, x.source, read, owner, shape)
     return Signal.of(sums, shape, owner)

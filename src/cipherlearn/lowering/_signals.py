@@ -173,6 +173,11 @@ class Signal:
             gain, bias = self.gain * factor, self.bias * factor + term
         return replace(self, pending=lambda v: function(compute(v)), gain=gain, bias=bias)
 
+    def plus(self, term: FloatArray, what: str) -> Signal:
+        """Add a constant, as float32 adds it."""
+        constant = torch.from_numpy(np.ascontiguousarray(term, dtype=np.float32))
+        return self.mapped(lambda values: values + constant, what, (np.ones(()), term))
+
 
 @dataclass(frozen=True)
 class Total:

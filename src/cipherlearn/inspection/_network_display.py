@@ -16,6 +16,7 @@ from cipherlearn.inspection._axes import one_axes
 from cipherlearn.inspection._fitted import class_names as names_of_outputs
 from cipherlearn.inspection._fitted import feature_names as names_of_features
 from cipherlearn.inspection._fitted import find_network
+from cipherlearn.training._layer_limits import layer_limits
 
 __all__ = ["NetworkDisplay"]
 
@@ -157,7 +158,7 @@ class NetworkDisplay:
             feature_names=features,
             output_names=outputs,
             layer_names=list(layers),
-            n_trained=network.module_.n_neurons[: len(layers)],
+            n_trained=layer_limits(network).n_neurons[: len(layers)],
             n_wide_weights=0 if wide_path is None else wide_path.n_weights,
         )
         return display.plot(ax=ax, max_features=max_features)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import nn
 
 from cipherlearn.lowering._assembly import Assembly
-from cipherlearn.lowering._interpreter import Reader, is_leaf
+from cipherlearn.lowering._interpreter import Reader
 from cipherlearn.lowering._signals import Columns, Signal, Total
+from cipherlearn.nn._tracing import copied, trace
 from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._program import IntegerProgram
 from cipherlearn.program._values import IntArray
 
-__all__ = ["LoweredModule", "check_outputs", "lower_traced", "trace"]
+__all__ = ["LoweredModule", "check_outputs", "lower_traced"]
 
 # Largest error of an output, as a share of the largest output, on half of the rows.
 _ALLOWED_ERROR = 0.1
@@ -41,41 +40,6 @@ class LoweredModule:
     codes: dict[str, tuple[int, IntArray]]
 
 
-class _Rows(nn.Module):
-    """The module as a function of its first argument alone."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-
-    def forward(self, X: Tensor) -> Any:
-        return self.module(X)
-
-
-class _Tracer(fx.Tracer):
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return is_leaf(m) or super().is_leaf_module(m, module_qualified_name)
-
-
-def trace(module: nn.Module) -> fx.GraphModule:
-    """Trace what a module's forward does with rows, or raise ValueError.
-
-    Brevitas's layers, and those of torch, are nodes of the graph.
-    """
-    root = _Rows(module).eval()
-    try:
-        graph = _Tracer().trace(root)
-    except (TypeError, ValueError, RuntimeError, fx.proxy.TraceError) as error:
-        raise ValueError(
-            "A module's forward must be a fixed sequence of layers and functions of its first "
-            "argument, which torch.fx can trace (X.shape[0] instead of len(X), no branches on "
-            f"values). That of {type(module).__name__} is not: {error}"
-        ) from error
-    traced = fx.GraphModule(root, graph)
-    traced.graph.eliminate_dead_code()
-    return traced
-
-
 @torch.no_grad()
 def lower_traced(module: nn.Module, n_features: int) -> LoweredModule:
     """Lower a module of Brevitas layers, without leaving anything out.
@@ -87,7 +51,7 @@ def lower_traced(module: nn.Module, n_features: int) -> LoweredModule:
     n_features : int
         Number of features of a row.
     """
-    module = copy.deepcopy(module).cpu().eval()
+    module = copied(module).cpu().eval()
     _check_finite(module)
     assembly = Assembly(n_features)
     reader = Reader(trace(module), assembly)
@@ -143,7 +107,7 @@ def check_outputs(program: IntegerProgram, module: nn.Module, X: NDArray[np.floa
     """
     if not len(X):
         return
-    module = copy.deepcopy(module).cpu().eval()
+    module = copied(module).cpu().eval()
     with warnings.catch_warnings():
         # Brevitas's, of what its own quantized tensors lack.
         warnings.simplefilter("ignore")

@@ -26,15 +26,9 @@ from cipherlearn.lowering._pooling import pool_of
 from cipherlearn.lowering._signals import BATCH, Signal, Total
 from cipherlearn.lowering._weighted import normalized, weighted_sums
 
-__all__ = ["Reader", "is_leaf"]
+__all__ = ["Reader"]
 
 _BREVITAS = (QuantLinear, QuantConv1d, QuantConv2d, QuantEltwiseAdd)
-
-
-def is_leaf(module: nn.Module) -> bool:
-    """Whether a module is a layer of Brevitas, or one that was made from it."""
-    home = type(module).__module__
-    return isinstance(module, (*_BREVITAS, QuantNonLinearActLayer)) or home.startswith("brevitas.")
 
 
 class Reader:

@@ -1,6 +1,6 @@
 """Estimators of modules that users wrote."""
 
-# Keys take long with the other engine.
+# What it imports is in no environment of the other engine.
 # engine: concrete-python
 
 from __future__ import annotations
@@ -22,6 +22,13 @@ from torch import nn
 
 from cipherlearn import NeuralNetClassifier, NeuralNetRegressor
 from cipherlearn.deployment import FHEClient, FHEServer, export
+from cipherlearn.inspection import (
+    AccumulatorDisplay,
+    CircuitDisplay,
+    IntegerLevelsDisplay,
+    NetworkDisplay,
+    WeightBudgetDisplay,
+)
 
 
 class Small(nn.Module):
@@ -169,6 +176,31 @@ def test_what_cannot_be_lowered_is_refused_before_training(fitted):
     assert not any(raise_if_trained)
 
 
+class Residual(Small):
+    """A branch around a layer, and a sum of two layers as output."""
+
+    def __init__(self, input_dim, n_outputs):
+        super().__init__(input_dim, n_outputs, n_hidden=4)
+        self.again = QuantLinear(4, 4, bias=False, weight_bit_width=2)
+        self.other = QuantLinear(4, n_outputs, bias=False, weight_bit_width=2)
+        self.shared = QuantIdentity(bit_width=2, return_quant_tensor=True)
+
+    def forward(self, rows):
+        first, second, norm, relu, last = self.layers
+        x = self.shared(norm(second(first(rows))))
+        return last(relu(x + self.shared(self.again(x)))) + self.other(x)
+
+
+def test_pictures_show_branches(fitted):
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    _, X, y = fitted
+    clf = NeuralNetClassifier(module=Residual, max_epochs=2, random_state=0).fit(X, y)
+    assert clf.program_.layer_names == ["hidden 1", "hidden 2", "hidden 3", "output", "output 2"]
+    display = NetworkDisplay.from_estimator(clf)
+    assert len(display.nodes_) == 5
+
+
 def test_ciphertexts_reports_and_artefacts(fitted, tmp_path):
     _, X, y = fitted
     clf = small(module__n_hidden=2, module__bits=1, max_epochs=10).fit(X, y)
@@ -178,6 +210,8 @@ def test_ciphertexts_reports_and_artefacts(fitted, tmp_path):
     report = clf.report(X)
     assert [layer.n_bootstraps for layer in report.layers] == [clf.program_.n_bootstraps, 0]
     assert "hidden 1" in clf._repr_html_()
+    for display in (AccumulatorDisplay, CircuitDisplay, IntegerLevelsDisplay, WeightBudgetDisplay):
+        display.from_estimator(clf)
     export(clf, tmp_path, n_test_rows=1)
     client, server = FHEClient(tmp_path / "client.zip"), FHEServer(tmp_path / "server.zip")
     client.generate_keys()

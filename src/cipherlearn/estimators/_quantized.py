@@ -10,10 +10,9 @@ import skorch
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch.utils.data import DataLoader
 
-from cipherlearn._features import as_csr, is_sparse, refusing_overflow
 from cipherlearn._progress import stage
 from cipherlearn._samples import merge_duplicates
 from cipherlearn.estimators._modules import check_module, is_own, make_module
@@ -144,11 +143,6 @@ class QuantizedNet(SkorchNet):
         self.module_ = make_module(self.module, own, kwargs)
         return self
 
-    def _module_parameters(self) -> list[str]:
-        """Names of arguments of modules among the net's own parameters."""
-        prefix = "module__"
-        return [n[len(prefix) :] for n in self._signature_parameters() if n.startswith(prefix)]
-
     @property
     def _is_own(self) -> bool:
         """Whether the module is ours, which trains in two phases."""
@@ -165,16 +159,6 @@ class QuantizedNet(SkorchNet):
         if training and self._schedule is not None:
             y_true = self._schedule.soften(self, X, y_true)
         return super().get_loss(y_pred, y_true, X=X, training=training)
-
-    def _check_features(self, X: Any) -> Any:
-        """Return features as floats, dense or in CSR, or raise ValueError."""
-        return self._validated(X, reset=False)
-
-    def _validated(self, X: Any, *y: Any, **options: Any) -> Any:
-        # Entries that are stored twice are one value, which is what has to be finite.
-        X = as_csr(X) if is_sparse(X) else X
-        with refusing_overflow():
-            return validate_data(self, X, *y, dtype=np.float64, accept_sparse="csr", **options)
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Train the float network, then fine-tune the quantized one.

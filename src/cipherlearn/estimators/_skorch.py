@@ -17,11 +17,12 @@ import skorch
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, validate_data
 from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
 from skorch.utils import get_map_location, to_tensor
 from torch.utils.data import DataLoader
 
+from cipherlearn._features import as_csr, is_sparse, refusing_overflow
 from cipherlearn.estimators._modules import apply_module
 from cipherlearn.estimators._names import check_names
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
@@ -90,6 +91,11 @@ class SkorchNet(skorch.NeuralNet):
     @classmethod
     def _signature_parameters(cls) -> list[str]:
         return BaseEstimator._get_param_names.__func__(cls)
+
+    def _module_parameters(self) -> list[str]:
+        """Names of arguments of modules among the net's own parameters."""
+        prefix = "module__"
+        return [n[len(prefix) :] for n in self._signature_parameters() if n.startswith(prefix)]
 
     @property
     def _params_to_validate(self) -> set[str]:
@@ -233,6 +239,16 @@ class SkorchNet(skorch.NeuralNet):
         if loader is not DataLoader or not is_plain or not holds_arrays(dataset):
             return loader(dataset, **options)
         return TensorBatches(dataset, **options)
+
+    def _check_features(self, X: Any) -> Any:
+        """Return features as floats, dense or in CSR, or raise ValueError."""
+        return self._validated(X, reset=False)
+
+    def _validated(self, X: Any, *y: Any, **options: Any) -> Any:
+        # Entries that are stored twice are one value, which is what has to be finite.
+        X = as_csr(X) if is_sparse(X) else X
+        with refusing_overflow():
+            return validate_data(self, X, *y, dtype=np.float64, accept_sparse="csr", **options)
 
     def check_data(self, X, y=None) -> None:
         """Do nothing: ``fit`` has validated its arguments."""

@@ -13,8 +13,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch.utils.data import DataLoader
 
-from cipherlearn._progress import stage
-from cipherlearn._samples import merge_duplicates
 from cipherlearn.estimators._modules import check_module, is_own, make_module
 from cipherlearn.estimators._pruning import gentle_steps, with_fewer_neurons
 from cipherlearn.estimators._skorch import SkorchNet, forget_best_scores
@@ -234,13 +232,6 @@ class QuantizedNet(SkorchNet):
         self._keep_result()
         reference.compare(self.module_)
         return self
-
-    def _merged(self, X: Any, y: NDArray, weights: NDArray) -> tuple[Any, NDArray, NDArray]:
-        """Merge equal rows, for our own network."""
-        if not is_own(self.module):
-            return X, y, weights
-        with stage("Merging equal rows", self.verbose):
-            return merge_duplicates(X, y, weights)
 
     def _train_plainly(self, X: Any, y: NDArray, sample_weight: NDArray):
         """Train a module that is not ours, on float32 rows, and lower it."""

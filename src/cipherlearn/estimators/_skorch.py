@@ -23,7 +23,9 @@ from skorch.utils import get_map_location, to_tensor
 from torch.utils.data import DataLoader
 
 from cipherlearn._features import as_csr, is_sparse, refusing_overflow
-from cipherlearn.estimators._modules import apply_module
+from cipherlearn._progress import stage
+from cipherlearn._samples import merge_duplicates
+from cipherlearn.estimators._modules import apply_module, is_own
 from cipherlearn.estimators._names import check_names
 from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.training._batches import RowDataset, TensorBatches, holds_arrays
@@ -249,6 +251,13 @@ class SkorchNet(skorch.NeuralNet):
         X = as_csr(X) if is_sparse(X) else X
         with refusing_overflow():
             return validate_data(self, X, *y, dtype=np.float64, accept_sparse="csr", **options)
+
+    def _merged(self, X: Any, y: NDArray, weights: NDArray) -> tuple[Any, NDArray, NDArray]:
+        """Merge equal rows, for our own network."""
+        if not is_own(self.module):
+            return X, y, weights
+        with stage("Merging equal rows", self.verbose):
+            return merge_duplicates(X, y, weights)
 
     def check_data(self, X, y=None) -> None:
         """Do nothing: ``fit`` has validated its arguments."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cipherlearn.estimators._conversion import from_sklearn, from_torch
     from cipherlearn.estimators._regressor import NeuralNetRegressor
     from cipherlearn.inspection._report import Report
+    from cipherlearn.lowering._lower import lower
     from cipherlearn.model_selection._scoring import make_fhe_scorer
     from cipherlearn.model_selection._search import EncryptedSearchCV
     from cipherlearn.nn._budget import max_active_neurons
@@ -53,6 +54,7 @@ __all__ = [
     "from_sklearn",
     "from_torch",
     "load_program",
+    "lower",
     "make_fhe_scorer",
     "max_active_neurons",
     "presets",
@@ -80,6 +82,7 @@ _MODULES = {
     "from_sklearn": "estimators._conversion",
     "from_torch": "estimators._conversion",
     "load_program": "program._file",
+    "lower": "lowering._lower",
     "make_fhe_scorer": "model_selection._scoring",
     "max_active_neurons": "nn._budget",
     "save_program": "program._file",

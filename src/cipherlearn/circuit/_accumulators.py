@@ -45,5 +45,6 @@ def check_accumulators(program: IntegerProgram, n_accum_bits: Sequence[int]) -> 
                     f"and {accumulator.high}, which needs {accumulator.n_bits} bits. Lower "
                     "module__n_hidden_neurons_multiplier, module__n_w_bits or module__n_a_bits, "
                     "enable module__pruning, or raise module__n_accum_bits (in hidden layers "
-                    "module__n_hidden_accum_bits), and fit again."
+                    "module__n_hidden_accum_bits), and fit again. In a module of your own, lower "
+                    "bit_width or weight_bit_width, or set callbacks__pruning__n_accum_bits."
                 )

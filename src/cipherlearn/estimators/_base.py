@@ -26,6 +26,7 @@ from cipherlearn.estimators._skorch import is_skorch_state
 from cipherlearn.estimators._twin import float_twin
 from cipherlearn.inspection._report import Report, make_report
 from cipherlearn.inspection._state_panel import state_panel
+from cipherlearn.training._layer_limits import layer_limits
 from cipherlearn.training._reference import describe_scores
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
         verbose = self.verbose if verbose is None else verbose
         self.circuit_ = Circuit(
             self.program_,
-            n_accum_bits=self.module_.accum_bits,
+            n_accum_bits=layer_limits(self).accum_bits,
             p_error=p_error,
             global_p_error=global_p_error,
             batch_size=batch_size,
@@ -199,11 +200,12 @@ class EncryptedPredictionNet(ShowsState, QuantizedNet):
         check_is_fitted(self)
         circuit = None if compile_options else getattr(self, "circuit_", None)
         options = compile_options if circuit is None else circuit.options
+        limits = layer_limits(self)
         return make_report(
             self.program_,
-            self.module_.n_neurons,
-            self.module_.budgets,
-            self.module_.accum_bits,
+            limits.n_neurons,
+            limits.budgets,
+            limits.accum_bits,
             self.estimate(**options),
             None if X is None else self._check_features(X),
             None if circuit is None or circuit.rounding == "exact" else circuit.flip_rate,

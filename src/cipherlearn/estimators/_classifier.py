@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
-from cipherlearn._progress import stage
-from cipherlearn._samples import merge_duplicates
 from cipherlearn.estimators._base import EncryptedPredictionNet
 from cipherlearn.estimators._class_weight import weights_of_classes
 from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
@@ -205,8 +203,7 @@ class NeuralNetClassifier(EncryptedPredictionNet, skorch.NeuralNetClassifier):
                 "At least one row must have a positive weight. Got only classes of weight 0: "
                 f"{self.classes_[self.class_weight_ == 0]}."
             )
-        with stage("Merging equal rows", self.verbose):
-            X, indices, weights = merge_duplicates(X, indices, weights)
+        X, indices, weights = self._merged(X, indices, weights)
         return self._train(X, indices, weights, cold, teacher)
 
     _score_name = "accuracy"

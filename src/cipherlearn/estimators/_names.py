@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
+import torch
+
 __all__ = ["ATTRIBUTES", "COMPILE_ARGUMENTS", "PREDICT_ARGUMENTS", "check_names", "refusing"]
 
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -150,6 +152,8 @@ def _arguments(net: Any) -> dict[str, set[str] | None]:
 
 
 def _arguments_of(part: Any, given: set[str]) -> set[str] | None:
+    if isinstance(part, torch.nn.Module):
+        return set()
     try:
         parameters = inspect.signature(part).parameters.values()
     except (TypeError, ValueError):

@@ -13,8 +13,10 @@ PARAMETERS_DOC = """
 
     Parameters
     ----------
-    module : torch module class, default=SparseQuantNeuralNetImpl
-        The network. Another class must take the same arguments and have the same methods.
+    module : torch module or class, default=SparseQuantNeuralNetImpl
+        The network, or one of your own of Brevitas layers (see the user guide), which is trained
+        as skorch does and lowered. It gets those of the following arguments that it names, and
+        ``input_dim`` and ``n_outputs`` if it names them. An instance is copied.
     module__n_layers : int, default=2
         Number of linear layers. 1 is a linear model, which needs no bootstrap at all: the wide path
         alone, if there is one.

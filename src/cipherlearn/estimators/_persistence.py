@@ -12,6 +12,7 @@ import torch
 from skorch.history import History
 
 from cipherlearn.circuit._circuit import Circuit
+from cipherlearn.estimators._modules import module_state, restore_module
 from cipherlearn.estimators._skorch import SkorchNet
 from cipherlearn.program._file import load_program, save_program
 
@@ -33,7 +34,7 @@ def plain_state(net: SkorchNet) -> dict[str, Any]:
     """Describe an estimator without objects of torch or skorch, but for types among parameters."""
     state = {name: value for name, value in vars(net).items() if name not in _MADE_AGAIN}
     if "module_" in state:
-        state["module_"] = net.module_.plain_state()
+        state["module_"] = module_state(net.module_)
         state["history_"] = list(net.history)
     if "program_" in state:
         file = io.BytesIO()
@@ -58,7 +59,7 @@ def restore(net: SkorchNet, state: dict[str, Any]) -> None:
         # Initial weights are drawn and then replaced: leave the global generator alone.
         with torch.random.fork_rng(devices=[]):
             net.initialize()
-        net.module_ = net.module.from_plain_state(trained["module_"]).to(net.device)
+        net.module_ = restore_module(net.module_, trained["module_"]).to(net.device)
         net.initialize_optimizer()
         net.history_ = History(trained["history_"])
     if "program_" in trained:

@@ -11,6 +11,8 @@ import torch
 
 from cipherlearn._features import dense_rows
 from cipherlearn._samples import sample_rows
+from cipherlearn.nn._filters import filter_importance, hidden_layers, remove_filters
+from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.nn._neurons import choose_neurons, neuron_importance, without_neurons
 from cipherlearn.training._threads import one_thread
 
@@ -34,6 +36,8 @@ def with_fewer_neurons(net: Net, X: Any, percentage: float | str) -> Net:
     percentage : float or "auto"
         Part of each hidden layer to remove.
     """
+    if not isinstance(net.module_, SparseQuantNeuralNetImpl):
+        return _with_fewer_filters(net, X, percentage)
     sample = dense_rows(X, sample_rows(X.shape[0], _IMPORTANCE_ROWS))
     rows = torch.as_tensor(sample, device=net.device)
     smaller = copy.deepcopy(net)
@@ -45,6 +49,26 @@ def with_fewer_neurons(net: Net, X: Any, percentage: float | str) -> Net:
     if kept:
         smaller.set_params(module__n_hidden_neurons=[len(indices) for indices in kept])
     smaller.module_ = without_neurons(module, kept, rows)
+    smaller.initialize_optimizer()
+    return smaller
+
+
+def _with_fewer_filters(net: Net, X: Any, percentage: float | str) -> Net:
+    """Copy an estimator of a module that users wrote, in which some neurons are constant."""
+    sample = dense_rows(X, sample_rows(X.shape[0], _IMPORTANCE_ROWS))
+    rows = torch.as_tensor(sample, dtype=torch.float32, device=net.device)
+    smaller = copy.deepcopy(net)
+    smaller._forget_result()
+    module = smaller.module_.eval()
+    layers = hidden_layers(module)
+    with one_thread():
+        kept = choose_neurons(filter_importance(module, layers, rows), percentage)
+    removed = {
+        name: sorted({*range(len(layer.weight))}.difference(indices.tolist()))
+        for (name, layer), indices in zip(layers.items(), kept, strict=True)
+    }
+    remove_filters(module, removed, rows)
+    smaller.removed_neurons_ = removed
     smaller.initialize_optimizer()
     return smaller
 

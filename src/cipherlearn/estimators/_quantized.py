@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 from typing import Any
 
 import numpy as np
@@ -11,10 +10,10 @@ import skorch
 import torch
 from numpy.typing import NDArray
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch.utils.data import DataLoader
 
-from cipherlearn._features import as_csr, is_sparse, refusing_overflow
+from cipherlearn.estimators._modules import check_module, is_own, make_module
 from cipherlearn.estimators._pruning import gentle_steps, with_fewer_neurons
 from cipherlearn.estimators._skorch import SkorchNet, forget_best_scores
 from cipherlearn.lowering._lower import lower
@@ -23,12 +22,13 @@ from cipherlearn.training._callbacks import check_budget
 from cipherlearn.training._components import choose_components
 from cipherlearn.training._reference import Reference
 from cipherlearn.training._schedule import (
+    Phase,
     Schedule,
     choose_batch_size,
     choose_epochs,
     choose_neurons,
 )
-from cipherlearn.training._threads import threads_for
+from cipherlearn.training._threads import one_thread, threads_for
 
 __all__ = ["QuantizedNet"]
 
@@ -37,8 +37,6 @@ _SCORES = ("reference_score_", "training_score_")
 
 class QuantizedNet(SkorchNet):
     """Net that trains in two phases: a float network first, then the quantized one."""
-
-    _default_criterion: type[torch.nn.Module]
 
     # Schedule of the training that is under way.
     _reference: Reference | None = None
@@ -138,59 +136,40 @@ class QuantizedNet(SkorchNet):
         if self.module__n_components == "auto":
             kwargs["n_components"] = getattr(self, "n_components_", 0)
         kwargs["n_hidden_neurons"] = choose_neurons(self.module__n_hidden_neurons, n_rows)
-        self.module_ = self.module(
-            input_dim=self.n_features_in_, n_outputs=self._n_outputs(), **kwargs
-        )
+        own = {name: kwargs.pop(name) for name in self._module_parameters() if name in kwargs}
+        own |= {"input_dim": self.n_features_in_, "n_outputs": self._n_outputs()}
+        self.module_ = make_module(self.module, own, kwargs)
         return self
 
-    def initialize_criterion(self):
-        """Create the loss, per sample so that samples can be weighted."""
-        criterion = self._default_criterion if self.criterion is None else self.criterion
-        kwargs = self._criterion_arguments()
-        if "reduction" in inspect.signature(criterion).parameters:
-            kwargs = {"reduction": "none", **kwargs}
-        self.criterion_ = criterion(**kwargs)
-        return self
-
-    def _criterion_arguments(self) -> dict[str, Any]:
-        return self.get_params_for("criterion")
+    @property
+    def _is_own(self) -> bool:
+        """Whether the module is ours, which trains in two phases."""
+        return isinstance(self.module_, SparseQuantNeuralNetImpl)
 
     def train_step_single(self, batch, **fit_params):
         """Compute the loss of a batch and its gradients, with noisy copies of its rows."""
-        return super().train_step_single(self._schedule.augmented(self, batch), **fit_params)
+        if self._schedule is not None:
+            batch = self._schedule.augmented(self, batch)
+        return super().train_step_single(batch, **fit_params)
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
-        """Average the losses of a batch, weighted if its samples are."""
+        """Average the losses of a batch, whose targets a teacher may have softened."""
         if training and self._schedule is not None:
             y_true = self._schedule.soften(self, X, y_true)
-        losses = super().get_loss(y_pred, y_true, X=X, training=training)
-        if losses.ndim > 1:
-            losses = losses.flatten(start_dim=1).mean(dim=1)
-        if not isinstance(X, dict):
-            return losses.mean()
-        if losses.ndim == 0:
-            raise ValueError(
-                "Weighted rows need a loss per row (weights of classes make them, and equal rows, "
-                f"which are merged). {type(self.criterion_).__name__} gives one number per batch. "
-                "Use a criterion that takes reduction='none', or distinct rows without weights."
-            )
-        return (losses * X["sample_weight"].to(losses)).mean()
-
-    def _check_features(self, X: Any) -> Any:
-        """Return features as floats, dense or in CSR, or raise ValueError."""
-        return self._validated(X, reset=False)
-
-    def _validated(self, X: Any, *y: Any, **options: Any) -> Any:
-        # Entries that are stored twice are one value, which is what has to be finite.
-        X = as_csr(X) if is_sparse(X) else X
-        with refusing_overflow():
-            return validate_data(self, X, *y, dtype=np.float64, accept_sparse="csr", **options)
+        return super().get_loss(y_pred, y_true, X=X, training=training)
 
     def fit_loop(self, X, y=None, epochs=None, **fit_params):
         """Train the float network, then fine-tune the quantized one.
 
-        Early stopping, or an interrupt from the keyboard, ends the phase it occurs in.
+        Early stopping, or an interrupt from the keyboard, ends the phase it occurs in. A module
+        that is not ours is trained as skorch does.
         """
+        if not self._is_own:
+            epochs = choose_epochs(
+                self.max_epochs if epochs is None else epochs, self.batch_size, len(y)
+            )
+            self.phase_ = Phase(False, len(self.history), epochs, "Training")
+            return super().fit_loop(X, y, epochs=epochs, **fit_params)
         if self._schedule is None:
             # skorch's own methods come here, too.
             self._schedule = self._new_schedule()
@@ -215,7 +194,7 @@ class QuantizedNet(SkorchNet):
     def _train(self, X: Any, y: NDArray, sample_weight: NDArray, cold: bool, teacher=None):
         """Run skorch on validated data, then lower the result."""
         if cold:
-            self._forget_result(*_SCORES)
+            self._forget_result(*_SCORES, "removed_neurons_")
             self.random_state_ = check_random_state(self.random_state)
         device = training_device(self.device)
         devices = [device] if device.type == "cuda" else []
@@ -224,9 +203,14 @@ class QuantizedNet(SkorchNet):
             if cold:
                 self.n_training_rows_ = len(y)
                 if self.module__n_components == "auto":
-                    self.n_components_ = choose_components(X, y, sample_weight)
+                    encodes = is_own(self.module)
+                    self.n_components_ = choose_components(X, y, sample_weight) if encodes else 0
                 self.initialize()
-                self.n_components_ = len(self.module_.components.weights)
+                if not self._is_own:
+                    check_module(self.module_, self.n_features_in_)
+            if not self._is_own:
+                return self._train_plainly(X, y, sample_weight)
+            self.n_components_ = len(self.module_.components.weights)
             data = {"X": X, "sample_weight": sample_weight} if np.ptp(sample_weight) > 0 else X
             n_rows = min(choose_batch_size(self.batch_size, len(y)), len(y))
             n_weights = max(linear.weight.numel() for linear in self.module_.linears)
@@ -249,9 +233,21 @@ class QuantizedNet(SkorchNet):
         reference.compare(self.module_)
         return self
 
+    def _train_plainly(self, X: Any, y: NDArray, sample_weight: NDArray):
+        """Train a module that is not ours, on float32 rows, and lower it."""
+        rows = X.astype(np.float32)
+        weigh = np.ptp(sample_weight) > 0
+        data = {"X": rows, "sample_weight": sample_weight} if weigh else rows
+        with one_thread():
+            skorch.NeuralNet.partial_fit(self, data, y)
+        self._keep_result(X)
+        return self
+
     def on_epoch_begin(self, net, dataset_train=None, **kwargs):
         """Score the float network before it is quantized, and follow the schedule."""
         super().on_epoch_begin(net, dataset_train=dataset_train, **kwargs)
+        if self._schedule is None:
+            return
         is_ready = self.module_.encoders[0].fitted and not self.module_.quantized
         if self._reference is not None and is_ready and not self.phase_.is_warmup:
             self._reference.consider(self.module_)
@@ -268,10 +264,11 @@ class QuantizedNet(SkorchNet):
         for name in ("program_", "circuit_", *more):
             self.__dict__.pop(name, None)
 
-    def _keep_result(self) -> None:
+    def _keep_result(self, X: Any = None) -> None:
         """Lower the present network. A circuit of an earlier one is dropped."""
         self._forget_result()
-        self.program_ = lower(self.module_)
+        X = np.zeros((0, self.n_features_in_)) if X is None else X
+        self.program_ = lower(self.module_, X)
 
     def prune(self, X, y, n_prune_neurons_percentage="auto", sample_weight=None):
         """Remove hidden neurons, and fine-tune what remains.
@@ -325,7 +322,7 @@ class QuantizedNet(SkorchNet):
         """Load skorch's files into the network, and lower it if it is quantized."""
         super().load_params(*args, **kwargs)
         self._forget_result(*_SCORES)
-        if self.module_.quantized:
+        if not self._is_own or self.module_.quantized:
             self._keep_result()
 
     def __sklearn_tags__(self):

@@ -8,8 +8,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.utils.validation import column_or_1d
 
-from cipherlearn._progress import stage
-from cipherlearn._samples import merge_duplicates
 from cipherlearn.estimators._base import EncryptedPredictionNet
 from cipherlearn.estimators._names import PREDICT_ARGUMENTS, refusing
 from cipherlearn.estimators._parameter_docs import OTHER_PARAMETERS_DOC, PARAMETERS_DOC
@@ -123,8 +121,7 @@ class NeuralNetRegressor(EncryptedPredictionNet, skorch.NeuralNetRegressor):
             y = column_or_1d(y, warn=True)
         targets = y.reshape(len(y), -1).astype(np.float64)
         weights = check_sample_weight(X, sample_weight)
-        with stage("Merging equal rows", self.verbose):
-            X, targets, weights = merge_duplicates(X, targets, weights)
+        X, targets, weights = self._merged(X, targets, weights)
         if cold:
             self.target_mean_ = np.average(targets, axis=0, weights=weights)
             variance = np.average((targets - self.target_mean_) ** 2, axis=0, weights=weights)

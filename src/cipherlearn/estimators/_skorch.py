@@ -8,6 +8,8 @@ is in ``cipherlearn._html``.
 from __future__ import annotations
 
 import copyreg
+import inspect
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -15,12 +17,17 @@ import skorch
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import _check_sample_weight
+from sklearn.utils.validation import _check_sample_weight, validate_data
 from skorch.callbacks import EarlyStopping, EpochScoring, PassthroughScoring
-from skorch.utils import get_map_location
+from skorch.utils import get_map_location, to_tensor
 from torch.utils.data import DataLoader
 
+from cipherlearn._features import as_csr, is_sparse, refusing_overflow
+from cipherlearn._progress import stage
+from cipherlearn._samples import merge_duplicates
+from cipherlearn.estimators._modules import apply_module, is_own
 from cipherlearn.estimators._names import check_names
+from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 from cipherlearn.training._batches import RowDataset, TensorBatches, holds_arrays
 from cipherlearn.training._callbacks import (
     CosineDecay,
@@ -45,6 +52,8 @@ class SkorchNet(skorch.NeuralNet):
     """
 
     device: Any
+    criterion: Any
+    _default_criterion: type[torch.nn.Module]
 
     # skorch collects these while it initializes. Here they are known beforehand, which keeps
     # ``__init__`` free of anything but parameters. There is no ``compile`` prefix, since that
@@ -84,6 +93,11 @@ class SkorchNet(skorch.NeuralNet):
     @classmethod
     def _signature_parameters(cls) -> list[str]:
         return BaseEstimator._get_param_names.__func__(cls)
+
+    def _module_parameters(self) -> list[str]:
+        """Names of arguments of modules among the net's own parameters."""
+        prefix = "module__"
+        return [n[len(prefix) :] for n in self._signature_parameters() if n.startswith(prefix)]
 
     @property
     def _params_to_validate(self) -> set[str]:
@@ -169,6 +183,39 @@ class SkorchNet(skorch.NeuralNet):
         check_names(self, self._params_to_validate)
         super()._validate_params()
 
+    def initialize_criterion(self):
+        """Create the loss, per sample so that samples can be weighted."""
+        criterion = self._default_criterion if self.criterion is None else self.criterion
+        kwargs = self._criterion_arguments()
+        if "reduction" in inspect.signature(criterion).parameters:
+            kwargs = {"reduction": "none", **kwargs}
+        self.criterion_ = criterion(**kwargs)
+        return self
+
+    def _criterion_arguments(self) -> dict[str, Any]:
+        return self.get_params_for("criterion")
+
+    def infer(self, x, **fit_params):
+        """Compute outputs of a batch. Modules get what their ``forward`` names, besides rows."""
+        if isinstance(self.module_, SparseQuantNeuralNetImpl):
+            return super().infer(x, **fit_params)
+        return apply_module(self.module_, to_tensor(x, device=self.device), **fit_params)
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        """Average the losses of a batch, weighted if its samples are."""
+        losses = super().get_loss(y_pred, y_true, X=X, training=training)
+        if losses.ndim > 1:
+            losses = losses.flatten(start_dim=1).mean(dim=1)
+        if not isinstance(X, dict):
+            return losses.mean()
+        if losses.ndim == 0:
+            raise ValueError(
+                "Weighted rows need a loss per row (weights of classes make them, and equal rows, "
+                f"which are merged). {type(self.criterion_).__name__} gives one number per batch. "
+                "Use a criterion that takes reduction='none', or distinct rows without weights."
+            )
+        return (losses * X["sample_weight"].to(losses)).mean()
+
     def torch_compile(self, module, name):
         """Leave modules as they are: ``compile`` here means compilation to a circuit."""
         return module
@@ -194,6 +241,23 @@ class SkorchNet(skorch.NeuralNet):
         if loader is not DataLoader or not is_plain or not holds_arrays(dataset):
             return loader(dataset, **options)
         return TensorBatches(dataset, **options)
+
+    def _check_features(self, X: Any) -> Any:
+        """Return features as floats, dense or in CSR, or raise ValueError."""
+        return self._validated(X, reset=False)
+
+    def _validated(self, X: Any, *y: Any, **options: Any) -> Any:
+        # Entries that are stored twice are one value, which is what has to be finite.
+        X = as_csr(X) if is_sparse(X) else X
+        with refusing_overflow():
+            return validate_data(self, X, *y, dtype=np.float64, accept_sparse="csr", **options)
+
+    def _merged(self, X: Any, y: NDArray, weights: NDArray) -> tuple[Any, NDArray, NDArray]:
+        """Merge equal rows, for our own network."""
+        if not is_own(self.module):
+            return X, y, weights
+        with stage("Merging equal rows", self.verbose):
+            return merge_duplicates(X, y, weights)
 
     def check_data(self, X, y=None) -> None:
         """Do nothing: ``fit`` has validated its arguments."""
@@ -224,6 +288,9 @@ class SkorchNet(skorch.NeuralNet):
 
     def __reduce_ex__(self, protocol):
         # pickle and copy: skorch's state, with the optimizer's moments.
+        if not isinstance(vars(self).get("module_"), SparseQuantNeuralNetImpl | NoneType):
+            # Quantizers of Brevitas do not pickle.
+            return copyreg.__newobj__, (type(self),), self.__getstate__()
         return copyreg.__newobj__, (type(self),), super().__getstate__()
 
     def _choose_available_device(self) -> None:

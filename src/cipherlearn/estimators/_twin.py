@@ -11,6 +11,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from cipherlearn.estimators._modules import is_own
 from cipherlearn.training._schedule import choose_neurons
 
 __all__ = ["float_twin"]
@@ -40,6 +41,11 @@ def float_twin(estimator: BaseEstimator) -> BaseEstimator:
     ValueError
         If scikit-learn's MLP lacks the activation function.
     """
+    if not is_own(estimator.module):
+        raise ValueError(
+            f"A float twin has the topology of our own network. Got module={estimator.module!r}. "
+            "Train a float module of your own with skorch."
+        )
     activation = estimator.module__activation_function
     if activation not in _ACTIVATIONS:
         known = ", ".join(f"torch.nn.{cls.__name__}" for cls in _ACTIVATIONS)

@@ -15,6 +15,7 @@ from cipherlearn._words import count
 from cipherlearn.inspection._axes import one_axes
 from cipherlearn.inspection._fitted import find_network, network_inputs
 from cipherlearn.inspection._report import observed_widths
+from cipherlearn.training._layer_limits import layer_limits
 
 __all__ = ["AccumulatorDisplay"]
 
@@ -109,7 +110,7 @@ class AccumulatorDisplay:
             observed = observed_widths(program, network_inputs(estimator, X))
         display = cls(
             layer_names=program.layer_names,
-            limit_bits=list(network.module_.accum_bits),
+            limit_bits=layer_limits(network).accum_bits,
             proven_widths=[int((layer.high - layer.low).max()) for layer in program.layers],
             observed_widths=observed,
             table_bits=[layer.n_table_bits for layer in program.layers],

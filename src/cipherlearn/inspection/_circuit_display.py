@@ -13,6 +13,7 @@ from cipherlearn._words import count, neurons
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.inspection._axes import one_axes
 from cipherlearn.inspection._fitted import find_network
+from cipherlearn.training._layer_limits import layer_limits
 
 if TYPE_CHECKING:
     from cipherlearn.circuit._circuit import Circuit
@@ -171,7 +172,7 @@ def _stages(network: FittedNetwork, circuit: Circuit | None) -> list[Stage]:
         Stage("client", "Quantize", f"{count(program.n_features, 'feature')} → {codes}"),
         Stage("client", "Encrypt", _integers(map(len, program.inputs))),
     ]
-    layers = zip(program.layer_names, program.layers, network.module_.n_neurons, strict=True)
+    layers = zip(program.layer_names, program.layers, layer_limits(network).n_neurons, strict=True)
     for name, layer, n_trained in layers:
         stages.append(_sums(name.capitalize(), layer, n_trained, name == "wide path"))
         if layer.tables is not None:

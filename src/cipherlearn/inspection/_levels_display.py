@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cipherlearn.inspection._axes import axes_grid
 from cipherlearn.inspection._fitted import find_network, network_inputs
+from cipherlearn.training._layer_limits import layer_limits
 
 __all__ = ["IntegerLevelsDisplay"]
 
@@ -104,7 +105,7 @@ class IntegerLevelsDisplay:
         """
         network = find_network(estimator)
         program = network.program_
-        largest = [linear.max_level for linear in network.module_.linears]
+        largest = layer_limits(network).max_levels
         weight_levels = [np.arange(-level, level + 1) for level in largest]
         code_levels = code_counts = None
         if X is not None:

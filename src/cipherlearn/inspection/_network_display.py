@@ -16,6 +16,9 @@ from cipherlearn.inspection._axes import one_axes
 from cipherlearn.inspection._fitted import class_names as names_of_outputs
 from cipherlearn.inspection._fitted import feature_names as names_of_features
 from cipherlearn.inspection._fitted import find_network
+from cipherlearn.program._nodes import Sum
+from cipherlearn.program._program import IntegerProgram
+from cipherlearn.training._layer_limits import layer_limits
 
 __all__ = ["NetworkDisplay"]
 
@@ -34,6 +37,8 @@ class NetworkDisplay:
     as their magnitudes together, and coloured by their sum, blue if the neuron grows with the
     feature, red if it falls. Hidden neurons are ordered so that few edges cross. Neurons are those
     in the program, which leaves out what cannot change an output.
+
+    In a module of your own, edges lead from each layer to the next: branches are left out.
 
     A wide path has a weight for nearly every code and output, too many to be lines. It is not
     drawn, and a note says how many weights it has.
@@ -151,13 +156,15 @@ class NetworkDisplay:
         features += [f"component {i + 1}" for i in range(program.quantizer.n_components)]
         layers = dict(zip(program.layer_names, program.layers, strict=True))
         wide_path = layers.pop("wide path", None)
+        # Another sum for the same outputs.
+        layers = {name: layer for name, layer in layers.items() if not name.startswith("output ")}
         display = cls(
-            weights=[layer.weights for layer in layers.values()],
+            weights=_chain(program, set(layers)),
             code_features=program.quantizer.feature[program.inputs[0]],
             feature_names=features,
             output_names=outputs,
             layer_names=list(layers),
-            n_trained=network.module_.n_neurons[: len(layers)],
+            n_trained=layer_limits(network).n_neurons[: len(layers)],
             n_wide_weights=0 if wide_path is None else wide_path.n_weights,
         )
         return display.plot(ax=ax, max_features=max_features)
@@ -291,6 +298,28 @@ class NetworkDisplay:
         ax.set_xlim(-0.15, n_layers + 0.15)
         ax.set_ylim(-0.02, 1.02)
         ax.set_axis_off()
+
+
+def _chain(program: IntegerProgram, names: set[str]) -> list[NDArray]:
+    """Return each layer's weights of what the layer before it gives. Others are not drawn."""
+    n_inputs, before, chain = len(program.inputs), 0, []
+    sums = [v for v, node in enumerate(program.nodes, n_inputs) if isinstance(node, Sum)]
+    lookups = {
+        node.reads: v for v, node in enumerate(program.nodes, n_inputs) if not isinstance(node, Sum)
+    }
+    for value, name in zip(sums, program.layer_names, strict=True):
+        if name not in names:
+            continue
+        node = program.nodes[value - n_inputs]
+        assert isinstance(node, Sum)
+        parts = node.parts(len(program.ranges[v][0]) for v in node.reads)
+        weights = np.zeros((node.n_neurons, len(program.ranges[before][0])), dtype=np.int64)
+        for read, part in zip(node.reads, parts, strict=True):
+            if read == before:
+                weights = weights + part
+        chain.append(weights)
+        before = lookups.get(value, value)
+    return chain
 
 
 def _spread(n_nodes: int) -> NDArray:

@@ -11,6 +11,7 @@ from cipherlearn._html import panel, paragraphs
 from cipherlearn.circuit._cost import known_cost
 from cipherlearn.engines._options import CompileOptions
 from cipherlearn.program._layer_table import layer_table
+from cipherlearn.training._layer_limits import layer_limits
 from cipherlearn.training._reference import describe_scores
 
 __all__ = ["state_panel"]
@@ -21,8 +22,8 @@ def state_panel(net: Any) -> str:
     if not hasattr(net, "program_"):
         return panel("Not fitted", paragraphs(["Call fit, then compile for encrypted prediction."]))
     circuit = getattr(net, "circuit_", None)
-    program, module = net.program_, net.module_
-    content = layer_table(program.layer_names, program.layers, module.n_neurons, module.accum_bits)
+    program, limits = net.program_, layer_limits(net)
+    content = layer_table(program.layer_names, program.layers, limits.n_neurons, limits.accum_bits)
     scores = describe_scores(net)
     if scores is not None:
         content += paragraphs([scores])

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cipherlearn._words import neurons
 from cipherlearn.inspection._axes import axes_grid
 from cipherlearn.inspection._fitted import find_network
+from cipherlearn.training._layer_limits import layer_limits
 
 __all__ = ["WeightBudgetDisplay"]
 
@@ -108,19 +109,20 @@ class WeightBudgetDisplay:
         WeightBudgetDisplay
         """
         network = find_network(estimator)
-        module, program = network.module_, network.program_
+        limits, program = layer_limits(network), network.program_
         # Without pruning, or with a bound on widths instead, a neuron may read every input.
+        prunes = getattr(network.module_, "pruning", False)
         budgets = [
-            None if not module.pruning or budget == linear.in_features else budget
-            for linear, budget in zip(module.linears, module.budgets, strict=True)
+            None if not prunes or budget == n_inputs else budget
+            for n_inputs, budget in zip(limits.n_inputs, limits.budgets, strict=True)
         ]
         display = cls(
             layer_names=program.layer_names,
             n_weights=[np.count_nonzero(layer.weights, axis=1) for layer in program.layers],
             budgets=budgets,
             widths=[layer.high - layer.low for layer in program.layers],
-            max_widths=list(module.max_widths),
-            n_trained=module.n_neurons,
+            max_widths=limits.max_spans,
+            n_trained=limits.n_neurons,
         )
         return display.plot(ax=ax)
 

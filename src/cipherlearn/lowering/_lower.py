@@ -6,7 +6,11 @@ import copy
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
+from torch import nn
 
+from cipherlearn._features import as_floats, dense_rows
+from cipherlearn.lowering._foreign import check_outputs, lower_traced
 from cipherlearn.nn._block import Block
 from cipherlearn.nn._components import PrincipalComponents
 from cipherlearn.nn._encoder import InputEncoder
@@ -22,20 +26,27 @@ from cipherlearn.program._program import IntegerProgram
 
 __all__ = ["lower"]
 
+# Rows on which a program is compared with its module.
+_CHECKED_ROWS = 64
 
-@torch.no_grad()
-def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
+
+def lower(module: nn.Module, X: ArrayLike | None = None) -> IntegerProgram:
     """Express a quantized module in integers, with proven ranges.
 
-    Bias, gain, activation and re-quantization of a neuron depend on its
+    Bias, normalisation, activation and re-quantization of a neuron depend on its
     accumulator alone, so they fold into one table, filled by evaluating the
     module's own element-wise operations on every reachable accumulator. What cannot change
     an output is left out.
 
     Parameters
     ----------
-    module : SparseQuantNeuralNetImpl
-        A module after ``calibrate``. It is not changed.
+    module : torch.nn.Module
+        A trained module of Brevitas layers, whose ``forward`` takes float32 rows of shape
+        ``(n_rows, n_features)`` and quantizes them first, or a SparseQuantNeuralNetImpl after
+        ``calibrate``. It is computed with as in eval mode, and not changed.
+    X : array-like or sparse matrix of shape (n_rows, n_features), default=None
+        Some rows, which say how many features there are. The program is compared with the module
+        on 64 of them. A SparseQuantNeuralNetImpl needs none.
 
     Returns
     -------
@@ -43,23 +54,59 @@ def lower(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
 
     Raises
     ------
+    AccumulatorOverflowError
+        If a sum that is looked up needs more than 16 bits. It is a ``ValueError`` that names the
+        layer and the channel.
     ValueError
-        If the module is not quantized, or its parameters are not finite.
+        If a layer or an operation has no integer form, which the message names, the module is not
+        quantized, or its parameters are not finite.
+
+    Notes
+    -----
+    The codes of the features are the module's for every float. Everywhere else the module computes
+    in float32 what the program computes in integers. With scales that are powers of two both are
+    the same to the last bit, as long as biases are quantized. Otherwise the module's sums are
+    rounded, by at most ``(n_terms + 2) * 2**-24`` of the sum of the magnitudes of their terms: a
+    table has the code of the sum that is not rounded, which is another one only if the sum is that
+    close to the border between two codes, and outputs differ by that much.
 
     Examples
     --------
     >>> import torch
-    >>> from cipherlearn import SparseQuantNeuralNetImpl
-    >>> from cipherlearn.lowering._lower import lower
+    >>> from brevitas.nn import QuantIdentity, QuantLinear, QuantReLU
+    >>> from cipherlearn import lower
     >>> _ = torch.manual_seed(0)
-    >>> X = torch.randn(50, 4)
-    >>> module = SparseQuantNeuralNetImpl(input_dim=4, n_outputs=3)
-    >>> module.fit_encoder(X)
-    >>> module.calibrate(X)
-    >>> program = lower(module)
-    >>> bool((program(X.numpy()) == module(X).detach().numpy()).all())
+    >>> module = torch.nn.Sequential(
+    ...     QuantIdentity(bit_width=4),
+    ...     QuantLinear(5, 3, bias=True, weight_bit_width=3),
+    ...     QuantReLU(bit_width=2),
+    ...     QuantLinear(3, 2, bias=True, weight_bit_width=3),
+    ... )
+    >>> X = torch.randn(50, 5)
+    >>> _ = module(X)  # in training mode, where Brevitas learns the ranges
+    >>> program = lower(module.eval(), X)
+    >>> program.bootstraps()
+    '3 bootstraps of 7 bits a row'
+    >>> bool(abs(program(X) - module(X).detach().numpy()).max() < 1e-5)
     True
     """
+    if isinstance(module, SparseQuantNeuralNetImpl):
+        return _lower_own(module)
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"Only a torch module can be lowered. Got {type(module).__name__}.")
+    if X is None or np.ndim(X) != 2:
+        raise ValueError(
+            "lower needs some rows, of shape (n_rows, n_features), besides a module. "
+            f"Got {X!r:.100}. Call lower(module, X)."
+        )
+    rows = as_floats(X)
+    lowered = lower_traced(module, rows.shape[1])
+    check_outputs(lowered.program, module, dense_rows(rows, slice(_CHECKED_ROWS)))
+    return simplify(lowered.program)
+
+
+@torch.no_grad()
+def _lower_own(module: SparseQuantNeuralNetImpl) -> IntegerProgram:
     if not module.quantized:
         raise ValueError("Only a quantized module has an integer form. Call calibrate(X) first.")
     module = copy.deepcopy(module).cpu().eval()

@@ -226,7 +226,7 @@ class IntegerProgram(Immutable):
     @cached_property
     def layer_names(self) -> list[str]:
         """Names of the layers for reports: "hidden 1" and so on, "output", "wide path"."""
-        n_hidden, n_others, names = 0, 0, []
+        n_hidden, n_outputs, n_others, names = 0, 0, 0, []
         for value, layer in self._layer_of.items():
             if layer.tables is not None:
                 n_hidden += 1
@@ -234,7 +234,8 @@ class IntegerProgram(Immutable):
             elif value in self.wide_paths:
                 names.append("wide path")
             elif value in self.outputs:
-                names.append("output")
+                n_outputs += 1
+                names.append("output" if n_outputs == 1 else f"output {n_outputs}")
             else:
                 n_others += 1
                 names.append(f"sum {n_others}")

@@ -8,6 +8,8 @@ import torch
 from skorch.callbacks import Callback, PrintLog
 
 from cipherlearn._progress import progress_bar
+from cipherlearn.nn._filters import FilterPruner
+from cipherlearn.nn._network import SparseQuantNeuralNetImpl
 
 __all__ = [
     "CosineDecay",
@@ -32,7 +34,14 @@ class PruningCallback(Callback):
     Parameters
     ----------
     end : float, default=0.8
-        Fraction of the warm-up after which the budget is reached.
+        Fraction of the warm-up after which the budget is reached. In a module of your own, which
+        has no warm-up, of the training.
+    n_accum_bits : int or None, default=None
+        Bits of an accumulator in a module of your own, whose neurons and filters then keep at most
+        ``floor(multiplier * Ω)`` weights: a filter sums channels × kernel height × kernel width of
+        them. ``None`` prunes none. Our own network has ``module__n_accum_bits``.
+    multiplier : float, default=1.0
+        Factor on Ω in a module of your own.
 
     References
     ----------
@@ -40,18 +49,46 @@ class PruningCallback(Callback):
     compression", 2017.
     """
 
-    def __init__(self, end: float = 0.8) -> None:
+    def __init__(
+        self, end: float = 0.8, n_accum_bits: int | None = None, multiplier: float = 1.0
+    ) -> None:
         self.end = end
+        self.n_accum_bits = n_accum_bits
+        self.multiplier = multiplier
+
+    def on_train_begin(self, net, **kwargs) -> None:
+        self.pruner_ = None
+        if not isinstance(net.module_, SparseQuantNeuralNetImpl):
+            removed = getattr(net, "removed_neurons_", {})
+            self.pruner_ = FilterPruner(net.module_, self.n_accum_bits, self.multiplier, removed)
 
     def on_epoch_begin(self, net, **kwargs) -> None:
-        if net.phase_.is_warmup:
+        if self.pruner_ is not None:
+            self.pruner_.begin_epoch(_progress(net.phase_, len(net.history), self.end))
+        elif net.phase_.is_warmup:
             progress = net.phase_.progress(len(net.history))
             prune(net.module_, min(1.0, progress / self.end) if self.end > 0 else 1.0)
 
     def on_batch_end(self, net, training=False, **kwargs) -> None:
-        if training:
+        if training and self.pruner_ is not None:
+            self.pruner_.apply()
+        elif training:
             for linear in net.module_.linears:
                 linear.project()
+
+    def on_train_end(self, net, **kwargs) -> None:
+        if self.pruner_ is not None:
+            self.pruner_.finish()
+
+    def __getstate__(self) -> dict:
+        # It holds the module.
+        return {name: value for name, value in vars(self).items() if name != "pruner_"}
+
+
+def _progress(phase, epoch: int, end: float) -> float:
+    """Part of the way to the budget, which is reached before the last epoch at the latest."""
+    is_last = epoch - phase.first_epoch >= phase.n_epochs
+    return 1.0 if is_last or end <= 0 else min(1.0, phase.progress(epoch) / end)
 
 
 def prune(module, progress: float) -> None:
@@ -160,8 +197,7 @@ class TrainingProgress(Callback):
         if self.phase_ is not net.phase_:
             self.bar_.close()
             self.phase_ = net.phase_
-            title = "Float warm-up" if net.phase_.is_warmup else "Fine-tuning"
-            n_epochs = net.phase_.n_epochs
+            title, n_epochs = net.phase_.title, net.phase_.n_epochs
             self.bar_ = progress_bar(n_epochs, title, "epoch", net.verbose, in_parts=True)
         self.done_, self.n_rows_ = self.bar_.n, len(dataset_train)
 

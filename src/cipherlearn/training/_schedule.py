@@ -99,11 +99,14 @@ class Phase:
         Number of epochs in the history when the phase begins.
     n_epochs : int
         Planned length.
+    title : str
+        Name for progress bars.
     """
 
     is_warmup: bool
     first_epoch: int
     n_epochs: int
+    title: str = "Fine-tuning"
 
     def progress(self, epoch: int) -> float:
         """Part of the phase done, from 0 to 1, at the start of the history's ``epoch``-th."""
@@ -168,7 +171,7 @@ class Schedule:
         """Yield each phase when it begins. At least one epoch of a float network fine-tunes it."""
         if not net.module_.quantized:
             n_warmup = min(n_epochs - 1, math.ceil(self.warmup * n_epochs))
-            yield Phase(True, len(net.history), n_warmup)
+            yield Phase(True, len(net.history), n_warmup, "Float warm-up")
             n_epochs -= n_warmup
         yield Phase(False, len(net.history), n_epochs)
 

@@ -238,8 +238,10 @@ def _authorize(credentials: str, request: Any) -> Any:
 
 def _without_cookies(build: Callable[..., Any], request: Any, answer: Any) -> Any:
     """Build a response of requests, whose sessions would keep cookies and send them for ever."""
-    for name in ("Set-Cookie", "Set-Cookie2"):
-        del answer._original_response.msg[name]
+    # The answer of http.client, from which requests reads cookies, in urllib3 1.26 to 2.8.
+    if (original := getattr(answer, "_original_response", None)) is not None:
+        for name in ("Set-Cookie", "Set-Cookie2"):
+            del original.msg[name]
     return build(request, answer)
 
 

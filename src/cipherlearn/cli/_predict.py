@@ -34,7 +34,7 @@ def add_predict(commands: Any) -> None:
         "Predict the rows of a table, encrypted.",
         "Columns are chosen by the names that the model was trained with, if it was trained with "
         "names; otherwise the table must hold its features and the columns of --id, and nothing "
-        "else. Texts of CSV files such as NA and None are read as missing values, and named. A "
+        "else. Texts of CSV files such as NA and null are read as missing values, and named. A "
         "spreadsheet may take labels that start with = for formulas. "
         "Needs: pip install 'cipherlearn[client]'.",
     )

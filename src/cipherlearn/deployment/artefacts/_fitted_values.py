@@ -216,7 +216,7 @@ def _check_columns(encoder: Any) -> None:
             raise ValueError("a one-hot encoder must group categories by their numbers")
         if drop is not None:
             if not 0 <= drop < len(categories):
-                raise ValueError("a one-hot encoder must drop one of its categories")
+                raise ValueError("a one-hot encoder must not point outside its categories")
             column = column[column != drop]
             column = column - (column > drop)
         if size < 0 or (column < 0).any() or (column >= size).any():

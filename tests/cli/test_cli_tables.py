@@ -143,6 +143,22 @@ def test_whether_a_row_is_predicted_does_not_depend_on_its_neighbours(
     assert written.tolist() == model.predict(rows).tolist()
 
 
+def test_texts_that_are_read_as_missing_values_are_named(capsys, tmp_path, messy):
+    model, frame, server = messy
+    rows = frame[frame["country"].notna()][:3]
+    lines = rows.assign(country=["None", "Peru", "NA"]).assign(note="NULL")
+    lines.to_csv(tmp_path / "rows.csv", index=False)
+    shown = predict(capsys, server, tmp_path / "rows.csv", tmp_path / "out.csv")
+    assert "Read as missing values: 'NA', 'None' in column 'country'. If" in shown.err
+    expected = model.predict(rows.assign(country=[None, "Peru", None])).tolist()
+    assert pd.read_csv(tmp_path / "out.csv")["prediction"].tolist() == expected
+    # Empty fields are missing, and a file of Parquet says which are.
+    for name in ("rows.csv", "rows.parquet"):
+        table = lines if name == "rows.parquet" else rows.assign(country=[None, "Peru", ""])
+        getattr(table, f"to_{name[5:]}")(tmp_path / name, index=False)
+        assert "missing" not in predict(capsys, server, tmp_path / name, "-").err
+
+
 def test_a_wrong_value_beside_a_missing_category_is_named(capsys, tmp_path, messy):
     _, frame, server = messy
     rows = frame[:2].astype({"age": object})

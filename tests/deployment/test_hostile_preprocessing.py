@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.cluster import FeatureAgglomeration, KMeans
+from sklearn.compose import ColumnTransformer, make_column_selector
 from sklearn.decomposition import KernelPCA, TruncatedSVD
 from sklearn.ensemble import StackingRegressor
 from sklearn.experimental import enable_iterative_imputer  # noqa: F401
@@ -27,7 +28,12 @@ from sklearn.feature_selection import SelectFromModel, SelectKBest
 from sklearn.impute import IterativeImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    OneHotEncoder,
+    SplineTransformer,
+    StandardScaler,
+)
 from sklearn.svm import SVR
 
 from cipherlearn.deployment import ArtefactError, UntrustedTypesError
@@ -136,6 +142,47 @@ def far_state():
     return state
 
 
+def encoder_of(**attributes):
+    """A one-hot encoder of three categories a feature, which groups none of them."""
+    encoder = OneHotEncoder(handle_unknown="infrequent_if_exist", min_frequency=1)
+    encoder.fit(np.tile([[1.0], [2.0], [3.0]], (2, 4)))
+    vars(encoder).update(attributes)
+    return encoder
+
+
+def each_of(value):
+    return [value if value is None else np.array(value)] * 4
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"_infrequent_indices": each_of([13])},
+        {"_infrequent_indices": each_of([3])},
+        {"_infrequent_indices": each_of([-1])},
+        {"_default_to_infrequent_mappings": each_of([0, 1, 3])},
+        {"_default_to_infrequent_mappings": each_of([0.0, 1.0, np.nan])},
+        {"_default_to_infrequent_mappings": each_of([0, 1])},
+        {"_drop_idx_after_grouping": np.array([5] * 4, dtype=object)},
+        {
+            "_drop_idx_after_grouping": np.array([5] * 4, dtype=object),
+            "_default_to_infrequent_mappings": each_of([0, 0, 0]),
+            "_infrequent_enabled": False,
+        },
+    ],
+    ids=["far", "next", "before", "group", "nan", "short", "drop", "group that is not used"],
+)
+def test_a_one_hot_encoder_points_at_its_columns_alone(attributes):
+    load_preprocessing(skops.io.dumps(encoder_of()), ())
+    with pytest.raises(ArtefactError, match="must be whole"):
+        load_preprocessing(skops.io.dumps(encoder_of(**attributes)), ())
+
+
+def named_by(naming):
+    transformer = ColumnTransformer([("a", StandardScaler(), [0, 1, 2, 3])])
+    return changed(transformer, verbose_feature_names_out=naming)
+
+
 @pytest.mark.parametrize(
     "transformer",
     [
@@ -146,12 +193,38 @@ def far_state():
         changed(FeatureAgglomeration(2), labels_=np.array([0, 1, 0, 10**9])),
         changed(SelectFromModel(LogisticRegression()), importance_getter="__class__.mro"),
         changed(TruncatedSVD(2), random_state=far_state()),
+        changed(SplineTransformer(), n_features_out_=10**8),
+        changed(SplineTransformer(), include_bias=1 - 10**8),
+        changed(SplineTransformer(), include_bias=10**8, n_features_out_=4 * (6 + 10**8)),
+        changed(OneHotEncoder(), feature_name_combiner=make_column_selector()),
+        named_by("{feature_name:>500000000}"),
+        named_by("{feature_name}" * 1000),
+        named_by("{feature_name.__class__}"),
+        named_by(make_column_selector()),
     ],
-    ids=["method", "class", "disorder", "nan first", "labels", "getter", "random state"],
+    ids=[
+        *("method", "class", "disorder", "nan first", "labels", "getter", "random state"),
+        *(
+            "columns",
+            "bias",
+            "names of splines",
+            "combiner",
+            "width",
+            "often",
+            "class of",
+            "callable",
+        ),
+    ],
 )
 def test_attributes_that_are_followed_unchecked_are_checked(transformer):
     with pytest.raises(ArtefactError, match="must be whole"):
         load_preprocessing(skops.io.dumps(transformer), ())
+
+
+@pytest.mark.parametrize("naming", [True, False, "{feature_name}", "x {transformer_name}_"])
+def test_names_may_be_filled_in(naming):
+    loaded = load_preprocessing(skops.io.dumps(named_by(naming)), ())
+    assert loaded.verbose_feature_names_out == naming
 
 
 JSON = {"__class__": "str", "__module__": "builtins", "__loader__": "JsonNode", "content": "1"}

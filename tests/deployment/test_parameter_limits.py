@@ -142,6 +142,22 @@ def test_large_rows_and_messages_are_refused(archive):
             read_specs(json.dumps(specs).encode(), *changed, batch_size)
 
 
+def test_secret_keys_without_a_use_are_refused(archive):
+    def change(specs):
+        keys = specs["keyset"]["lweSecretKeys"]
+        keys.append({"id": len(keys), "params": {**keys[0]["params"], "lweDimension": 2**17}})
+
+    with pytest.raises(ArtefactError, match="secret key of an artefact must have a use"):
+        opened(archive, specs=change)
+
+
+def test_codes_that_no_input_holds_are_refused(archive):
+    (n_codes,) = opened(archive)._model.quantizer.feature.shape
+    feature, thresholds = np.zeros(n_codes + 1, np.int64), np.zeros((n_codes + 1, 1))
+    with pytest.raises(ArtefactError, match=f"all of the {n_codes + 1} codes"):
+        opened(archive, input_feature=feature, input_thresholds=thresholds)
+
+
 @pytest.mark.parametrize("name", ["", "x" * 200, "f\x1b[2J", "a b", "é", 3])
 def test_a_circuit_has_the_name_of_a_function(archive, name):
     with pytest.raises(ArtefactError):

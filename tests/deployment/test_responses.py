@@ -19,6 +19,7 @@ from scripted import http_response as response
 
 from cipherlearn.cli import main
 from cipherlearn.deployment import MessageError, RemoteError, RemoteModel
+from cipherlearn.deployment._connection import Connection
 from cipherlearn.deployment._messages import Kind, Message
 
 TOKEN = "a-secret-token"
@@ -107,6 +108,31 @@ def test_an_endless_result_is_not_read_to_its_end(client_zip, labelled_rows):
     remote = connect(service)
     with peak_below(20 << 20), pytest.raises(MessageError, match="A result has at most"):
         remote.predict(labelled_rows[0][:1])
+
+
+def test_a_result_in_small_chunks_takes_no_more_memory():
+    message = Message(Kind.ERROR, bytes(32), bytes(32), b"x" * 2_000_000).to_bytes()
+    parts = (b"2\r\n%s\r\n" % message[i : i + 2] for i in range(0, len(message), 2))
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    answer = b"".join([head, *parts, b"0\r\n\r\n"])
+    connection = Connection(Scripted(answer).url, None, True, 5, 0)
+    with (
+        peak_below(15 << 20),
+        connection.request("POST", "/") as response,
+        pytest.raises(MessageError, match="must have a status"),
+    ):
+        connection.read_message(response.raw, 1 << 22)
+
+
+def test_cookies_are_neither_kept_nor_sent_back():
+    service = Scripted(
+        response(body=b"x", Set_Cookie="a=b", set_cookie2="c=d"), response(503), response(body=b"x")
+    )
+    connection = Connection(service.url, None, True, 5, 1)
+    for _ in range(2):
+        assert connection.get("/v1/client.zip") == b"x"
+    assert len(service.requests) == 3
+    assert not any(b"cookie" in request.lower() for request in service.requests)
 
 
 # ---------------------------------------------------------------------- content

@@ -31,6 +31,11 @@ def as_they_are(rows):
     return rows
 
 
+def in_place(rows):
+    rows *= 0
+    return rows
+
+
 def as_frame(rows):
     return pd.DataFrame(rows)
 
@@ -93,3 +98,10 @@ def test_a_row_for_each_row_is_encoded(function):
 def test_other_results_are_refused(function):
     with pytest.raises(ArtefactError, match="must give a table of 4 rows"):
         encoder_of(function)(X)
+
+
+@pytest.mark.parametrize("kind", [np.array, pd.DataFrame, scipy.sparse.csr_matrix])
+def test_rows_of_the_caller_are_not_changed(kind):
+    rows = kind(X)
+    assert not encoder_of(in_place)(rows).any()
+    np.testing.assert_array_equal(rows.toarray() if hasattr(rows, "toarray") else rows, X)

@@ -115,6 +115,19 @@ def test_byte_strings_that_overlap_take_no_more_memory_than_the_message():
         read_value(struct.pack(f"<II{len(data)}Q", 0, len(data), *data))
 
 
+def test_byte_strings_of_different_keys_do_not_overlap():
+    # Two keys of the same 1000 words, which would be copied for each.
+    keys = [2 << 48, 1 << 2 | 1 | 7 << 32 | 4 << 35, 0, 2 << 2 | 2 << 48]
+    payload = [0, 2 << 2 | 1 << 48, 0, 1 << 48, 1 | 6 << 32 | 1 << 35, 1 | 2 << 32 | 8000 << 35]
+    data = [*keys, *payload, *[0] * 1000]
+    with pytest.raises(MessageError, match="overlap"):
+        read_keys(struct.pack(f"<II{len(data)}Q", 0, len(data), *data))
+    data[3] = 1 << 2 | 2 << 48
+    data[1] = 1 << 2 | 1 | 7 << 32 | 2 << 35
+    ((key,), _) = read_keys(struct.pack(f"<II{len(data)}Q", 0, len(data), *data))
+    assert len(key) == 1000
+
+
 def test_what_is_written_is_read(linear):
     _, circuit, runtime = linear
     (gate,) = runtime.parameters.outputs

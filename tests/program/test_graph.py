@@ -140,14 +140,24 @@ def build(nodes, outputs=(2,), n_gains=1):
 FIRST = Sum((0,), [[1, 1]])
 
 
+def build_with(tables, low):
+    return build([FIRST, Lookup(1, tables, low), Sum((2,), [[1]])], (3,))
+
+
+def test_values_are_read_before_anything_is_proven(monkeypatch):
+    monkeypatch.setattr("cipherlearn.program._program.prove", None)
+    with pytest.raises(ValueError, match=r"must be read or be an output.* \[2\]"):
+        build([FIRST, Lookup(1, [[0] * 7], [0]), FIRST], (3,))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: build([Sum((1,), [[1]])]), "must read values before them. Value 1 reads 1"),
         (lambda: build([Lookup(0, [[0] * 4], [0])]), "must read a sum before it"),
-        (lambda: build([FIRST, Lookup(1, [[0] * 6], [0])]), "expected one for each of 1 neurons"),
-        (lambda: build([FIRST, Lookup(1, [[0] * 7], [1])]), "sums of \\[0\\] to \\[6\\]"),
-        (lambda: build([FIRST, Lookup(1, [[0] * 7] * 2, [0, 0])]), "each of 1 neurons"),
+        (lambda: build_with([[0] * 6], [0]), "expected one for each of 1 neurons"),
+        (lambda: build_with([[0] * 7], [1]), "sums of \\[0\\] to \\[6\\]"),
+        (lambda: build_with([[0] * 7] * 2, [0, 0]), "each of 1 neurons"),
         (
             lambda: build([FIRST, *[Lookup(1, [[0] * 7], [0])] * 2]),
             "that no other lookup reads. Value 3 reads 1",

@@ -13,6 +13,7 @@ from cases import random_module, rounding_quantizer
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from memory import peak_below
 
 from cipherlearn import IntegerProgram
 from cipherlearn.lowering._lower import lower
@@ -216,6 +217,13 @@ def test_the_largest_sum_allowed_is_exact():
 def test_features_of_another_shape_or_without_a_value_are_refused(X):
     with pytest.raises(ValueError, match=r"of shape \(n_rows, 2\), without NaN"):
         small_program().quantize(X)
+
+
+def test_codes_take_hardly_more_memory_than_they_have(monkeypatch):
+    monkeypatch.setattr("cipherlearn.program._encoder._BLOCK_CODES", 1 << 18)
+    quantizer = InputQuantizer(1, [0] * 500, [[0.0]] * 500)
+    with peak_below(18e6):
+        assert quantizer(np.ones((4000, 1))).nbytes == 16e6
 
 
 def test_many_rows_give_the_results_of_single_blocks():

@@ -63,6 +63,13 @@ def test_files_of_earlier_versions_stay_readable(version):
         np.testing.assert_array_equal(program(cases["X"]), cases["outputs"])
 
 
+@pytest.mark.parametrize("shapes", [((3, 1), (3, 1)), ((3,), (2,)), ((3,), (1,)), ((), ())])
+def test_an_affine_rule_has_a_step_for_each_offset(shapes):
+    offset, step = map(np.ones, shapes)
+    with pytest.raises(ValueError, match=r"one step for each|dimension"):
+        _affine_quantizer(offset, step, 1)
+
+
 @pytest.mark.parametrize("n_bits", [1, 2, 5])
 @given(offset=st.floats(-1e9, 1e9), step=st.floats(1e-6, 1e6), x=st.floats(-3, 40) | st.floats())
 def test_the_affine_rule_of_version_1_keeps_every_code(n_bits, offset, step, x):

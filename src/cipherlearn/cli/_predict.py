@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
@@ -34,7 +34,9 @@ def add_predict(commands: Any) -> None:
         "Predict the rows of a table, encrypted.",
         "Columns are chosen by the names that the model was trained with, if it was trained with "
         "names; otherwise the table must hold its features and the columns of --id, and nothing "
-        "else. Needs: pip install 'cipherlearn[client]'.",
+        "else. Texts of CSV files such as NA and null are read as missing values, and named. A "
+        "spreadsheet may take labels that start with = for formulas. "
+        "Needs: pip install 'cipherlearn[client]'.",
     )
     command.add_argument(
         "rows", help=".csv or .parquet file of the rows, or - for CSV on the standard input"
@@ -107,6 +109,7 @@ def _predict(options: argparse.Namespace) -> None:
         raise ValueError(f"--id names columns {clash}, as predictions are named. Rename them.")
     rows = _features(table.rows, table, client.description)
     rows = _typed_as_trained(rows, _features(table.texts, table, client.description), client)
+    _tell_missing(table, rows.columns)
     try:
         outputs = client.outputs(_values(rows, client), transport, not options.quiet)
     except CipherlearnError:
@@ -165,6 +168,21 @@ def _features(rows: pd.DataFrame, table: Table, description: dict[str, Any]) -> 
             f"{list(rows.columns)}."
         )
     return rows[names]
+
+
+def _tell_missing(table: Table, columns: Iterable[str]) -> None:
+    """Say which texts were read as missing values, as they could be categories."""
+    found = [
+        f"{', '.join(map(repr, table.missing[name]))} in column {name!r}"
+        for name in columns
+        if name in table.missing
+    ]
+    if found:
+        print(
+            f"Read as missing values: {'; '.join(found):.1000}. If they are missing, leave their "
+            "fields empty. If they are texts, write the table as .parquet.",
+            file=sys.stderr,
+        )
 
 
 def _values(rows: pd.DataFrame, client: FHEClient) -> Any:

@@ -8,7 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,12 +40,15 @@ class Table:
         Columns to be carried through, as they stand in the file.
     separator : str
         Separator of the CSV file, or a comma for other files.
+    missing : dict of str to list of str
+        Texts of a CSV file that were read as missing values, by the column, such as "NA".
     """
 
     rows: pd.DataFrame
     texts: pd.DataFrame
     ids: Mapping[str, Sequence]
     separator: str
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def check_target(target: str) -> None:
@@ -123,7 +126,12 @@ def read_table(source: str, separator: str | None, ids: Sequence[str]) -> Table:
     if len(rows) != len(lines):
         raise ValueError(f"{shown} must have no rows of blanks alone. Remove them.")
     carried = {name: [line[header.index(name)] for line in lines] for name in ids}
-    return Table(rows, texts, carried, separator)
+    missing = {}
+    for i, name in enumerate(rows.columns):
+        found = {lines[row][i] for row in rows[name].isna().to_numpy().nonzero()[0]}
+        if filled := sorted(text for text in found if text.strip()):
+            missing[name] = filled
+    return Table(rows, texts, carried, separator, missing)
 
 
 def write_table(predictions: pd.DataFrame, target: str, separator: str) -> None:

@@ -80,6 +80,9 @@ class Connection:
         self._timeout = timeout
         self._n_retries = check_int("n_retries", n_retries, 0)
         self._session = requests.Session()
+        adapter: Any
+        for adapter in self._session.adapters.values():
+            vars(adapter)["build_response"] = partial(_without_cookies, adapter.build_response)
         # A session reads the whole body of a redirect, even of one that it does not follow.
         vars(self._session)["get_redirect_target"] = lambda response: None
         # Results are binary, and proxies must not compress them.
@@ -233,6 +236,15 @@ def _authorize(credentials: str, request: Any) -> Any:
     return request
 
 
+def _without_cookies(build: Callable[..., Any], request: Any, answer: Any) -> Any:
+    """Build a response of requests, whose sessions would keep cookies and send them for ever."""
+    # The answer of http.client, from which requests reads cookies, in urllib3 1.26 to 2.8.
+    if (original := getattr(answer, "_original_response", None)) is not None:
+        for name in ("Set-Cookie", "Set-Cookie2"):
+            del original.msg[name]
+    return build(request, answer)
+
+
 class _Redaction:
     """Function that replaces secrets by stars in a text, as a service may send them back.
 
@@ -330,11 +342,11 @@ def _read_body(stream: Any, most: int) -> bytes:
 
 
 def _read_exactly(stream: Any, n_bytes: int) -> bytes:
-    parts = []
-    while n_bytes:
-        part = stream.read(n_bytes)
+    content = bytearray()
+    while len(content) < n_bytes:
+        # http.client keeps an object for each chunk of what is read at once.
+        part = stream.read(min(n_bytes - len(content), _CHUNK))
         if not part:
             raise _CutError("the answer ended early")
-        parts.append(part)
-        n_bytes -= len(part)
-    return b"".join(parts)
+        content += part
+    return bytes(content)

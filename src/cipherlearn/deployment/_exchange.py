@@ -42,8 +42,8 @@ class Exchange:
         scope = bytes.fromhex(self._model_id)
         for start in range(0, len(codes), self._batch_size):
             batch = codes[start : start + self._batch_size]
-            batch = np.pad(batch, ((0, self._batch_size - len(batch)), (0, 0)))
-            inputs = [batch[:, columns] for columns in self._inputs]
+            padding = ((0, self._batch_size - len(batch)), (0, 0))
+            inputs = [np.pad(batch[:, columns], padding) for columns in self._inputs]
             try:
                 payload = self._frames["ciphertext"].strip(self.keys.runtime.encrypt(inputs))
             except (MessageError, RuntimeError) as error:

@@ -58,7 +58,7 @@ class RowEncoder:
                     passing=_ERRORS_OF_ROWS,
                 ),
             ):
-                X = self._preprocessing.transform(X)
+                X = self._preprocessing.transform(_copied(X))
                 _check_table(X, n_rows, self._model.quantizer.n_features)
         elif columns is not None and names is not None and list(columns) != names:
             raise ValueError(
@@ -67,6 +67,12 @@ class RowEncoder:
             )
         quantizer = self._model.quantizer
         return quantizer(check_features(X, quantizer.n_features))
+
+
+def _copied(X: Any) -> Any:
+    """Return a copy of rows, to which steps may write, or whatever else cannot be copied."""
+    copy = getattr(X, "copy", None) or getattr(X, "clone", None)
+    return copy() if callable(copy) else X
 
 
 def _n_rows(X: Any) -> int | None:

@@ -20,8 +20,8 @@ __all__ = ["BLOCK_ROWS", "InputQuantizer"]
 # broadcast operands of fewer than 8192, which is slow.
 BLOCK_ROWS = 10_000
 
-# Largest number of values of a block that is made of sparse rows.
-_BLOCK_VALUES = 4_000_000
+# Largest number of values of a block that is made of sparse rows, and of codes of any block.
+_BLOCK_VALUES, _BLOCK_CODES = 4_000_000, 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,7 +123,7 @@ class InputQuantizer(Immutable):
     def __call__(self, X: Any) -> IntArray:
         X = self.check(X)
         codes = np.empty((X.shape[0], len(self.feature)), dtype=np.int64)
-        for block, counts in self.blocks(X):
+        for block, counts in self.blocks(X, np.min_scalar_type(self.thresholds.shape[1])):
             codes[block] = counts.T
         return codes
 
@@ -170,12 +170,13 @@ class InputQuantizer(Immutable):
         self, X: Any, dtype: np.dtype[Any] | type = np.int64
     ) -> Iterator[tuple[slice, NDArray[Any]]]:
         """Yield slices of rows and their codes, transposed, for checked features."""
-        quantizer, n_block = self, BLOCK_ROWS
+        quantizer = self
+        n_block = min(BLOCK_ROWS, max(1, _BLOCK_CODES // len(self.feature)))
         if is_sparse(X):
             # Of some thousand features few may be read.
             read, quantizer = self._of_read_features
             X = X[:, read]
-            n_block = min(BLOCK_ROWS, max(1, _BLOCK_VALUES // max(1, len(read))))
+            n_block = min(n_block, max(1, _BLOCK_VALUES // max(1, len(read))))
         for start in range(0, X.shape[0], n_block):
             block = slice(start, start + n_block)
             yield block, quantizer.count(dense_rows(X, block), dtype)

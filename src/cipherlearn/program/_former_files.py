@@ -12,6 +12,7 @@ from cipherlearn.program._decoder import OutputScaler
 from cipherlearn.program._encoder import InputQuantizer
 from cipherlearn.program._layer import IntegerLayer
 from cipherlearn.program._program import IntegerProgram
+from cipherlearn.program._values import frozen
 
 __all__ = ["build_chain"]
 
@@ -58,6 +59,9 @@ def _affine_quantizer(offset: NDArray[Any], step: NDArray[Any], n_bits: int) -> 
 
     A threshold is the smallest float that the rule, which never decreases, maps to its code.
     """
+    offset, step = frozen("offset", offset, np.float64, 1), frozen("step", step, np.float64, 1)
+    if len(offset) != len(step):
+        raise ValueError("An affine rule needs one step for each offset")
     if not 1 <= n_bits <= 16 or len(offset) << n_bits > _MAX_THRESHOLDS:
         raise ValueError("An affine rule has 1 to 16 bits, and not more codes than a row has")
     if not (step > 0).all() or not np.isfinite([offset, step]).all():

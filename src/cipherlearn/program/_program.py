@@ -18,7 +18,7 @@ from cipherlearn.program._evaluation import Traced, evaluate
 from cipherlearn.program._layer import IntegerLayer
 from cipherlearn.program._layer_table import layer_table
 from cipherlearn.program._nodes import Lookup, Sum
-from cipherlearn.program._proof import Proof, prove
+from cipherlearn.program._proof import Proof, check_reads, prove
 from cipherlearn.program._values import Immutable, IntArray, frozen
 
 __all__ = ["IntegerProgram"]
@@ -87,16 +87,9 @@ class IntegerProgram(Immutable):
         object.__setattr__(self, "inputs", _frozen_columns(self.inputs, self.n_codes))
         for name in ("nodes", "outputs"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
+        check_reads(len(self.inputs), self.nodes, self.outputs)
         # Proves the ranges.
         sums = self._layer_of
-        if not self.outputs or any(type(v) is not int or v not in sums for v in self.outputs):
-            raise ValueError(f"The outputs of a program must be sums. Got {self.outputs!r}.")
-        read = set(self.outputs).union(
-            *((n.reads,) if isinstance(n, Lookup) else n.reads for n in self.nodes)
-        )
-        unread = sorted(set(range(len(self.ranges))) - read)
-        if unread:
-            raise ValueError(f"Every value must be read or be an output. These are not: {unread}.")
         n_sums = sum(len(sums[value].weights) for value in self.outputs)
         if len(self.scaler.gain) != n_sums:
             raise ValueError(

@@ -11,7 +11,7 @@ from cipherlearn.program._layer import IntegerLayer
 from cipherlearn.program._nodes import Lookup, Sum
 from cipherlearn.program._values import IntArray
 
-__all__ = ["Proof", "prove"]
+__all__ = ["Proof", "check_reads", "prove"]
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,38 @@ class Proof:
     layers: dict[int, IntegerLayer]
 
 
+def check_reads(n_inputs: int, nodes: Sequence[Sum | Lookup], outputs: Sequence[int]) -> None:
+    """Check that nodes read values before them, and that all lead to the outputs, which are sums.
+
+    A proof makes objects for each neuron. This makes none.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    _lookup_of_each_sum(n_inputs, nodes)
+    sums: set[int] = set()
+    read: set[int] = set()
+    for value, node in enumerate(nodes, n_inputs):
+        reads = {node.reads} if isinstance(node, Lookup) else {*node.reads}
+        if max(reads) >= value:
+            raise ValueError(
+                f"Nodes must read values before them. Value {value} reads {max(reads)}."
+            )
+        read |= reads
+        if isinstance(node, Sum):
+            sums.add(value)
+    if not outputs or any(type(v) is not int or v not in sums for v in outputs):
+        raise ValueError(f"The outputs of a program must be sums. Got {outputs!r}.")
+    if unread := sorted({*range(n_inputs + len(nodes))} - read.union(outputs)):
+        raise ValueError(f"Every value must be read or be an output. These are not: {unread}.")
+
+
 def prove(largest: Sequence[IntArray], nodes: Sequence[Sum | Lookup]) -> Proof:
     """Bound every value by interval arithmetic, from the inputs on.
 
+    The nodes must have passed :func:`check_reads`.
     The bound of one sum is :attr:`IntegerLayer.low` and :attr:`IntegerLayer.high`.
 
     Parameters
@@ -44,7 +73,7 @@ def prove(largest: Sequence[IntArray], nodes: Sequence[Sum | Lookup]) -> Proof:
     Raises
     ------
     ValueError
-        If nodes do not fit together, or a sum may leave its table or what integers hold.
+        If sizes do not fit together, or a sum may leave its table or what integers hold.
 
     Examples
     --------
@@ -63,10 +92,6 @@ def prove(largest: Sequence[IntArray], nodes: Sequence[Sum | Lookup]) -> Proof:
         if isinstance(node, Lookup):
             proven = layers[node.reads].table_ranges
             low, high = np.array([(r.low, r.high) for r in proven], dtype=np.int64).T
-        elif max(node.reads) >= value:
-            raise ValueError(
-                f"Nodes must read values before them. Value {value} reads {max(node.reads)}."
-            )
         else:
             n_read = sum(len(ranges[v][0]) for v in node.reads)
             if n_read != node.weights.shape[1]:

@@ -193,6 +193,11 @@ class ClientModel:
             )
             for columns in inputs:
                 _check_columns(columns, n_codes)
+            if len(np.unique(np.concatenate(inputs))) != n_codes:
+                raise ArtefactError(
+                    f"Inputs must together hold all of the {n_codes} codes. They do not. Export "
+                    "the model again."
+                )
             widths = [*map(len, inputs)], [n_outputs] * (len(scaler.gain) // n_outputs)
             model = cls(
                 description,

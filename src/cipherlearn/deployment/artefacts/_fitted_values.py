@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Set
 from typing import Any
@@ -20,6 +21,9 @@ __all__ = ["audit"]
 
 # Words of the state of the Mersenne Twister, which draws the next one of them unchecked.
 _MT19937_WORDS = 624
+
+# Format of names of features, without widths, which could be any number.
+_NAMING = re.compile(r"[^{}]*(\{transformer_name\}[^{}]*)?(\{feature_name\}[^{}]*)?")
 
 
 def audit(loaded: Any, functions: Iterable[str], trusted: Set[str], what: str) -> None:
@@ -104,7 +108,7 @@ def _check_estimator(estimator: Any, known: Set[int], trusted: Set[str], what: s
     ``known`` has the ids of the functions in the file, whose names were checked.
     """
     from sklearn.cluster import FeatureAgglomeration
-    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder
+    from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, SplineTransformer
 
     name, attributes = _type_name(estimator), vars(estimator)
     if attributes.get("n_jobs") is not None:
@@ -118,12 +122,21 @@ def _check_estimator(estimator: Any, known: Set[int], trusted: Set[str], what: s
     getter = attributes.get("importance_getter")
     if isinstance(getter, str) and any(part.startswith("_") for part in getter.split(".")):
         raise ValueError("importance_getter must name public attributes")
+    for attribute in ("verbose_feature_names_out", "feature_name_combiner"):
+        _check_naming(attributes.get(attribute), known, trusted)
     if isinstance(estimator, FunctionTransformer):
         _check_functions(attributes, known, trusted, what)
     elif name == "sklearn.impute._iterative.IterativeImputer":
         _check_imputer(attributes, trusted, what)
     elif isinstance(estimator, OneHotEncoder) and hasattr(estimator, "categories_"):
         _check_columns(estimator)
+    elif isinstance(estimator, SplineTransformer) and hasattr(estimator, "bsplines_"):
+        n_columns = estimator.bsplines_[0].c.shape[1] - (not estimator.include_bias)
+        if (
+            estimator.include_bias not in (False, True)
+            or estimator.n_features_out_ != len(estimator.bsplines_) * n_columns
+        ):
+            raise ValueError("a spline transformer must have a column for each of its splines")
     elif isinstance(estimator, FeatureAgglomeration) and hasattr(estimator, "labels_"):
         labels = np.asarray(estimator.labels_)
         if labels.min() < 0 or labels.max() >= len(labels):
@@ -132,6 +145,15 @@ def _check_estimator(estimator: Any, known: Set[int], trusted: Set[str], what: s
 
 def _type_name(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _check_naming(naming: Any, known: Set[int], trusted: Set[str]) -> None:
+    """Check that names of features have a bounded length, or a function that is trusted."""
+    if isinstance(naming, str):
+        if not _NAMING.fullmatch(naming):
+            raise ValueError(f"names of features must be filled in once each. Got {naming!r:.100}")
+    elif callable(naming) and id(naming) not in known and _type_name(naming) not in trusted:
+        raise ValueError("names of features must be made by a function that is trusted by name")
 
 
 def _check_functions(
@@ -173,21 +195,30 @@ def _check_columns(encoder: Any) -> None:
     """Check that every category of a one-hot encoder has a column of its feature."""
     sizes = encoder._n_features_outs = encoder._compute_n_features_outs()
     nothing = [None] * len(sizes)
-    dropped = encoder._drop_idx_after_grouping
-    grouped = getattr(encoder, "_default_to_infrequent_mappings", nothing)
-    for categories, size, drop, group in zip(
+    dropped, grouping = encoder._drop_idx_after_grouping, bool(encoder._infrequent_enabled)
+    for categories, size, drop, group, infrequent in zip(
         encoder.categories_,
         sizes,
         nothing if dropped is None else dropped.tolist(),
-        grouped,
+        encoder._default_to_infrequent_mappings if grouping else nothing,
+        encoder._infrequent_indices if grouping else nothing,
         strict=True,
     ):
         if not _is_sorted(np.asarray(categories)):
             raise ValueError("numbers that are categories of a one-hot encoder must be in order")
-        column = np.arange(len(categories)) if group is None else np.asarray(group)
-        drop = len(categories) if drop is None else drop
-        column = column[column != drop]
-        column = column - (column > drop)
+        column = np.arange(len(categories))
+        if infrequent is not None:
+            # Unknown categories count as the first of those.
+            column = np.append(column, infrequent[0])
+        if group is not None:
+            column = np.asarray(group)[column]
+        if column.dtype.kind not in "iu":
+            raise ValueError("a one-hot encoder must group categories by their numbers")
+        if drop is not None:
+            if not 0 <= drop < len(categories):
+                raise ValueError("a one-hot encoder must not point outside its categories")
+            column = column[column != drop]
+            column = column - (column > drop)
         if size < 0 or (column < 0).any() or (column >= size).any():
             raise ValueError(f"a one-hot encoder of {size} columns must not point outside them")
 

@@ -82,7 +82,16 @@ def read_specs(
             "encrypt."
         )
     specs = json_bytes(rewritten)
-    _check_sizes(Parameters.from_specs(specs))
+    parameters = Parameters.from_specs(specs)
+    _check_sizes(parameters)
+    # Nothing bounds the sizes of others.
+    named = {gate.key for gate in (*parameters.inputs, *parameters.outputs)}
+    named.update(*((key.source, key.target) for key in parameters.key_shapes))
+    if len(named) != len(dimensions):
+        raise ArtefactError(
+            f"Each secret key of an artefact must have a use. Of {len(dimensions)} keys "
+            f"{len(dimensions) - len(named)} have none. Export the model again."
+        )
     return specs
 
 

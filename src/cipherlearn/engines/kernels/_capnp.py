@@ -62,6 +62,8 @@ class Reader:
         words = np.require(np.frombuffer(data, dtype="<u8"), requirements="A")
         edges = np.cumsum([start // 8, *sizes])
         self._segments = [words[a:b] for a, b in itertools.pairwise(edges)]
+        # Words that byte strings may still have.
+        self._n_left = len(words)
 
     def words(self, segment: int, start: int, n: int) -> Words:
         """Return words of a segment, or raise MessageError if it has fewer."""
@@ -102,7 +104,8 @@ class Reader:
         if n > _MAX_LENGTH:
             raise _malformed(f"a list of {n} byte strings")
         parts = [self._blob(segment, start + i) for i in range(n)]
-        if sum(map(len, parts)) > sum(map(len, self._segments)):
+        self._n_left -= sum(map(len, parts))
+        if self._n_left < 0:
             raise _malformed("byte strings that overlap")
         return parts[0] if n == 1 else np.concatenate(parts or [np.empty(0, np.uint64)])
 

@@ -82,7 +82,8 @@ def test_a_prediction_outlives_a_restart_of_the_service(
     X, _ = labelled_rows
     server_zip, data_dir = linear_artefacts / "server.zip", tmp_path / "keys"
     with Service(server_zip, data_dir) as service:
-        remote = RemoteModel(service.url)
+        # A service may take long to start on a busy machine.
+        remote = RemoteModel(service.url, n_retries=8)
         port = service.url.rpartition(":")[2]
         rows = np.tile(X, (10, 1))
         with ThreadPoolExecutor(1) as thread:
@@ -91,7 +92,7 @@ def test_a_prediction_outlives_a_restart_of_the_service(
             service.process.kill()
             service.process.wait()
             with Service(server_zip, data_dir, "--port", port):
-                np.testing.assert_array_equal(future.result(60), deployed_linear.predict(rows))
+                np.testing.assert_array_equal(future.result(120), deployed_linear.predict(rows))
 
 
 def test_a_worker_that_dies_is_replaced_and_the_prediction_comes(

@@ -39,8 +39,7 @@ QUICK = {
     "random_state": 0,
     "warn_on_loss": False,
 }
-# With a tolerance that old releases reach, too.
-FLOAT = {"solver": "lbfgs", "alpha": 0.1, "max_iter": 2000, "tol": 1e-3, "random_state": 0}
+FLOAT = {"solver": "lbfgs", "alpha": 0.1, "max_iter": 2000, "random_state": 0}
 NAMES = np.array(["ant", "bee", "cow"])
 X, Y = blobs(3)
 LABELS = NAMES[Y]
@@ -131,6 +130,8 @@ def test_a_loss_is_warned_of():
 # ---------------------------------------------------------------------- regressors
 
 
+# Old releases go on for longer. Whatever the MLP predicts is to be learned.
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("n_outputs", [1, 2])
 def test_a_regressor_predicts_what_the_mlp_predicts(n_outputs):
     y = ramp(n_outputs)

@@ -297,3 +297,12 @@ def test_outputs_that_do_not_fit_are_refused(network, options, message):
 def test_what_is_no_network_of_torch_is_refused(mlp):
     with pytest.raises(TypeError, match=r"Got MLPClassifier.*to from_sklearn"):
         from_torch(mlp, X)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("kind", [MLPClassifier, MLPRegressor])
+def test_a_module_of_ones_own_is_no_learner(kind):
+    # It would learn from labels, and the given network would teach it nothing.
+    float_network = kind(hidden_layer_sizes=(4,), **FLOAT).fit(X, Y)
+    with pytest.raises(ValueError, match=r"the network of this library alone.*Leave it out"):
+        from_sklearn(float_network, X, module=torch.nn.Linear)

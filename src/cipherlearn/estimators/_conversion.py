@@ -12,6 +12,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import check_array, check_is_fitted
 
 from cipherlearn.estimators._classifier import NeuralNetClassifier
+from cipherlearn.estimators._modules import is_own
 from cipherlearn.estimators._regressor import NeuralNetRegressor
 from cipherlearn.training._float_networks import FloatNetwork, mlp_module, outputs_of
 
@@ -101,7 +102,7 @@ def from_sklearn(
         teacher = FloatNetwork(mlp_module(mlp), range(len(classes)))
         net._fit(X, _check_labels(y, classes), None, cold=True, classes=classes, teacher=teacher)
     else:
-        net = NeuralNetRegressor(**parameters)
+        net = _regressor(parameters)
         net._fit(
             X, _check_targets(y, predicted), None, cold=True, teacher=FloatNetwork(mlp_module(mlp))
         )
@@ -178,7 +179,7 @@ def from_torch(
     if classes is None:
         predicted = outputs[:, 0] if outputs.shape[1] == 1 else outputs
         y = predicted if y is None else _check_targets(y, predicted)
-        reg = NeuralNetRegressor(**parameters)
+        reg = _regressor(parameters)
         return reg._fit(X, y, None, cold=True, teacher=FloatNetwork(network))
     labels, order = np.unique(np.asarray(classes), return_index=True)
     _check_logits(outputs, np.asarray(classes), labels)
@@ -213,7 +214,23 @@ def _classifier(parameters: dict[str, Any]) -> NeuralNetClassifier:
             "A classifier learns the probabilities of a given network by criterion=None or "
             f"torch.nn.CrossEntropyLoss. Got {criterion!r}. Leave it out."
         )
+    _check_learner(parameters)
     return NeuralNetClassifier(**parameters)
+
+
+def _regressor(parameters: dict[str, Any]) -> NeuralNetRegressor:
+    _check_learner(parameters)
+    return NeuralNetRegressor(**parameters)
+
+
+def _check_learner(parameters: dict[str, Any]) -> None:
+    module = parameters.get("module")
+    if module is not None and not is_own(module):
+        raise ValueError(
+            "A given network teaches the network of this library alone, since a module of your own "
+            f"is trained as skorch does. Got module={module!r:.100}. Leave it out, or fit an "
+            "estimator of that module on what the given network predicts."
+        )
 
 
 def _check_labels(y: ArrayLike, classes: NDArray) -> ArrayLike:

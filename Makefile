@@ -41,7 +41,7 @@ test-oldest: $(OLDEST)/.installed
 		--deselect 'tests/program/test_ladder.py::test_ciphertexts_give_the_clear_result['
 
 # What encrypts, and what computes with torch, of which this environment has the oldest release.
-ON_CONCRETE_NUMPY := tests/circuit tests/nn tests/program tests/training src docs
+ON_CONCRETE_NUMPY := tests/circuit tests/lowering tests/nn tests/program tests/training src docs
 
 test-concrete-numpy: $(CONCRETE_NUMPY)/.installed
 	$(CONCRETE_NUMPY)/bin/python -m pytest -m alone tests/circuit

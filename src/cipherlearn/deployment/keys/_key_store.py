@@ -29,7 +29,7 @@ _BLOCK_BYTES, _LEAST_BYTES = 4096, 65536
 
 
 def space_of(n_bytes: int) -> int:
-    """Return the bytes that keys of a length count in a store: whole blocks, and one more."""
+    """Return the bytes that keys of a length count in a store: blocks and one more, or 65536."""
     return max(_LEAST_BYTES, (-(-n_bytes // _BLOCK_BYTES) + 1) * _BLOCK_BYTES)
 
 
